@@ -3,11 +3,10 @@
     OMP_NUM_THREADS=1 python scripts/benchmark_augmentation.py
     OMP_NUM_THREADS=1 python scripts/benchmark_augmentation.py --device cuda
 
-Both get the same images and labels and draw the same random numbers, in turn in every round.
-Batchgeneratorsv2 runs sample by sample on one core of the CPU, as in one of nnU-Net's workers, and
-ours on the device. The seconds are those of a batch, with what it costs to draw the numbers and to
-put the samples together. Drawing (and a crop) is what a training leaves to the processes that load
-batches.
+Both get the same images, labels and random numbers, and take turns in every round.
+Batchgeneratorsv2 runs sample by sample on one core of the CPU, as in a worker of nnU-Net; ours runs
+on the device. The seconds of a batch include drawing the numbers and collating the samples. In a
+training, the loading processes draw the numbers and crop.
 """
 
 from __future__ import annotations
@@ -65,13 +64,13 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def written(values: Seconds, times: float = 1) -> str:
-    """The median, and between which values half of them lie."""
+    """Format the median and the quartiles."""
     median, low, high = (times * one for one in (values.median, values.low, values.high))
     return f"{median:.1f} ({low:.1f} to {high:.1f})"
 
 
 def nnunet_transforms(patch: tuple[int, ...]) -> tuple[ComposeTransforms, tuple[int, ...]]:
-    """nnU-Net's training transforms for a patch without anisotropy, and the larger first patch."""
+    """Return nnU-Net's training transforms for an isotropic patch, and the larger initial patch."""
     degrees = 30 if len(patch) == 3 else 180
     rotation = (-degrees * torch.pi / 180, degrees * torch.pi / 180)
     first = get_patch_size(patch, *[rotation] * 3, NNUNET_SCALES)
@@ -82,7 +81,7 @@ def nnunet_transforms(patch: tuple[int, ...]) -> tuple[ComposeTransforms, tuple[
 
 
 def strong_view(size: int, patch: tuple[int, ...], args: argparse.Namespace) -> float:
-    """The milliseconds of a batch's changes of appearance for unlabelled patches."""
+    """Return the milliseconds of the appearance changes of a batch of unlabelled patches."""
     x = torch.randn(size, 1, *patch, device=args.device)
     view = partial(AppearanceView(1.0, 0.5, [False]), x)
     times = in_turn_of_parts({"view": view}, 10, torch.device(args.device))
@@ -90,13 +89,13 @@ def strong_view(size: int, patch: tuple[int, ...], args: argparse.Namespace) -> 
 
 
 def geometry(transforms: ComposeTransforms) -> ComposeTransforms:
-    """Rotation, scaling and mirroring alone."""
+    """Return only rotation, scaling and mirroring."""
     kinds = (SpatialTransform, MirrorTransform)
     return ComposeTransforms([part for part in transforms.transforms if isinstance(part, kinds)])
 
 
 def make_batch(size: int, shape: tuple[int, ...]) -> Batch:
-    """Noisy images of ellipsoids, with their labels, in a border of padding."""
+    """Make noisy images of ellipsoids with labels and a border of padding."""
     torch.manual_seed(0)
     x = torch.randn(size, 1, *shape)
     labels = torch.zeros(x.shape, dtype=torch.int16)
@@ -118,7 +117,7 @@ def make_batch(size: int, shape: tuple[int, ...]) -> Batch:
 def in_turn(
     transforms: ComposeTransforms, batch: Batch, device: torch.device, rounds: int, batches: int
 ) -> list[Seconds]:
-    """How long a batch takes in both ways, and the drawing; then theirs / ours, of each round."""
+    """Return the seconds of a batch of both ways, and of drawing; and theirs / ours per round."""
     ours, (x, labels) = BatchedTransforms(transforms), (part.to(device) for part in batch)
 
     def run_ours(_: Batch) -> None:
@@ -141,7 +140,7 @@ def in_turn(
 
 
 def timed(run: Callable[[Batch], None], batch: Batch, seed: int, device: torch.device) -> float:
-    """The seconds of a batch; nnU-Net's transforms write into what they are given."""
+    """Return the seconds of a batch; nnU-Net's transforms modify their input."""
     copies = batch[0].clone(), batch[1].clone()
     with seeded(seed):
         began = time.perf_counter()
@@ -156,7 +155,7 @@ def apply(transforms: ComposeTransforms, image: torch.Tensor, labels: torch.Tens
 
 
 def put_together(samples: list[dict[str, Any]]) -> None:
-    """As nnU-Net's loader does."""
+    """Collate samples as nnU-Net's loader does."""
     torch.stack([sample["image"] for sample in samples])
     labels = [sample["segmentation"] for sample in samples]
     levels = zip(*labels, strict=True) if isinstance(labels[0], list) else [labels]

@@ -3,8 +3,8 @@
     python scripts/benchmark_evaluate.py
     python scripts/benchmark_evaluate.py --shape 200 512 512 --organs 13
 
-Synthetic ellipsoids; the prediction is the reference moved by two voxels. The start of the command,
-reading and all checks count.
+The organs are ellipsoids; the prediction is the reference shifted by two voxels. The time includes
+the start of the command, reading and all checks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from semi_nnunet.util.files import write_json
 
 
 def ellipsoids(shape: tuple[int, ...], organs: int) -> np.ndarray:
-    """Labels 1 to ``organs``, on a grid that fills the volume."""
+    """Make labels 1 to ``organs`` on a grid that fills the volume."""
     rng, volume = np.random.default_rng(0), np.zeros(shape, np.uint8)
     side = int(np.ceil(np.sqrt(organs)))
     for organ in range(organs):
@@ -40,7 +40,7 @@ def ellipsoids(shape: tuple[int, ...], organs: int) -> np.ndarray:
 
 
 def seconds(words: list[str]) -> float:
-    """That the command takes, on one core."""
+    """Return the seconds of the command on one core."""
     started = time.monotonic()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "semi_nnunet.cli.main", *words]

@@ -1,15 +1,15 @@
-"""How long it takes to plan, to look at, and to label a pool of unlabelled images of a given size.
+"""Time planning, checking and labelling a pool of unlabelled images of a given size.
 
     python scripts/benchmark_pool.py --model MODEL --image IMAGE_0000.nii.gz [--cases N ...]
     python scripts/benchmark_pool.py --model MODEL --image IMAGE_0000.nii.gz --label N
 
-Makes pools of hard links to one image in a temporary folder, writes down all but a hundred of the
-cases as done, and measures what a launcher does before it starts the parts (the parts that are
-left) and what a part does before its first case (its cases that are left): seconds, and the
-process's largest memory. Nothing is predicted.
+Makes pools of hard links to one image in a temporary folder, and records all but a hundred cases as
+finished. Measures seconds and peak memory of the launcher before it starts a shard (finding the
+unfinished shards), and of a shard before its first case (finding its unfinished cases). Nothing is
+predicted.
 
-With --label, instead, semi_nnunet pseudo-label labels N such images on the CPU, with one process
-and with two, one thread each: seconds with all imports, and how many times as fast two are.
+With --label, semi_nnunet pseudo-label labels N such images on the CPU instead, with one process and
+with two, one thread each; prints seconds including all imports, and the speed-up.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def label(model: str, image: Path, count: int) -> None:
-    """Print how long one process and two take for the same pool."""
+    """Print the seconds of one process and of two for the same pool."""
     with tempfile.TemporaryDirectory(dir=image.parent) as folder:
         make(Path(folder), image, count, left=count)
         print("processes, s")
@@ -86,7 +86,7 @@ def label(model: str, image: Path, count: int) -> None:
 
 
 def make(folder: Path, image: Path, count: int, left: int = LEFT) -> None:
-    """A pool of which all but ``left`` cases are labelled."""
+    """Make a pool in which all but ``left`` cases are labelled."""
     ending = image.name.split("_0000", 1)[1]
     for name in ("images", "out/labels", "out/parts"):
         (folder / name).mkdir(parents=True)

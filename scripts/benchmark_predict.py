@@ -1,15 +1,15 @@
-"""Time a prediction and take its memory, beside nnUNetv2_predict with the same weights.
+"""Measure time and memory of a prediction, compared with nnUNetv2_predict and the same weights.
 
     python scripts/benchmark_predict.py                     # a CT of 200 x 512 x 512, 14 classes
-    python scripts/benchmark_predict.py --size 50 256 256   # a smaller one
+    python scripts/benchmark_predict.py --size 50 256 256   # a smaller image
 
-A CT-like image and a network of random weights are made; their labels mean nothing, so that of
-speeds other than --exact the agreement with nnU-Net's labels is told, not the Dice loss on organs.
-Seconds and the largest memory of all processes together (proportional share, which does not count
-shared pages twice) are of one call after another, start included. GPU memory is what nvidia-smi
-tells of the whole GPU, with what its driver takes while nothing runs; "-" where there is none.
+Makes a CT-like image and a network with random weights. Its labels mean nothing, so for speeds
+other than --exact the table shows the agreement with nnU-Net's labels, not a loss of Dice. Seconds
+and the peak memory of all processes together (proportional share, which counts shared pages once)
+are those of single calls, including the start. GPU memory is what nvidia-smi reports for the GPU,
+with the memory of its driver; "-" without a GPU.
 
-    python scripts/benchmark_predict.py --make FOLDER         # image and model alone, for later
+    python scripts/benchmark_predict.py --make FOLDER         # only image and model, for later
     python scripts/benchmark_predict.py --made FOLDER --ways ...
 """
 
@@ -102,13 +102,13 @@ def compare(folder: Path, args: argparse.Namespace) -> None:
 
 
 def labels_in(folder: Path) -> np.ndarray | None:
-    """The labels that one way has predicted; None: there are none."""
+    """Read the labels of one way, if there are any."""
     file = folder / "ct.nii.gz"
     return sitk.GetArrayFromImage(sitk.ReadImage(str(file))) if file.is_file() else None
 
 
 def make_image(folder: Path, size: list[int]) -> None:
-    """A body of air, fat and organs with noise, in Hounsfield units."""
+    """Make a body of air, fat and organs with noise, in Hounsfield units."""
     generator = np.random.default_rng(0)
     axes = [np.linspace(-1, 1, count, dtype=np.float32) for count in size]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
@@ -125,7 +125,7 @@ def make_image(folder: Path, size: list[int]) -> None:
 
 
 def make_model(folder: Path, patch: list[int], features: int, mirror: bool) -> None:
-    """A trained model's folder, with random weights and the network that nnU-Net plans."""
+    """Make a trained model's folder with random weights of the network that nnU-Net plans."""
     stages, three = 5, [[3, 3, 3]] * 5
     network: dict[str, Any] = {
         "n_stages": stages,
@@ -203,7 +203,7 @@ def make_model(folder: Path, patch: list[int], features: int, mirror: bool) -> N
 
 
 def run(words: list[str], folder: Path, limit: float | None) -> ProgramCost:
-    """What a command costs; where it fails, this script ends with what it printed last."""
+    """Measure a command; if it fails, exit with the end of its output."""
     os.environ.update(
         {f"nnUNet_{name}": str(folder) for name in ("raw", "preprocessed", "results")}
     )

@@ -2,9 +2,9 @@
 
     python scripts/benchmark_save.py [--device cuda] [--folder FOLDER]
 
-Prints how long the training waits for a checkpoint that is written at once, of that the share that
-an fsync takes, how long it waits for one that is written beside its steps, and when that is on the
-disk of the folder (default: that of temporary files).
+Prints how long a training waits for a checkpoint that is written at once, the share of fsync in it,
+how long it waits for a checkpoint that is written during the next steps, and when that is on the
+disk of the folder (default: the one for temporary files).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def checkpoint(device: torch.device) -> dict[str, object]:
-    """Student, teacher and momentum, as Mean Teacher saves them."""
+    """Return student, teacher and momentum, as in a checkpoint of Mean Teacher."""
     depth = len(FEATURES)
     student = PlainConvUNet(
         1, depth, FEATURES, nn.Conv3d, 3, [1] + [2] * (depth - 1), [2] * depth, 2,
@@ -80,7 +80,7 @@ def checkpoint(device: torch.device) -> dict[str, object]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Return the seconds of a call."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

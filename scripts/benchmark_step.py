@@ -1,10 +1,10 @@
-"""Measure what a training step costs, on a phantom in a temporary folder.
+"""Measure what a training step costs on a phantom in a temporary folder.
 
     python scripts/benchmark_step.py -c 2d --threads 1
     python scripts/benchmark_step.py -c 3d_fullres --patch 48 64 64 --shape 64 96 96 -o costs.json
 
 Makes the phantom, plans it with --budget cpu (or at full size with --full, or with --patch), and
-hands every other word to ``semi_nnunet benchmark``.
+passes all other words to ``semi_nnunet benchmark``.
 """
 
 from __future__ import annotations

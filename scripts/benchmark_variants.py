@@ -1,12 +1,12 @@
-"""Time ways to run a network that training steps could take and do not.
+"""Time alternative ways to run a network that training steps do not use.
 
     python scripts/benchmark_variants.py
     python scripts/benchmark_variants.py --device cuda --patch 80 112 112 --batch-size 2
 
-They are a memory format with the channels last, labelled and unlabelled patches as one batch,
-PyTorch's inference mode for passes without gradient, and fused optimizers. Each is measured in turn
-with what the steps do; told are medians and between what half of the rounds lay, and the ratio of
-the medians: below 1, the way would be faster.
+The alternatives: channels-last memory, labelled and unlabelled patches in one batch, PyTorch's
+inference mode for passes without gradient, and fused optimizers. Each takes turns with the way of
+the steps. The table has medians and quartiles of the rounds, and the ratio of the medians: below 1
+the alternative is faster.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def print_row(
     rounds: int,
     device: torch.device,
 ) -> None:
-    """Time what the steps do and another way, and print a line of the table."""
+    """Time the way of the steps and an alternative, and print a line of the table."""
     times = in_turn({"now": parts[0], "other": parts[1]}, rounds, device)
     now, other = times["now"], times["other"]
     told = [[f"{1000 * s:.1f}" for s in (one.median, one.low, one.high)] for one in (now, other)]
@@ -89,7 +89,7 @@ class Passes:
         self.x_other = self.unlabelled.to(memory_format=channels_last)
 
     def ways(self) -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-        """What the steps do, and the other way, by its name."""
+        """Return name -> the way of the steps and the alternative."""
         x, both = self.unlabelled, torch.cat([self.labelled, self.unlabelled])
         ahead = partial(self.outputs, self.network, x)
         return {
@@ -102,26 +102,26 @@ class Passes:
         }
 
     def one_by_one(self) -> None:
-        """Labelled patches first, then unlabelled ones."""
+        """Run labelled patches, then unlabelled ones."""
         self.both_ways(self.network, self.labelled)
         self.both_ways(self.network, self.unlabelled)
 
     def both_ways(self, network: nn.Module, x: torch.Tensor) -> None:
-        """A forward and a backward pass."""
+        """Run a forward and a backward pass."""
         network.zero_grad()
         torch.stack(
             [one.float().square().mean() for one in self.outputs(network, x)]
         ).sum().backward()
 
     def outputs(self, network: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-        """What the network says, at all levels of deep supervision."""
+        """Return the outputs at all levels of deep supervision."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             said: list[torch.Tensor] = network(x)
         return said
 
 
 def network_of(axes: int) -> nn.Module:
-    """A plain U-Net of the size that a budget for a CPU plans."""
+    """Make a plain U-Net of the size that a CPU budget plans."""
     convolution, norm = {
         2: (nn.Conv2d, nn.InstanceNorm2d), 3: (nn.Conv3d, nn.InstanceNorm3d)
     }[axes]  # fmt: skip
@@ -138,7 +138,7 @@ def network_of(axes: int) -> nn.Module:
 def optimizer_step(
     make: Callable[..., torch.optim.Optimizer], fused: bool, device: torch.device
 ) -> Callable[[], object]:
-    """A step of an optimizer of the network in 3-D."""
+    """Return a step of an optimizer of the network in 3-D."""
     parameters = [*network_of(3).to(device).parameters()]
     for one in parameters:
         one.grad = torch.randn_like(one)

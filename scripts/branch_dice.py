@@ -1,12 +1,12 @@
-"""How good the pseudo labels of A&D's branches are, on unlabelled images whose labels were hidden.
+"""Measure the pseudo labels of A&D's branches on unlabelled images whose labels were hidden.
 
     python scripts/branch_dice.py -d 604 -p nnUNetPlans_1200 --labels HIDDEN_LABELS [-f all]
         [--every 8]
 
 Reads the final checkpoint of a SemiDiffusionTrainer and predicts every unlabelled image with xi
-(the diffusion branch, sampled from noise), with psi (the branch with difficulty weights), with the
-mean of both, which teaches, and with theta, which is deployed. Prints the Dice of each, the mean
-over classes and images. The hidden labels are used for this alone.
+(the diffusion branch, sampled from noise), with psi (the branch with difficulty weights), with
+their mean, which teaches, and with theta, which is deployed. Prints the Dice of each, averaged over
+classes and images. The hidden labels have no other use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRAINER = "SemiDiffusionTrainer"
 
 
 class Branch(nn.Module):
-    """Logits from what returns probabilities, (B, C, *spatial), as nnU-Net's predictor wants."""
+    """A network whose logits come from probabilities (B, C, *spatial), for nnU-Net's predictor."""
 
     def __init__(self, probs: Callable[[torch.Tensor], torch.Tensor], exclusive: bool):
         super().__init__()
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def trained(args: argparse.Namespace) -> Any:
-    """The trainer with the weights of its final checkpoint."""
+    """Load the trainer with the weights of its final checkpoint."""
     folder = get_preprocessed_dataset(args.dataset)
     plans, description = read_plans(folder, args.plans), read_json(folder / "dataset.json")
     fold = args.fold if args.fold == "all" else int(args.fold)
@@ -89,7 +89,7 @@ def trained(args: argparse.Namespace) -> Any:
 
 
 def branches(trainer: Any) -> dict[str, nn.Module]:
-    """What is compared, by name."""
+    """Return name -> branch."""
 
     diffusion = trainer.companion("diffusion")
 
@@ -110,7 +110,7 @@ def branches(trainer: Any) -> dict[str, nn.Module]:
 
 
 def labels_of(trainer: Any, logits: torch.Tensor, properties: Any) -> np.ndarray:
-    """The label map on the image's own grid."""
+    """Predict the label map on the grid of the image."""
     found = convert_predicted_logits_to_segmentation_with_correct_shape(
         logits, trainer.plans_manager, trainer.configuration_manager, trainer.label_manager,
         properties,
@@ -119,7 +119,7 @@ def labels_of(trainer: Any, logits: torch.Tensor, properties: Any) -> np.ndarray
 
 
 def mean_dice(found: np.ndarray, reference: np.ndarray, label_manager: Any) -> float:
-    """Mean over the classes (or regions) that either of the two shows."""
+    """Average Dice over the classes (or regions) that are in either label map."""
     values, of_regions = [], label_manager.has_regions
     for one in label_manager.foreground_regions if of_regions else label_manager.foreground_labels:
         a, b = (region_or_label_to_mask(labels, one) for labels in (found, reference))

@@ -1,12 +1,12 @@
-"""Check that processes train together on a GPU as one does alone.
+"""Check that several processes train on a GPU as one does.
 
     python scripts/check_ranks.py ROOT [--device cuda]
 
 ROOT is a folder in which ``benchmark_step.prepare`` has made a phantom in 2d. A process group of
-one trains by NCCL, and asks whether to leave without waiting for the GPU; and by gloo two
-processes with a tensor of the gradients on the same GPU (NCCL refuses two of them on one): after
-each of three steps in float32 their networks must be those of one process with the whole batch,
-but for the order of sums. Prints a line for each check; the exit status is 1 if one fails.
+one process trains with NCCL, and asks whether to stop without waiting for the GPU. Two processes
+train with gloo and a gradient tensor on the same GPU (NCCL refuses two processes on one): after
+each of three steps in float32 their networks must equal those of one process with the whole batch,
+except for the order of sums. Prints a line for each check; exits with 1 if one fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 from gpu_steps import work_in
 from torch import distributed as dist
 
-from semi_nnunet.benchmarking.work import Work, aside, ready
+from semi_nnunet.benchmarking.work import Work, silent_scratch_results, start_trainer
 from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.preemption import Preemption
 
@@ -69,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def one_of_a_group(work: Work, backend: str) -> str:
-    """Steps of a process that is alone in its group."""
+    """Train some steps in a process group of one."""
     [found] = in_processes(1, work, TRAINERS[1], backend, None)
     if found["waited"]:
         return f"FAILED: asking whether to leave waits for the GPU: {found['waited']}"
@@ -77,7 +77,7 @@ def one_of_a_group(work: Work, backend: str) -> str:
 
 
 def two_as_one(work: Work, name: str) -> str:
-    """Steps of two processes and of one with the batches of both."""
+    """Compare steps of two processes with steps of one with both batches."""
     both = in_processes(RANKS, work, name, "gloo", None)
     batches = [joined([one["batches"][step] for one in both]) for step in range(STEPS)]
     [alone] = in_processes(1, work, name, "", batches)
@@ -94,14 +94,14 @@ def two_as_one(work: Work, name: str) -> str:
 
 
 def largest(values: torch.Tensor) -> float:
-    """The largest amount of them."""
+    """Return the largest absolute value."""
     return float(values.abs().max())
 
 
 def in_processes(
     count: int, work: Work, name: str, backend: str, batches: list[Any] | None
 ) -> list[dict[str, Any]]:
-    """What each process has found; they are forked, and no one has used the GPU before."""
+    """Return the results of forked processes; this process must not have used the GPU."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -129,17 +129,17 @@ def in_processes(
 def one_process(
     out: Any, told: dict[str, str], work: Work, name: str, backend: str, batches: Any
 ) -> None:
-    """Train some steps and send what came of it."""
+    """Train some steps and send the result."""
     torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = False
     os.environ.update(told)
     if backend:
         dist.init_process_group(backend)
     extra = {} if name == TRAINERS[0] else {"cutmix_probability": 0.0}
-    errors = os.dup(2)  # where aside writes nothing, the end of a process is to be seen
+    errors = os.dup(2)  # the output is silenced, but errors of a process must be seen
     try:
-        with aside():
-            trainer = ready(work, name, **SAME_FOR_ALL, **extra)
+        with silent_scratch_results():
+            trainer = start_trainer(work, name, **SAME_FOR_ALL, **extra)
             steps = range(STEPS)
             batches = batches or [next(trainer.dataloader_train) for _ in steps]
             before, after = weights_of(trainer), list[dict[str, torch.Tensor]]()
@@ -162,8 +162,9 @@ def one_process(
 
 
 def waited_when_asking(device: torch.device) -> str:
-    """What PyTorch says where a process that is one of two waits for the GPU when it asks the other
-    whether to leave; in a group of one, it is its own answer.
+    """Return PyTorch's message if a process of two waits for the GPU when it asks whether to stop.
+
+    In a group of one it answers itself.
     """
     preemption, on_gpu = Preemption(Ranks(0, RANKS)), device.type == "cuda"
     if on_gpu:
@@ -180,7 +181,7 @@ def waited_when_asking(device: torch.device) -> str:
 
 
 def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
-    """Of all networks that train, on the CPU."""
+    """Return the weights of all trained networks, on the CPU."""
     return {
         f"{number} {key}": value.detach().cpu().clone()
         for number, network in enumerate(trainer.trained_networks())
@@ -189,7 +190,7 @@ def weights_of(trainer: Any) -> dict[str, torch.Tensor]:
 
 
 def joined(batches: Sequence[Any]) -> list[dict[str, dict[str, Any]]]:
-    """The patches of several processes as one batch."""
+    """Join the patches of several processes to one batch."""
     parts = [batch[0] for batch in batches]
     return [
         {

@@ -1,13 +1,12 @@
-"""Check on a device that no trainer waits for it within an epoch, and that half precision trains.
+"""Check that no trainer waits for the device within an epoch, and that half precision trains.
 
     python scripts/check_steps.py --device cuda [-tr TRAINER ...]
 
-Every trainer has a few steps on a tiny phantom. On CUDA, PyTorch stops at the first operator for
-which the program waits for the GPU (``torch.cuda.set_sync_debug_mode``), in bfloat16, and in
-float16, where PyTorch's own scaler of gradients alone may wait; on other devices that part is left
-out, and said to be. Then ten steps in float16 and in bfloat16 must leave every term of the
-loss finite, and networks that torch.compile has translated must train as those that it has not.
-Prints a line for each; the exit status is 1 if one fails.
+Every trainer runs a few steps on a tiny phantom. On CUDA, PyTorch stops at the first operator that
+waits for the GPU (``torch.cuda.set_sync_debug_mode``), in bfloat16, and in float16, where only
+PyTorch's gradient scaler may wait; on other devices this check is skipped with a message. Then ten
+steps in float16 and in bfloat16 must leave every term of the loss finite, and networks compiled by
+torch.compile must train as others do. Prints a line for each check; exits with 1 if one fails.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import torch._inductor.config
 from benchmark_step import prepare
 from gpu_steps import work_in
 
-from semi_nnunet.benchmarking.work import Work, aside, ready
+from semi_nnunet.benchmarking.work import Work, silent_scratch_results, start_trainer
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.util.environment import variable
 
@@ -60,7 +59,7 @@ def main(words: Sequence[str] | None = None) -> int:
         failed = 0
         for trainer in args.trainers:
             for what, check in (one for kind in args.checks for one in CHECKS[kind]):
-                with aside():
+                with silent_scratch_results():
                     outcome = outcome_of(partial(check, work, trainer))
                 print(f"{trainer} {args.configuration} {what}: {outcome}", flush=True)
                 failed += outcome.startswith("FAILED")
@@ -68,7 +67,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def outcome_of(check: Callable[[], str]) -> str:
-    """What a check says; the place in our code and the words of an error."""
+    """Return the outcome of a check, or the place in our code and the message of an error."""
     try:
         return check()
     except Exception as error:
@@ -78,10 +77,10 @@ def outcome_of(check: Callable[[], str]) -> str:
 
 
 def steps_without_waiting(work: Work, name: str, precision: str) -> str:
-    """Steps in the middle of an epoch, with PyTorch's error where one waits."""
+    """Run steps in the middle of an epoch; PyTorch raises an error if one waits."""
     if not work.device.startswith("cuda"):
         return "not looked at, as the device is no GPU"
-    trainer = ready(work, name, mixed_precision=precision, **SMALL)
+    trainer = start_trainer(work, name, mixed_precision=precision, **SMALL)
     batches = [next(trainer.dataloader_train) for _ in range(WARM_UP + 2)]
     for batch in batches[:WARM_UP]:
         trainer.train_step(batch)
@@ -103,7 +102,7 @@ def steps_without_waiting(work: Work, name: str, precision: str) -> str:
 
 
 def may_wait(work: Callable[..., Any]) -> Callable[..., Any]:
-    """The same work, whose waiting is no error."""
+    """Run the same work where waiting is allowed."""
 
     def done(*given: Any) -> Any:
         torch.cuda.set_sync_debug_mode("default")
@@ -116,15 +115,15 @@ def may_wait(work: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pin(value: Any) -> Any:
-    """A batch as the loader's thread for GPUs makes it, whose copies nobody waits for."""
+    """Make a batch as the loader's thread for GPUs does, with copies that do not block."""
     if isinstance(value, list):
         return [pin(one) for one in value]
     return value.pin_memory() if isinstance(value, torch.Tensor) else value
 
 
 def finite_steps(work: Work, name: str, precision: str) -> str:
-    """Steps in half precision."""
-    trainer = ready(work, name, mixed_precision=precision, **SMALL)
+    """Run steps in half precision."""
+    trainer = start_trainer(work, name, mixed_precision=precision, **SMALL)
     for _ in range(STEPS):
         trainer.train_step(next(trainer.dataloader_train))
     trainer.non_finite.look(now=True)
@@ -145,7 +144,7 @@ def compiled_steps(work: Work, name: str) -> str:
     found = []
     for compiles in ("f", "t"):
         with variable("nnUNet_compile", compiles):
-            trainer = ready(work, name, mixed_precision="none", **SMALL)
+            trainer = start_trainer(work, name, mixed_precision="none", **SMALL)
         torch._dynamo.config.suppress_errors = False
         torch._inductor.config.fallback_random = True  # dropout draws the same numbers
         for _ in range(WARM_UP):

@@ -1,10 +1,10 @@
-"""Write a small FLARE challenge: made-up abdominal CTs of 13 organs, in the layout of the download.
+"""Write a small synthetic FLARE challenge in the layout of the download: CTs of 13 organs.
 
     python scripts/flare_tree.py FLARE22 --year 22
     python scripts/flare_tree.py FLARE23 --year 23
 
-Of FLARE22, the labelled cases annotate all organs; of FLARE23, each annotates some of them and, as
-there, nothing but the label tells which. ``scripts/flare_recipes.sh`` follows the recipes on it.
+In FLARE22 the labelled cases annotate all organs; in FLARE23 each annotates some of them, and only
+the label shows which. ``scripts/flare_recipes.sh`` follows the recipes on it.
 """
 
 from __future__ import annotations

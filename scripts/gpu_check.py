@@ -1,11 +1,11 @@
-"""All that needs a GPU, checked and measured in one call within a limit of time.
+"""Run all checks and measurements that need a GPU in one call with a time limit.
 
     python scripts/gpu_check.py OUT --limit 230 [--device cuda] [--only PART ...] [--small]
 
-PyTorch and nnU-Net are imported once; every part is a forked process with a limit of its own. First
-come checks, side by side, then measurements, one at a time. What is not reached in time is said.
-OUT gets ``gpu_check.tar.gz`` with all that was printed and measured, written anew after each part,
-and ``summary.txt``. The exit status is 1 if a part failed.
+PyTorch and nnU-Net are imported once; every part is a forked process with its own limit. Checks run
+first, several at a time, then measurements, one at a time. Parts that are not reached are listed.
+OUT gets ``gpu_check.tar.gz`` with all output and measurements, rewritten after each part, and
+``summary.txt``. Exits with 1 if a part failed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Phantom: TypeAlias = tuple[tuple[int, int, int], list[str], int | None]  # shape
 
 def phantom(root: Path, configuration: str, shape: tuple[int, int, int], how: list[str],
             batch_size: int | None) -> None:  # fmt: skip
-    """Make a phantom as ``benchmark_step.prepare``, by forked processes, where it is not there."""
+    """Make a phantom with ``benchmark_step.prepare`` in forked processes, if it does not exist."""
     if (root / DONE).exists():
         return
     get = multiprocessing.get_context
@@ -65,7 +65,7 @@ def phantom(root: Path, configuration: str, shape: tuple[int, int, int], how: li
 
 
 def image_and_model(folder: Path, sizes: list[str]) -> None:
-    """Make what is predicted, and by what, where it is not there."""
+    """Make the image and the model of the predictions, if they do not exist."""
     if not (folder / DONE).exists():
         shutil.rmtree(folder, ignore_errors=True)
         benchmark_predict.main(["--make", str(folder), *sizes])
@@ -83,14 +83,14 @@ def quick(root: Path, device: str) -> int:
 
 
 def predictions(folder: Path, device: str, limit: float, ways: Sequence[str]) -> None:
-    """Predictions of an image that is made, on all cores, as a user has them."""
+    """Predict a synthetic image on all cores, as a user would."""
     os.environ.pop("OMP_NUM_THREADS", None)
     words = ["--made", str(folder), "--device", device, "--limit", f"{limit:.0f}"]
     benchmark_predict.main([*words, "--ways", *ways])
 
 
 def checks_of(roots: Mapping[str, Path], device: str, trainer: str) -> int:
-    """All checks of one trainer, those first that are soon done."""
+    """Return all checks of one trainer, the short ones first."""
     words = ["--device", device, "-tr", trainer, "--root"]
     failed = 0
     for configuration, kinds in ((TWO, ["waits", "finite"]), (THREE, ["waits", "finite"]),
@@ -130,7 +130,7 @@ def main() -> int:
 
 
 def everything(runner: Runner, made: Path, device: str, small: bool) -> None:
-    """The parts in order of importance; phantoms are in ``made``."""
+    """Return the parts in order of importance; phantoms are in ``made``."""
     results = runner.results
     roots = {TWO: made / "2d", THREE: made / "3d"}
     full = {TWO: made / "full_2d", THREE: made / "full_3d"}

@@ -1,13 +1,12 @@
-"""Time the steps of all trainers on a GPU in one process, where minutes count.
+"""Time the steps of all trainers on a GPU in one process, to save minutes.
 
     python scripts/gpu_steps.py ROOT CONFIGURATION --operations FILE      # counted, on the CPU
     python scripts/gpu_steps.py ROOT CONFIGURATION -o times.json [--counted FILE] [--compiled]
 
-ROOT is a folder in which ``benchmark_step.prepare`` has made a phantom. The same steps are timed as
-by ``semi_nnunet benchmark``, which gives each trainer a process of its own for its memory; here
-that is what PyTorch has on the GPU at most in a step, above what it had before the trainer was
-made.
-Each line is printed when it is known; the table and the file come at the end.
+ROOT is a folder in which ``benchmark_step.prepare`` has made a phantom. The steps are timed as by
+``semi_nnunet benchmark``. That measures memory in a process for each trainer; here memory is
+PyTorch's peak on the GPU in a step, above the level before the trainer was made. Every line is
+printed when it is known; the table and the file follow at the end.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ import torch
 import torch._dynamo
 from benchmark_step import FOLDERS, NUMBER
 
-from semi_nnunet.benchmarking.steps import FLOOR, count_operations, labelled_pass, patches_of
-from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready
+from semi_nnunet.benchmarking.steps import FLOOR, count_operations, count_patches, run_labelled_pass
+from semi_nnunet.benchmarking.work import STOCK, Work, silent_scratch_results, start_trainer
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.util.files import optional_json, write_json
@@ -59,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = parser.parse_args(words)
     work = work_in(args.root, args.configuration, args.device)
     if args.operations:
-        with aside():
+        with silent_scratch_results():
             write_json(args.operations, count_operations(work, args.trainers))
         return
     os.environ["nnUNet_compile"] = "t" if args.compiled else "f"
@@ -72,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def work_in(root: Path, configuration: str, device: str) -> Work:
-    """What is to be trained on, in a folder that ``benchmark_step.prepare`` has filled."""
+    """Return the work in a folder that ``benchmark_step.prepare`` has filled."""
     os.environ.update({f"nnUNet_{name}": str(root / name) for name in FOLDERS})
     os.environ["nnUNet_n_proc_DA"] = "0"
     planned = [path.stem for path in (root / "preprocessed").glob("*/nnUNetPlans*.json")]
@@ -80,11 +79,11 @@ def work_in(root: Path, configuration: str, device: str) -> Work:
 
 
 def measured(work: Work, names: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Seconds of the steps in turn, memory, and why some trainers are left out."""
+    """Measure steps in turn and memory; return also why some trainers are missing."""
     began, device = time.perf_counter(), torch.device(work.device)
     torch.set_num_threads(work.threads)
     steps, found, batches = dict[str, Step](), dict[str, Any](), dict[Any, Any]()
-    with aside():
+    with silent_scratch_results():
         for name in names:
             if steps and time.perf_counter() - began > 0.7 * seconds:
                 found[name] = {"refused": "no time was left"}
@@ -98,7 +97,7 @@ def measured(work: Work, names: Sequence[str], seconds: float) -> dict[str, Any]
             tell(name, found[name])
             if name == BASELINE:
                 batch = batch_of(trainer, batches)
-                steps[FLOOR] = partial(labelled_pass, trainer, batch)
+                steps[FLOOR] = partial(run_labelled_pass, trainer, batch)
                 found[FLOOR] = {}
         rounds = list[dict[str, float]]()
         one_round(steps, device)
@@ -114,10 +113,10 @@ def measured(work: Work, names: Sequence[str], seconds: float) -> dict[str, Any]
 def first_steps(
     work: Work, name: str, device: torch.device, batches: dict[Any, Any]
 ) -> tuple[Step, dict[str, Any], Any]:
-    """A trainer's step; its memory, and how long the first steps took."""
+    """Return a trainer's step, its memory and the seconds of the first steps."""
     before = allocated(device)
     began = time.perf_counter()
-    trainer = ready(work, name)
+    trainer = start_trainer(work, name)
     torch._dynamo.config.suppress_errors = False  # one that is not compiled is no measurement
     batch = batch_of(trainer, batches)
     made = time.perf_counter()
@@ -132,7 +131,7 @@ def first_steps(
     facts: dict[str, Any] = {
         "ready": made - began,
         "first_steps": time.perf_counter() - made,
-        "patches": patches_of(batch),
+        "patches": count_patches(batch),
     }
     if device.type == "cuda":
         facts["mib"] = (torch.cuda.max_memory_allocated() - before) / MIB
@@ -147,7 +146,7 @@ def first_steps(
 
 
 def batch_of(trainer: Any, batches: dict[Any, Any]) -> Any:
-    """A batch of a trainer: loading is slow here, and those of equal sizes are the same."""
+    """Return a batch; loading is slow here, so trainers of equal batch sizes share one."""
     settings = getattr(trainer, "settings", None)
     sizes = settings and (settings.labelled_batch_size, settings.unlabelled_batch_size)
     kind = sizes, getattr(trainer, "uses_unlabelled", None)
@@ -157,24 +156,24 @@ def batch_of(trainer: Any, batches: dict[Any, Any]) -> Any:
 
 
 def allocated(device: torch.device) -> int:
-    """Bytes of tensors on the GPU."""
+    """Return the bytes of tensors on the GPU."""
     return int(torch.cuda.memory_allocated()) if device.type == "cuda" else 0
 
 
 def tell(name: str, facts: dict[str, Any]) -> None:
-    """Say on standard error what is known of a trainer, in case no table follows."""
+    """Print the results of a trainer to stderr, in case no table follows."""
     with open(2, "w", closefd=False, encoding="utf-8") as stream:
         rounded = {k: round(v, 2) if isinstance(v, float) else v for k, v in facts.items()}
         print(name, rounded, file=stream)
 
 
 def name_of(device: torch.device) -> str:
-    """Of the GPU."""
+    """Return the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def lines(found: dict[str, Any], operations: dict[str, float]) -> list[str]:
-    """A heading, a table in Markdown, and why some trainers are not in it."""
+    """Yield a heading, a Markdown table, and why some trainers are missing in it."""
     rows = found["measured"]
     base, floor = rows.get(BASELINE, {}), rows.get(FLOOR, {})
     cells_of_all, refused = [HEADER], list[str]()
@@ -208,7 +207,7 @@ def lines(found: dict[str, Any], operations: dict[str, float]) -> list[str]:
 
 
 def over(value: float | None, other: float | None) -> str:
-    """The ratio of two numbers, or a dash."""
+    """Format the ratio of two numbers, or a dash."""
     return f"{value / other:.2f}" if value and other else "-"
 
 

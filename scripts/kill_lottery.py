@@ -2,13 +2,13 @@
 
     python scripts/kill_lottery.py [--kills 40] [--seed 0] [--only NAME ...]
 
-Works on a phantom in a temporary folder, on the CPU. Each scenario runs once without a kill, then
-again and again until its share of the kills is spent: SIGKILL to the whole process group at a
-seeded moment of the run, and the same command again. A run that a kill no longer meets has ended;
-then it is compared and begun anew. Compared are, of trainings, every tensor of the final checkpoint
-(student, companions, deployed network) and the history, bit for bit; of pools, every file by its
-bytes, and that each case is listed once. Prints a line for each scenario, and exits with 1 if
-anything was lost.
+Works on a phantom in a temporary folder, on the CPU. Each scenario runs once without a kill. Then
+it runs until its share of the kills is spent: SIGKILL to the whole process group at a seeded moment
+of the run, then the same command again. When a run ends before its kill, it is compared and starts
+from the beginning. Of trainings, every tensor of the final checkpoint (student, companions,
+deployed network) and the history must be bit-identical; of pools, every file must have the same
+bytes, and each case must be listed once. Prints a line for each scenario; exits with 1 if anything
+was lost.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def moments_of(seed: int, scenario: Scenario) -> random.Random:
-    """The random numbers of a scenario."""
+    """Return the random numbers of a scenario."""
     return random.Random(f"{seed} {scenario.name}")  # noqa: S311 - no secret
 
 
@@ -107,8 +107,9 @@ def prepare(root: Path) -> None:
 
 
 def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
-    """Trainings with a teacher, with two students and filtering, with branches, with models; then
-    pools, which need the first one's model.
+    """Yield trainings with a teacher, two students, branches, and models; then pools.
+
+    The pools need the model of the first training.
     """
     names = ("SemiMeanTeacherTrainer", "SemiCPSTrainer", "SemiDiffusionTrainer",
              "SemiDistillationTrainer")  # fmt: skip
@@ -125,7 +126,7 @@ def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
 
 
 def training(name: str, models: Path | None = None) -> Callable[[Path], Command]:
-    """nnUNetv2_train of a trainer, begun or continued, with its results in the folder."""
+    """Return the command that starts or continues a training with results in the folder."""
 
     def command(folder: Path) -> Command:
         if models is not None and name == "SemiDistillationTrainer" and not folder.exists():
@@ -138,7 +139,7 @@ def training(name: str, models: Path | None = None) -> Callable[[Path], Command]
 
 
 def labelling(images: Path, model: Path) -> Callable[[Path], Command]:
-    """The pseudo labels of a pool, in the folder."""
+    """Return the command that labels a pool in the folder."""
 
     def command(folder: Path) -> Command:
         where = ("-i", images, "-o", folder, "-m", model)
@@ -151,7 +152,7 @@ def labelling(images: Path, model: Path) -> Callable[[Path], Command]:
 
 
 def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> list[str]:
-    """Spend the kills of a scenario; returns and prints what was lost."""
+    """Spend the kills of a scenario; print and return the losses."""
     whole, killed = root / f"{scenario.name}_whole", root / f"{scenario.name}_killed"
     started = time.monotonic()
     run_to_end(scenario.command(whole), whole)
@@ -204,7 +205,7 @@ def start(words: Command, results: Path, keep: bool = False) -> subprocess.Popen
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the process and all that it started."""
+    """Send SIGKILL to the process and all its children."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -214,7 +215,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 def unlike_trainings(trainer: str, whole: Path, other: Path) -> list[str]:
-    """Which tensors of the final checkpoints differ, and whether the histories do."""
+    """Return the tensors of the final checkpoints that differ, and whether the histories differ."""
     one, two = (final_checkpoint(folder, trainer) for folder in (whole, other))
     differ = sorted(unlike(one, two, ""))
     rows = [
@@ -225,14 +226,14 @@ def unlike_trainings(trainer: str, whole: Path, other: Path) -> list[str]:
 
 
 def final_checkpoint(folder: Path, trainer: str) -> dict[str, Any]:
-    """The last checkpoint of a trainer's only fold."""
+    """Return the final checkpoint of a trainer's only fold."""
     path = next(folder.glob(f"*/{trainer}__*/fold_0/checkpoint_final.pth"))
     content: dict[str, Any] = torch.load(path, weights_only=True)
     return content
 
 
 def unlike(one: Any, two: Any, where: str) -> Iterator[str]:
-    """The places at which tensors of two checkpoints differ."""
+    """Return the keys of tensors that differ in two checkpoints."""
     if isinstance(one, torch.Tensor):
         if not (isinstance(two, torch.Tensor) and torch.equal(one, two)):
             yield where
@@ -242,7 +243,7 @@ def unlike(one: Any, two: Any, where: str) -> Iterator[str]:
 
 
 def unlike_pools(whole: Path, other: Path) -> list[str]:
-    """Labels that differ, and cases that are not listed once."""
+    """Return labels that differ, and cases that are not listed once."""
     one, two = (
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in labels_in(folder)}
         for folder in (whole, other)
@@ -257,7 +258,7 @@ def unlike_pools(whole: Path, other: Path) -> list[str]:
 
 
 def labels_in(folder: Path) -> list[Path]:
-    """The labels that were written."""
+    """Return the written labels."""
     return sorted((folder / "labels").glob("*.nii.gz"))
 
 

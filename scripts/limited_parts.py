@@ -1,6 +1,6 @@
-"""Run parts of a measurement in forked processes, each with a limit, all within another.
+"""Run parts of a measurement in forked processes, each with a limit, within a total limit.
 
-What they print is kept, told in short, and packed into one file after each part.
+Their output is stored, summarised, and packed into one file after each part.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Runner:
         self.said, self.method = 0, "fork"
 
     def find_method(self, device: str) -> None:
-        """Start processes anew where what is forked cannot use the GPU."""
+        """Spawn processes if forked ones cannot use the GPU."""
         process = self.start(Part("device", partial(uses, device), 30))
         process.join(30)
         if process.exitcode:
@@ -74,16 +74,16 @@ class Runner:
 
     @property
     def passed(self) -> float:
-        """Seconds since the beginning."""
+        """Return the seconds since the beginning."""
         return time.time() - self.began
 
     @property
     def left(self) -> float:
-        """Seconds until the end, but for packing."""
+        """Return the remaining seconds, without packing."""
         return self.limit - ENDING - self.passed
 
     def say(self, text: str) -> None:
-        """Print, no more than may be printed in all, and keep it in the summary."""
+        """Print up to a maximum in total, and add the text to the summary."""
         lines = "".join(f"{line[:MOST_WIDE]}\n" for line in text.splitlines())
         with (self.out / "summary.txt").open("a", encoding="utf-8") as file:
             file.write(lines)
@@ -92,7 +92,7 @@ class Runner:
         print(lines, end="", flush=True)
 
     def wants(self, name: str) -> bool:
-        """Whether a part was asked for."""
+        """Return whether a part is requested."""
         return not self.only or any(
             name.startswith(one) or one.startswith(name) for one in self.only
         )
@@ -116,7 +116,7 @@ class Runner:
         return others
 
     def run(self, part: Part) -> None:
-        """Run one part alone, if enough time is left."""
+        """Run one part, if enough time remains."""
         if not self.wants(part.name):
             return
         if self.left < part.needs:
@@ -128,7 +128,7 @@ class Runner:
         self.end(part, process)
 
     def start(self, part: Part) -> Any:
-        """The process of a part."""
+        """Start the process of a part."""
         file = self.results / f"{part.name}.txt"
         work = partial(in_child, part, file)
         context: Any = multiprocessing.get_context(self.method)
@@ -138,7 +138,7 @@ class Runner:
         return process
 
     def end(self, part: Part, process: Any) -> None:
-        """End a part that has not yet ended, tell how it went, and pack."""
+        """End a part if it still runs, print its outcome, and pack."""
         stopped = process.is_alive()
         if stopped:
             try:
@@ -159,7 +159,7 @@ class Runner:
         self.pack()
 
     def pack(self) -> None:
-        """Write all results into one file, whole or not at all."""
+        """Write all results into one file atomically."""
         target = self.out / "gpu_check.tar.gz"
         aside = self.kept / target.name
         with tarfile.open(aside, "w:gz", compresslevel=1) as tar:
@@ -171,7 +171,7 @@ class Runner:
 
 
 def in_child(part: Part, file: Path) -> None:
-    """Do the work of a part in this process, and leave it."""
+    """Do the work of a part in this process, then exit."""
     os.setsid()
     for stream, where in ((1, file), (2, file.with_suffix(".log"))):
         os.dup2(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
@@ -193,7 +193,7 @@ def in_child(part: Part, file: Path) -> None:
 
 
 def shown(name: str, text: str) -> list[str]:
-    """The lines of a part that are worth reading at once."""
+    """Return the lines of a part that are worth reading at once."""
     lines = [line for line in text.splitlines() if line.strip()]
     if name.startswith("steps_"):  # all is well: how many checks; else what is not
         wrong = [line for line in lines if ": ok" not in line]
@@ -209,7 +209,7 @@ def uses(device: str) -> None:
 
 
 def make_known(folder: Path) -> None:
-    """Let Python know the version of a checkout that is not installed."""
+    """Let Python find the version of a checkout that is not installed."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         importlib.metadata.version("semi_nnunet")
         return

@@ -40,7 +40,7 @@ One channel, two classes, one patch of {PATCH[2]} (2d) or {PATCH[3]} (3d) along 
 
 
 def planned(dimension: int, residual: bool = False) -> dict[str, Any]:
-    """nnU-Net's configuration for a patch, with its U-Net or its residual encoder (M, L and XL)."""
+    """Return nnU-Net's configuration of a patch, with U-Net or residual encoder (M, L, XL)."""
     stages = 7 if dimension == 2 else 5
     conv = f"torch.nn.modules.conv.Conv{dimension}d"
     norm = f"torch.nn.modules.instancenorm.InstanceNorm{dimension}d"

@@ -1,13 +1,13 @@
-"""How long a data set of very many unlabelled images takes where its length alone matters.
+"""Measure how the stages of a workflow scale with the number of unlabelled images.
 
     python scripts/many_cases.py [--cases N ...]
 
 Makes a synthetic data set with N unlabelled images (hard links of a few tiny ones) in a temporary
-folder, and measures each stage in a process of its own: checking and planning (semi_nnunet
-preprocess up to the first unlabelled case), a second call where all cases are done, semi_nnunet
-status, a training of one step with its start, the choice of the surest images, and a report.
-Prints seconds, those that the processors worked (the other ones are waiting, or other programs of
-the machine), the largest memory of a process in MiB, and how many times as long the last N took.
+folder, and measures each stage in its own process: checking and planning (semi_nnunet preprocess up
+to the first unlabelled case), a second call when all cases are done, semi_nnunet status, a training
+of one step with its start, the selection of the least uncertain images, and a report. Prints
+seconds, CPU seconds (the others are waiting, or other programs), the peak memory of a process in
+MiB, and the ratio to the previous N.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def measured(folder: Path, count: int) -> Iterator[tuple[str, float, float, float]]:
-    """(stage, seconds, of the processors, MiB) of a data set of so many unlabelled images."""
+    """Yield (stage, seconds, CPU seconds, MiB) for a data set of so many unlabelled images."""
     for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir()
         os.environ[f"nnUNet_{name}"] = str(folder / name)
@@ -103,7 +103,7 @@ def measured(folder: Path, count: int) -> Iterator[tuple[str, float, float, floa
 
 
 def make_raw(raw: Path, count: int) -> None:
-    """A data set with so many unlabelled images."""
+    """Make a data set with so many unlabelled images."""
     write_phantom_dataset(raw, labelled=4, unlabelled=ORIGINALS, test=2, shape=(1, 32, 32))
     folder = raw / "imagesUn"
     originals = sorted(folder.iterdir())
@@ -116,7 +116,7 @@ def make_raw(raw: Path, count: int) -> None:
 
 
 def make_preprocessed(preprocessed: Path, count: int) -> None:
-    """Preprocess the originals, and write all others down as done."""
+    """Preprocess the originals, and record all others as done."""
     sources_file = preprocessed / "sources.json"
     run("originals", [sys.executable, "-c", ORIGINAL, NAME, str(sources_file)])
     sources = json.loads(sources_file.read_text(encoding="utf-8"))
@@ -143,7 +143,7 @@ def make_preprocessed(preprocessed: Path, count: int) -> None:
 
 
 def run(stage: str, words: list[str]) -> tuple[str, float, float, float]:
-    """Run a command; its seconds, those of the processors, its largest process's memory in MiB."""
+    """Run a command; return its seconds, CPU seconds and its largest process's memory in MiB."""
     started = time.monotonic()
     code = (
         "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:]); "

@@ -1,11 +1,11 @@
-"""What partial labels gain on a phantom: Dice with them, without such cases, and as background.
+"""Measure the gain of partial labels on a phantom, compared with two ways to ignore them.
 
     python scripts/partial_labels.py --both 2 --one 8 [--seed 0] [-tr TRAINER ...]
 
 Some cases annotate two organs, the others one of them, alternately. Each trainer trains three
-times, for 300 steps: on what dataset.json says of them ("partial"), without the others ("dropped"),
-and without being told, as nnU-Net would ("background"). Prints the Dice of both organs on 8 test
-cases. A training takes about half a minute of one core.
+times, for 300 steps: with the annotated classes of dataset.json ("partial"), without the partially
+labelled cases ("dropped"), and as nnU-Net would, with the other organ as "background". Prints the
+Dice of both organs on 8 test cases. A training takes about half a minute of one core.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
 def measure(
     root: Path, both: int, one: int, seed: int, trainers: Sequence[str]
 ) -> dict[tuple[str, str], list[float]]:
-    """(Trainer, use of the partial labels) -> Dice of each organ; nnU-Net's folders are in root."""
+    """Return (trainer, use of the partial labels) -> Dice of each organ."""
     found = {}
     for number, use in enumerate(USES, start=701):
         name = f"Dataset{number}_{use}"
@@ -77,7 +77,7 @@ def measure(
 
 
 def write_two_organs(raw: Path, both: int, one: int, seed: int, use: str) -> None:
-    """A phantom of which ``both`` cases annotate two organs, and ``one`` cases one of them."""
+    """Write a phantom: ``both`` cases annotate two organs, ``one`` cases one of them."""
     write_phantom_dataset(
         raw, labelled=both + one, unlabelled=24, test=8, shape=(10, 32, 32), seed=seed
     )
@@ -106,7 +106,7 @@ def write_two_organs(raw: Path, both: int, one: int, seed: int, use: str) -> Non
 
 
 def trained_dice(root: Path, name: str, plans: dict[str, Any], trainer: str) -> list[float]:
-    """Train on all labelled cases; the mean Dice of each organ over the test cases."""
+    """Train on all labelled cases; return the mean Dice of each organ over the test cases."""
     description = read_json(root / "preprocessed" / name / "dataset.json")
     plans = {**plans, "semi": {trainer: SETTINGS}}
     fold: Any = "all"
@@ -117,7 +117,7 @@ def trained_dice(root: Path, name: str, plans: dict[str, Any], trainer: str) -> 
 
 
 def dice_on_test_cases(trainer: SemiTrainer, raw: Path, classes: int) -> list[float]:
-    """Mean Dice of each class of the deployed network over the test cases."""
+    """Return the mean Dice of each class of the deployed network over the test cases."""
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     plans = trainer.plans_manager, trainer.configuration_manager
     preprocessor = trainer.configuration_manager.preprocessor_class(verbose=False)

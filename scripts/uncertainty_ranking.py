@@ -1,11 +1,11 @@
-"""How well the scores of a labelled pool rank its images: Spearman's correlation with true Dice.
+"""Correlate the scores of a labelled pool with the true Dice of its images (Spearman).
 
     semi_nnunet pseudo-label -i IMAGES -o pool -m MODEL OTHER_MODEL
     semi_nnunet evaluate -i pool/labels -r HIDDEN_LABELS
     python scripts/uncertainty_ranking.py pool/uncertainty.csv pool/labels/metrics.csv
 
-Prints a line for each score: 1 where the surest images are the best labelled ones. Dice is the mean
-over classes. The hidden labels are used for this alone.
+Prints a line for each score: 1 if the least uncertain images have the best labels. Dice is averaged
+over classes. The hidden labels have no other use.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Tiny phantom data sets, planned and preprocessed once a session, and what every test needs.
+"""Tiny phantom data sets, planned and preprocessed once a session, and fixtures of all tests.
 
 * ``phantom``: one data set prepared by ``semi_nnunet preprocess`` as a user would.
 * ``prepared_dataset(label_kind, channels)``: any kind of labels, with tiny networks.
 * ``prepared_cascade()``: with 3d_lowres and 3d_cascade_fullres.
-* ``shared_data``: real data, where they are.
+* ``shared_data``: real data, if they exist.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KEPT_BETWEEN_TESTS = {
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A planned and preprocessed data set; shared between tests, so do not write into it."""
+    """A planned and preprocessed data set; tests share it and must not write into it."""
 
     name: str
     raw: Path
@@ -68,7 +68,7 @@ class PreparedDataset:
 
 @pytest.fixture(scope="session", autouse=True)
 def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """nnU-Net's three folders for the session; what the user's shell has set plays no part."""
+    """nnU-Net's three folders for the session, independent of the user's shell."""
     root = tmp_path_factory.mktemp("nnunet")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("raw", "preprocessed", "results"):
@@ -82,7 +82,7 @@ def nnunet_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def started_warm() -> Iterator[None]:
-    """What verbs start as child processes has imported PyTorch before; see tests/warm.py."""
+    """Start child processes of verbs with PyTorch already imported; see tests/warm.py."""
     with pytest.MonkeyPatch.context() as patch:
         warm_commands(patch.setattr)
         yield
@@ -138,7 +138,7 @@ def prepared_cascade(nnunet_folders: Path) -> Callable[[], PreparedDataset]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets beside the repository; see its README."""
+    """The folder of real data sets next to the repository; see its README."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not (folder / "unpack.py").is_file():
         pytest.skip(f"no real data: {folder} is not there")
@@ -147,9 +147,9 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def compiler_settings() -> Iterator[Any]:
-    """torch.compile's, which a trainer changes; a test may, too, and they are as before after it.
+    """The settings of torch.compile, which are restored after the test.
 
-    pytest's ``monkeypatch`` deletes what it has set in such a module, which hides the setting.
+    pytest's ``monkeypatch`` deletes settings of such a module, which hides them.
     """
     from torch._dynamo import config
 
@@ -166,7 +166,7 @@ def located(root: Path, number: int, name: str) -> PreparedDataset:
 
 
 def plan_tiny(dataset: PreparedDataset, label_kind: str, channels: int) -> None:
-    """Write the raw data set, its fingerprint and plans, the networks shrunken."""
+    """Write the raw data set, its fingerprint, and plans with small networks."""
     from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
     from semi_nnunet.preprocessing.planning import plan_if_needed
 
@@ -187,7 +187,7 @@ def plan_tiny(dataset: PreparedDataset, label_kind: str, channels: int) -> None:
 
 
 def add_cascade(dataset: PreparedDataset) -> None:
-    """3d_lowres with twice the in-plane spacing and half the patch, and the stage after it."""
+    """Add 3d_lowres with twice the in-plane spacing and half the patch, and the second stage."""
     from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
 
     plans = dataset.plans
@@ -225,7 +225,7 @@ def preprocess(dataset: PreparedDataset) -> None:
 
 
 class _InProcess:
-    """Stands in for ``multiprocessing`` and its pools; the work is done here and now."""
+    """Replaces ``multiprocessing`` and its pools, and works in this process."""
 
     _pool: tuple[()] = ()
 
@@ -245,14 +245,14 @@ class _InProcess:
         return [function(*job) for job in jobs]
 
     def starmap_async(self, function: Callable[..., Any], jobs: Any) -> Any:
-        """For the fingerprint, whose last argument is a number of samples: 10e7 in nnU-Net."""
+        """Compute the fingerprint with fewer samples than the 10e7 of nnU-Net (last argument)."""
         results = self.starmap(function, [(*job[:-1], 2000) for job in jobs])
         return SimpleNamespace(ready=lambda: True, get=lambda: results)
 
 
 @contextmanager
 def no_processes() -> Iterator[None]:
-    """Inside the block nnU-Net's planning starts no processes and draws few samples."""
+    """Let nnU-Net's planning inside the block start no processes and draw few samples."""
     from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
     from nnunetv2.utilities import utils
 

@@ -1,4 +1,4 @@
-"""Processes to kill, forked from one that has imported what they need; and one that has ended."""
+"""Forked processes that tests can kill, and a process that has ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ context = multiprocessing.get_context("forkserver")  # compression threads stay 
 
 
 def forked(target: Callable[..., object], *args: Any) -> BaseProcess:
-    """A started process that calls ``target``, with this one's environment variables."""
+    """Start a process that calls ``target`` with this one's environment variables."""
     context.set_forkserver_preload(["tests.imported"])
     process = context.Process(target=_call, args=(dict(os.environ), target, args))
     process.start()
@@ -22,7 +22,7 @@ def forked(target: Callable[..., object], *args: Any) -> BaseProcess:
 
 
 def ended_process() -> int:
-    """The number of a process that has ended."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid

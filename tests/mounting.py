@@ -1,4 +1,4 @@
-"""Small file systems, to be full soon."""
+"""Small file systems that are soon full."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 def mount_small(folder: Path, size: str) -> None:
-    """Make the folder a file system of a size such as "1m"; skips the test where that cannot be."""
+    """Mount a file system of a size such as "1m" at the folder, or skip the test."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("only root on Linux can mount a small file system")
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]

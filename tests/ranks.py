@@ -1,4 +1,4 @@
-"""Trainings by several real processes (gloo, on the CPU), as a launcher starts them."""
+"""Trainings by several real processes (gloo, on the CPU), started as by a launcher."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Rank:
 
     @property
     def steps(self) -> list[int]:
-        """The optimizer steps that it did."""
+        """The optimizer steps it ran."""
         return [int(number) for number in re.findall(r"^step (\d+)$", self.said, re.MULTILINE)]
 
     def ended(self, seconds: float = 120) -> int:
-        """Its exit code, once it has ended; within so many seconds."""
+        """Wait for the exit code, at most so many seconds."""
         self.process.join(seconds)
         code = self.process.exitcode
         assert code is not None, f"it hangs: {self.said[-2000:]}"
@@ -49,7 +49,7 @@ class Rank:
 
 @dataclass(frozen=True)
 class Training:
-    """A fold that processes train.
+    """A fold that several processes train.
 
     Args:
         results: nnU-Net's folder of results.
@@ -68,7 +68,7 @@ class Training:
         return [*where, "-device", "cpu", *options]
 
     def start(self, count: int, *options: str, slow: bool = False) -> list[Rank]:
-        """Start so many processes of one launch."""
+        """Start the processes of one launch."""
         self.results.mkdir(exist_ok=True)
         launch, found, port = time.monotonic_ns(), [], free_port()
         for number in range(count):
@@ -79,7 +79,7 @@ class Training:
         return found
 
     def finish(self, count: int, *options: str) -> list[Rank]:
-        """Train to the end; the processes."""
+        """Train to the end; return the processes."""
         ranks = self.start(count, *options)
         for rank in ranks:
             assert rank.ended() == 0, rank.said[-3000:]
@@ -87,7 +87,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        """Of the fold."""
+        """The folder of the fold."""
         return next(self.results.glob(f"Dataset*/*/fold_{self.fold}"))
 
     def checkpoint(self, name: str = "final") -> dict[str, Any]:
@@ -102,7 +102,7 @@ def free_port() -> int:
 
 
 def told_by_launcher(number: int, count: int, port: int, results: Path) -> dict[str, str]:
-    """The environment variables of a process."""
+    """Return the environment variables of a process."""
     return {
         "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "nnUNet_results": str(results),
@@ -111,7 +111,7 @@ def told_by_launcher(number: int, count: int, port: int, results: Path) -> dict[
 
 
 def run_rank(told: dict[str, str], words: list[str], output: Path, slow: bool) -> None:
-    """What a process of a launch does: a training without its pictures and its validation."""
+    """Run a process of a launch: a training without pictures and validation."""
     from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
     from semi_nnunet.cli.main import main
@@ -144,7 +144,7 @@ def run_rank(told: dict[str, str], words: list[str], output: Path, slow: bool) -
 
 @contextmanager
 def plans_with(dataset: Any, **settings: Any) -> Iterator[None]:
-    """Inside the block, a prepared data set has plans with these settings."""
+    """Give a prepared data set plans with these settings inside the block."""
     path = dataset.preprocessed / f"{PLANS}.json"
     write_json(path, {**dataset.plans, "plans_name": PLANS, "semi": settings})
     try:

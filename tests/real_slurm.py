@@ -55,7 +55,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a cluster of this machine, with keys, ports and a state of its own."""
+    """The folder of a cluster of this machine, with its own keys, ports and state."""
     monkeypatch.setenv("PATH", os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"]))
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
     if absent or not hasattr(os, "geteuid") or os.geteuid():
@@ -109,5 +109,5 @@ class running:
 
 
 def said(*command: str) -> str:
-    """What a command prints."""
+    """Return the output of a command."""
     return subprocess.run(command, capture_output=True, text=True).stdout

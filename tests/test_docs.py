@@ -1,4 +1,4 @@
-"""The README and the documentation: short, linked, of this code, and every example runs."""
+"""README and documentation are short, linked and correct, and every example runs."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def of_pages(*left_out: Path) -> pytest.MarkDecorator:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
+    """Return the fenced blocks of a language."""
     found = FENCE.findall(page.read_text(encoding="utf-8"))
     return [text for name, text in found if name == language]
 
 
 def loaded(path: Path) -> ModuleType:
-    """A script as a module."""
+    """Load a script as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -88,7 +88,7 @@ def test_files_and_modules_that_are_named_exist(page):
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of every command of ours in the shell blocks, but for those with a gap."""
+    """Yield the words of all our commands in the shell blocks, except those with placeholders."""
     for block in blocks(page, "bash"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -151,7 +151,7 @@ def test_every_package_has_a_page_of_its_modules():
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Variables of a fresh user whose three folders are empty."""
+    """The variables of a new user with three empty folders."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
     folders = {}
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):

@@ -1,4 +1,4 @@
-"""The examples of the docstrings run and print what they say."""
+"""The examples in docstrings run and print the documented output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_print_what_they_say(name, tmp_path, monkeypatch):
+def test_examples_print_the_documented_output(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name.removesuffix(".__init__"))
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS

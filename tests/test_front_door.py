@@ -1,4 +1,4 @@
-"""``import semi_nnunet`` offers what the verbs do as functions, and takes no time to import."""
+"""``import semi_nnunet`` offers the verbs as functions, and is fast."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_every_name_resolves_with_a_docstring_and_full_type_hints(name: str) -> 
         assert f"{parameter}:" in text, parameter
 
 
-def test_no_name_is_that_of_a_package_or_module_which_would_hide_it() -> None:
+def test_no_name_hides_a_package_or_module() -> None:
     inside = {path.stem for path in PACKAGE.iterdir()}
     assert inside.isdisjoint(semi_nnunet.__all__)
 
@@ -82,7 +82,7 @@ def test_from_a_data_set_to_its_dice_in_ten_lines(
     assert np.array_equal(labels, written)
 
 
-def test_mistakes_are_told_before_anything_is_trained_or_predicted(phantom, tmp_path) -> None:
+def test_mistakes_are_reported_before_anything_is_trained_or_predicted(phantom, tmp_path) -> None:
     with pytest.raises(UserError, match="did you mean 'SemiMeanTeacherTrainer'"):
         semi_nnunet.train(phantom.name, "2d", 0, "SemiMeanTeecherTrainer", device="cpu")
     with pytest.raises(UserError, match="fold '7': there are 5 folds"):

@@ -45,13 +45,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def package_of(path: Path) -> str:
-    """The package of a file below ``semi_nnunet``, "" for a module of the root."""
+    """Return the package of a file below ``semi_nnunet``, "" for a module of the root."""
     parts = path.relative_to(PACKAGE).parts
     return parts[0] if len(parts) > 1 else ""
 
 
 def imported(path: Path) -> Iterator[tuple[str, int]]:
-    """The packages of ours that a file imports, anywhere in it, with the line."""
+    """Yield our packages that a file imports, with the line."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -65,7 +65,7 @@ def imported(path: Path) -> Iterator[tuple[str, int]]:
                 yield parts[1], node.lineno
 
 
-def test_every_package_has_its_layer_and_the_root_holds_the_front_door_alone():
+def test_every_package_has_a_layer_and_the_root_holds_only_the_front_door():
     packages = {package_of(path) for path in FILES} - {""}
     assert packages == set(LAYERS)
     at_root = {path.name for path in FILES if package_of(path) == ""}
@@ -85,8 +85,8 @@ def test_packages_import_downwards_only(layer):
     assert not upward, "\n".join(upward)
 
 
-def test_the_arrows_are_found_that_are_there():
-    """The test above looks at something: lazy imports, too."""
+def test_existing_imports_are_found():
+    """Check that the test above sees imports, also lazy ones."""
     found = {(package_of(path), other) for path in FILES for other, _ in imported(path)}
     assert {("verbs", "workflows"), ("training", "planning"), ("methods", "training")} <= found
 

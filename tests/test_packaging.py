@@ -1,4 +1,4 @@
-"""The distributions: built from the files that are there, whole, and usable without them."""
+"""The distributions are complete and work without the repository."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(*words: str | Path, cwd: Path, **others: str) -> str:
-    """What a command of this Python printed."""
+    """Return the output of a command of this Python."""
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=cwd,
@@ -53,7 +53,7 @@ def run(*words: str | Path, cwd: Path, **others: str) -> str:
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the sdist of a copy of the repository, and the wheel made from the sdist."""
+    """The folder with the sdist of a copy of the repository, and its wheel."""
     pytest.importorskip("build")
     root = tmp_path_factory.mktemp("packaging")
     source = root / "source"
@@ -74,7 +74,7 @@ def in_wheel(distributions: Path) -> set[str]:
         return set(archive.namelist())
 
 
-def test_the_wheel_has_every_module_and_file_that_the_code_reads(in_wheel):
+def test_the_wheel_has_all_modules_and_data_files(in_wheel):
     package = ROOT / "semi_nnunet"
     wanted = {path.relative_to(ROOT).as_posix() for path in package.rglob("*.py")}
     for ending in ("*.typed", "*.json", "*.j2", "*.css", "*.js"):
@@ -83,13 +83,13 @@ def test_the_wheel_has_every_module_and_file_that_the_code_reads(in_wheel):
     assert "semi_nnunet/py.typed" in in_wheel
 
 
-def test_the_wheel_has_the_recipes_and_nothing_beside_the_package(in_wheel):
+def test_the_wheel_has_the_recipes_and_no_other_packages(in_wheel):
     assert {f"semi_nnunet/recipes/{name}" for name in RECIPES} <= in_wheel
     tops = {name.split("/")[0] for name in in_wheel}
     assert tops == {"semi_nnunet", f"{NAME}.dist-info"}
 
 
-def test_the_sdist_has_what_builds_tests_and_documents(distributions):
+def test_the_sdist_has_all_files_for_building_tests_and_docs(distributions):
     with tarfile.open(distributions / f"{NAME}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"plans/{name}" for name in RECIPES} <= names
@@ -98,7 +98,7 @@ def test_the_sdist_has_what_builds_tests_and_documents(distributions):
     assert not one_of_each - names
 
 
-def test_the_installed_wheel_works_alone(distributions, tmp_path):
+def test_the_installed_wheel_works_without_the_repository(distributions, tmp_path):
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"
     elsewhere.mkdir()
     wheel = distributions / f"{NAME}-py3-none-any.whl"

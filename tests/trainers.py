@@ -1,4 +1,4 @@
-"""Trainers on tiny phantom data sets, as every law wants them."""
+"""Trainers on tiny phantom data sets."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ QUICK = ("SemiMeanTeacherTrainer", "SemiCPSTrainer")  # one with a teacher, one 
 
 
 def each_of(names: Iterable[str]) -> Any:
-    """Parametrises ``name``: a test over every trainer, of which the quick run takes two."""
+    """Parametrise ``name`` over all trainers; the quick run uses two of them."""
     slow = pytest.mark.slow
     found = [pytest.param(name, marks=() if name in QUICK else slow) for name in names]
     return pytest.mark.parametrize("name", found)
 
 
 def partially_annotated(dataset: Any, kind: str = "labels") -> Any:
-    """A prepared phantom data set in which all cases but one annotate two of three classes."""
+    """Prepare a phantom data set in which all cases but one annotate two of three classes."""
     some = ["large", "small"] if "regions" not in kind else ["all_organs", "inner"]
     entry = {
         "phantom_*": some,
@@ -83,7 +83,7 @@ def make_trainer(
 
 
 def train_default_model(plans: Any, configuration: str, fold: int | str, description: Any) -> None:
-    """What SemiDistillationTrainer learns from: one step of a training in the results folder."""
+    """Train the model that SemiDistillationTrainer learns from for one step."""
     teacher = TRAINERS[DEFAULT_MODEL]
     plans = {**plans, "semi": {DEFAULT_MODEL: {**SHORT, "seed": 7}}}
     made = teacher(plans, configuration, fold, description, torch.device("cpu"))
@@ -94,7 +94,7 @@ def train_default_model(plans: Any, configuration: str, fold: int | str, descrip
 
 
 def save_as_trained(trainer: SemiTrainer) -> Path:
-    """Save a trainer as if its fold were done; returns TRAINER__PLANS__CONFIGURATION."""
+    """Save a trainer as if its fold were done; return TRAINER__PLANS__CONFIGURATION."""
     trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
     folder = Path(trainer.output_folder_base)
     write_json(folder / "plans.json", trainer.plans_manager.plans)
@@ -103,12 +103,12 @@ def save_as_trained(trainer: SemiTrainer) -> Path:
 
 
 def weights_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy of all weights."""
+    """Return a copy of all weights."""
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Equal bit for bit."""
+    """Return whether weights are bit-identical."""
     return first.keys() == second.keys() and all(
         torch.equal(first[name], second[name]) for name in first
     )

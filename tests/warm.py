@@ -1,10 +1,10 @@
-"""Python processes that start at once: forked from one that has imported PyTorch and its kin.
+"""Python processes that start at once, forked from a process that has imported PyTorch.
 
-A training or a verb takes seconds to import them, and the tests start hundreds. ``warm`` turns a
-command of Python into one that does the same: a small client sends its words, variables, working
-folder and open files to the server, which forks; signals travel to the fork, its exit status back.
-Modules of nnU-Net and of this package are not in the server: what they read from the environment
-when they are imported is that of the command.
+A training or a verb takes seconds for its imports, and the tests start hundreds. ``warm`` replaces
+a command of Python: a small client sends words, variables, working folder and open files to the
+server, which forks. Signals are passed to the fork, and its exit status is passed back. The server
+does not keep modules of nnU-Net and of this package, so that they read the environment of the
+command when they are imported.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def warm(command: list[str], with_commands: bool = False) -> list[str]:
 
 
 def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> None:
-    """Let verbs of this process start their commands, and multiprocessing its processes, warm.
+    """Let verbs of this process start commands, and multiprocessing start processes, warm.
 
     Args:
         setattr: replaces an attribute of a module.
@@ -71,7 +71,7 @@ def warm_commands(setattr: Callable[[object, str, object], None] = setattr) -> N
 
 @cache
 def server() -> str:
-    """The socket of this process's server, which ends with it."""
+    """Return the socket of this process's server, which ends with the process."""
     if KNOWN in os.environ:
         return os.environ[KNOWN]
     path = Path(tempfile.mkdtemp(prefix="warm")) / "socket"

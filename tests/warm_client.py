@@ -1,6 +1,6 @@
 """The client of ``tests.warm``: SOCKET FILES CODE WORD... runs as a fork of the server.
 
-FILES are numbers of open files, besides 0, 1 and 2, that the fork gets under the same numbers.
+FILES are numbers of open files other than 0, 1 and 2; they have the same numbers in the fork.
 """
 
 import array

@@ -31,7 +31,7 @@ OWN = ("nnunetv2", "semi_nnunet", "tests")  # they read the environment when the
 
 
 def preload() -> None:
-    """Import what commands need, and forget the modules that read the environment."""
+    """Import modules for all commands, and forget those that read the environment."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     importlib.import_module("tests.imported")
     for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
@@ -40,7 +40,7 @@ def preload() -> None:
 
 
 def serve(path: str) -> str:
-    """Answer clients; returns in a fork, ready to run the code that is returned."""
+    """Answer clients; return in a fork, with the code to run."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers leave nothing behind
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
@@ -60,7 +60,7 @@ def serve(path: str) -> str:
 
 
 def keep(connection: socket.socket) -> str:
-    """Fork for one client, pass its signals on and the exit status back."""
+    """Fork for a client, pass its signals on, and send the exit status back."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, files = received(connection)
     pid = os.fork()
@@ -85,7 +85,7 @@ def keep(connection: socket.socket) -> str:
 
 
 def received(connection: socket.socket) -> tuple[dict[str, object], list[int]]:
-    """What a client asks for, and its open files."""
+    """Receive the request of a client and its open files."""
     files = array.array("i")
     head, rights, *_ = connection.recvmsg(8, socket.CMSG_SPACE(MOST_FILES * files.itemsize))
     for _, _, data in rights:
@@ -97,7 +97,7 @@ def received(connection: socket.socket) -> tuple[dict[str, object], list[int]]:
 
 
 def become(request: dict[str, object], files: list[int]) -> str:
-    """Make this fork look as if Python had just been started for the request."""
+    """Make this fork look like a new Python process for the request."""
     import numpy as np
     import torch
 
@@ -134,7 +134,7 @@ def become(request: dict[str, object], files: list[int]) -> str:
 
 
 def spawning_warm(server: Callable[[], str]) -> Callable[..., int]:
-    """What multiprocessing is to spawn its processes with: forks of a server, too.
+    """Return a function with which multiprocessing starts its processes as forks of a server.
 
     Args:
         server: returns its socket.
@@ -153,7 +153,7 @@ def spawning_warm(server: Callable[[], str]) -> Callable[..., int]:
 
 
 def output(file: int, unbuffered: bool) -> io.TextIOWrapper:
-    """stdout or stderr as Python makes it."""
+    """Open stdout or stderr as Python does."""
     raw = opened(file)
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
@@ -169,7 +169,7 @@ def opened(file: int) -> io.FileIO:
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Send a signal to a process and what it started, or to it alone before it has a group."""
+    """Send a signal to a process and its children, or only to it if it has no group yet."""
     with contextlib.suppress(ProcessLookupError):
         try:
             os.killpg(pid, number)
@@ -178,7 +178,7 @@ def signal_group(pid: int, number: int) -> None:
 
 
 def run(code: str) -> int:
-    """Run a program as ``-c`` does; returns its exit status."""
+    """Run a program like ``-c``; return its exit status."""
     sys.modules["__main__"] = types.ModuleType("__main__")  # of no file
     try:
         exec(compile(code, "<string>", "exec"), sys.modules["__main__"].__dict__)
@@ -197,7 +197,7 @@ def run(code: str) -> int:
 
 
 def leave(status: int) -> None:
-    """End as Python does, without a look at each object of thousands of modules: three seconds."""
+    """End like Python, but without freeing the objects of all modules, which takes seconds."""
     try:
         threading._shutdown()
         atexit._run_exitfuncs()

@@ -47,7 +47,7 @@ def list_square_planes(
 ) -> list[tuple[int, int]]:
     """Return the planes in which a quarter turn keeps the patch's shape and the voxels' size.
 
-    >>> square_planes((16, 64, 64), (3.0, 0.8, 0.8))
+    >>> list_square_planes((16, 64, 64), (3.0, 0.8, 0.8))
     [(1, 2)]
     """
     return [

@@ -1,4 +1,4 @@
-"""What was measured on a machine, kept beside the results of a data set for whoever asks again."""
+"""Measured rates of trainers, stored with the results of a data set."""
 
 from __future__ import annotations
 
@@ -21,19 +21,18 @@ from semi_nnunet.util.machine import processor_name, usable_cores
 from semi_nnunet.util.validation import read_as
 
 FOLDER = "semi_benchmark"  # of a data set's results
-# no step takes longer by them
-LENGTHS = ("epochs", "steps_per_epoch", "validation_steps_per_epoch")
+LENGTHS = ("epochs", "steps_per_epoch", "validation_steps_per_epoch")  # change no step
 
 
 @dataclass(frozen=True)
 class StepRate:
-    """What was measured of a trainer.
+    """The measured rate of a trainer.
 
     Args:
-        date: of that, such as "2025-01-31".
-        step: seconds of a step whose batch is loaded.
-        loading: seconds a batch, while nothing else runs.
-        workers: processes that loaded; 0: the one that trains.
+        date: of the measurement, such as "2025-01-31".
+        step: seconds per step, without loading.
+        loading: seconds per batch, while nothing else runs.
+        workers: loading processes; 0: the training process loads.
         start: seconds from the imports to the end of the first step.
         case: seconds to predict a case.
     """
@@ -47,8 +46,8 @@ class StepRate:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What is in the file of a :class:`Kept`; the fields are told there."""
+class RatesFile:
+    """The content of the file of a :class:`Kept`, with the same fields."""
 
     conditions: dict[str, Any]
     rates: dict[str, StepRate]
@@ -56,12 +55,12 @@ class Content:
 
 @dataclass(frozen=True)
 class Kept:
-    """The rates that hold under the same conditions.
+    """Stored rates of trainers under the same conditions.
 
     Args:
         path: of the file.
-        conditions: see :func:`conditions_of`.
-        rates: trainer -> what was measured.
+        conditions: see :func:`collect_conditions`.
+        rates: trainer -> its rate.
     """
 
     path: Path
@@ -70,67 +69,70 @@ class Kept:
 
     @classmethod
     def of(cls, folders: Folders, work: Work) -> Kept:
-        """Those that were kept of this work on this machine; those of any other are not read.
+        """Load the rates of this work on this machine.
 
         Raises:
-            UserError: the file holds something else.
+            UserError: the file has another content.
         """
-        conditions = conditions_of(folders, work)
+        conditions = collect_conditions(folders, work)
         digest = sha256_of_json(conditions)[:12]
         path = folders.results / FOLDER / f"{work.configuration}_{digest}.json"
         if not path.is_file():
             return cls(path, conditions)
-        kept = read_as(Content, path, "semi_nnunet benchmark", "remove it, to measure again")
-        return cls(path, conditions, kept.rates if kept.conditions == conditions else {})
+        stored = read_as(RatesFile, path, "semi_nnunet benchmark", "remove it, to measure again")
+        return cls(path, conditions, stored.rates if stored.conditions == conditions else {})
 
     def keep(self, rates: Mapping[str, StepRate]) -> None:
-        """Add rates to the file, in place of earlier ones of the same trainers."""
+        """Add rates to the file, instead of earlier ones of the same trainers."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        both = {**self.rates, **rates}
-        write_json(self.path, asdict(Content(self.conditions, dict(sorted(both.items())))))
+        merged = dict(sorted({**self.rates, **rates}.items()))
+        write_json(self.path, asdict(RatesFile(self.conditions, merged)))
 
     def dates(self, names: Iterable[str]) -> str:
-        """When these trainers were measured."""
+        """Return the dates on which trainers were measured."""
         return ", ".join(sorted({self.rates[name].date for name in names}))
 
 
-def conditions_of(folders: Folders, work: Work) -> dict[str, Any]:
-    """All that seconds depend on: data set, plans, machine, versions and threads."""
+def collect_conditions(folders: Folders, work: Work) -> dict[str, Any]:
+    """Return everything that seconds depend on: data, plans, machine, versions and threads."""
     plans = read_plans(folders.preprocessed, work.plans)
     return {
         "dataset": folders.preprocessed.name,
         "configuration": work.configuration,
-        "plans": sha256_of_json(content_of(plans)),
+        "plans": sha256_of_json(strip_plans(plans)),
         "device": work.device,
         "threads": work.threads,
         "cores": usable_cores(),
         "compiled": os.environ.get("nnUNet_compile", ""),
-        **machine(work.device),
+        **describe_benchmark_machine(work.device),
     }
 
 
-def content_of(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """Plans without their name, where they come from, and how long trainings are."""
+def strip_plans(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plans without their name, their origin and the length of trainings.
 
-    def shortened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    >>> strip_plans({"plans_name": "A", "patch": 3, "semi": {"epochs": 2, "seed": 1}})
+    {'patch': 3, 'semi': {'seed': 1}}
+    """
+
+    def strip(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            key: shortened(value) if isinstance(value, Mapping) else value
+            key: strip(value) if isinstance(value, Mapping) else value
             for key, value in settings.items()
             if key not in LENGTHS
         }
 
-    left_out = ("plans_name", "semi_planned")
-    content = {key: value for key, value in plans.items() if key not in left_out}
-    return {**content, "semi": shortened(plans.get("semi", {}))}
+    content = {k: v for k, v in plans.items() if k not in ("plans_name", "semi_planned")}
+    return {**content, "semi": strip(plans.get("semi", {}))}
 
 
-def machine(device: str) -> dict[str, str]:
-    """What the seconds are of."""
+def describe_benchmark_machine(device: str) -> dict[str, str]:
+    """Return the processor, the GPU and the versions."""
     gpu = {"GPU": torch.cuda.get_device_name(device)} if device.startswith("cuda") else {}
     versions = {name: version(name) for name in ("torch", "nnunetv2", "semi_nnunet")}
     return {**gpu, "processor": processor_name(), **versions, "python": platform.python_version()}
 
 
-def today() -> str:
-    """The date, as ISO 8601 writes it."""
+def format_today() -> str:
+    """Return today's date in ISO 8601."""
     return datetime.now().astimezone().date().isoformat()

@@ -1,7 +1,8 @@
-"""Measure trainers, each in processes of its own, and tell the result as a table and as JSON."""
+"""Measure what a training step of trainers costs, in processes of their own."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -11,100 +12,107 @@ from typing import Any, TypeVar
 
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
-from semi_nnunet.benchmarking.alone import Alone, measure_alone
-from semi_nnunet.benchmarking.kept import Kept, StepRate, machine, today
-from semi_nnunet.benchmarking.steps import FLOOR, Times, time_steps
+from semi_nnunet.benchmarking.kept import Kept, StepRate, describe_benchmark_machine, format_today
+from semi_nnunet.benchmarking.steps import (
+    FLOOR,
+    MemoryAndLoading,
+    StepTimes,
+    measure_memory_and_loading,
+    time_steps,
+)
 from semi_nnunet.benchmarking.work import STOCK, TOO_LARGE, Work
-from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import require_place, write_json
-from semi_nnunet.util.names import below_one, unknown
+from semi_nnunet.util.names import below_one, unique, unknown
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.timing import Seconds
 from semi_nnunet.workflows.before_start import find_data_problems
 
+logger = logging.getLogger(__name__)
+
 R = TypeVar("R")
 ROUNDS = 9
-KILLED = "its process was killed, probably as memory ran out"
+KILLED = "its process was killed, probably because memory ran out"
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a step of a trainer costs.
+class StepCost:
+    """The cost of a training step.
 
     Args:
         trainer: its name.
-        seconds: of its step.
-        operations: floating-point operations of it, None where they cannot be counted.
-        alone: its memory and its loading.
-        start: seconds until its first step is done, imports not among them.
-        patches: that a step loads, labelled and unlabelled ones together.
+        seconds: of the step.
+        operations: floating-point operations, where they can be counted.
+        alone: memory and loading, measured in a process of its own.
+        start: seconds until the end of the first step, without imports.
+        patches: loaded for a step, labelled and unlabelled.
     """
 
     trainer: str
     seconds: Seconds
     operations: float | None
-    alone: Alone
+    alone: MemoryAndLoading
     start: float | None = None
     patches: int | None = None
 
     @property
     def rate(self) -> float | None:
-        """Patches a second; None of what loads none."""
+        """Patches per second, if patches were loaded."""
         return self.patches and self.patches / self.seconds.median
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured.
+    """The measurements of a benchmark.
 
     Args:
         machine: device, processor or GPU, versions.
-        floor: a cost of the baseline's labelled forward and backward pass alone.
+        floor: cost of the baseline's labelled forward and backward pass.
         costs: of the trainers that could be measured.
-        refused: trainer -> why it could not be.
+        refused: trainer -> why it could not be measured.
         case: seconds to predict a case, with mirrored images and the file of its labels.
     """
 
     work: Work
     machine: dict[str, str]
-    floor: Cost
-    costs: list[Cost]
+    floor: StepCost
+    costs: list[StepCost]
     refused: dict[str, str]
     case: float | None = None
 
     @property
-    def baseline(self) -> Cost:
-        """The matched baseline's."""
+    def baseline(self) -> StepCost:
+        """The cost of the matched baseline."""
         return next(cost for cost in self.costs if cost.trainer == BASELINE)
 
-    def of_passes(self, cost: Cost) -> float | None:
-        """A step's time over that of its operations at the speed of the floor's."""
+    def divide_by_passes(self, cost: StepCost) -> float | None:
+        """Divide a step's time by the time of its operations at the speed of the floor."""
         if not (cost.operations and self.floor.operations):
             return None
         floor = self.floor.seconds.median / self.floor.operations
         return cost.seconds.median / (cost.operations * floor)
 
     def rates(self) -> dict[str, StepRate]:
-        """What is kept of each trainer."""
-        workers, found = get_allowed_n_proc_DA(), dict[str, StepRate]()
+        """Return the rates of the trainers that were measured completely."""
+        workers, rates = get_allowed_n_proc_DA(), dict[str, StepRate]()
         for cost in self.costs:
             step, loading, start = cost.seconds.median, cost.alone.loading, cost.start
             if loading is not None and start is not None and self.case is not None:
-                rate = StepRate(today(), step, loading, workers, start, self.case)
-                found[cost.trainer] = rate
-        return found
+                rate = StepRate(format_today(), step, loading, workers, start, self.case)
+                rates[cost.trainer] = rate
+        return rates
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, as plain values, with the patches a second of each trainer."""
-        found = asdict(self)
-        for cost, plain in zip(self.costs, found["costs"], strict=True):
+        """Return all measurements as plain values, with the patches per second."""
+        content = asdict(self)
+        for cost, plain in zip(self.costs, content["costs"], strict=True):
             plain["patches_per_second"] = cost.rate
-        return found
+        return content
 
 
 def benchmark(
@@ -118,48 +126,31 @@ def benchmark(
     rounds: int = ROUNDS,
     quick: bool = False,
     out: str | Path | None = None,
-    say: Callable[[str], object] = print,
+    say: Callable[[str], object] = logger.info,
 ) -> Measured:
-    """Measure what a training step of some trainers costs on this machine.
+    """Measure what a training step of trainers costs on this machine.
 
-    The seconds are kept in the data set's results, where :func:`semi_nnunet.auto` finds them.
+    :func:`semi_nnunet.benchmark` documents the arguments. The rates are stored in the data set's
+    results, where :func:`semi_nnunet.auto` finds them.
 
     Args:
-        dataset: number or name; it is preprocessed.
-        configuration: such as "3d_fullres".
-        plans: identifier.
-        trainers: of ours, or nnU-Net's own; None: all of ours, and "nnUNetTrainer". The matched
-            baseline is measured in any case.
-        device: "cpu" or "cuda"; None: cuda if there is one, else the CPU.
-        threads: of PyTorch on the CPU; None: this machine's cores.
-        rounds: in which every trainer has a step, two or more.
-        quick: measure seconds alone, in one process: no memory, no operations.
-        out: new file, JSON, for all that is measured; None: none.
-        say: tells what is measured next.
-
-    Returns:
-        The costs; and why some trainers could not be measured.
-
-    Raises:
-        UserError: naming all that is wrong: the data set, plans, configuration, device or a trainer
-            are not there, a number is too small, or ``out`` cannot be written or would be lost; or
-            not even the baseline can be measured.
+        say: called with messages about the progress.
     """
     named = [*(trainers or (STOCK, *our_trainers()))]
     file = None if out is None else Path(out)
-    work = work_of(dataset, configuration, plans, named, device, threads, rounds, file)
-    names = [BASELINE, *(name for name in dict.fromkeys(named) if name != BASELINE)]
-    measured = measure(work, names, quick, say)
+    work = check_work(dataset, configuration, plans, named, device, threads, rounds, file)
+    names = unique([BASELINE, *named])
+    measured = measure_trainers(work, names, quick, say)
     if file is not None:
         write_json(file, measured.as_json())
     try:
         Kept.of(find_folders(work.dataset), work).keep(measured.rates())
-    except (UserError, OSError) as error:  # what was measured is told all the same
-        say(f"WARNING: the seconds are not kept for semi_nnunet auto: {error}")
+    except (UserError, OSError) as error:  # the measurements are returned all the same
+        say(f"WARNING: the rates are not stored for semi_nnunet auto: {error}")
     return measured
 
 
-def work_of(
+def check_work(
     dataset: str,
     configuration: str,
     plans: str,
@@ -169,98 +160,100 @@ def work_of(
     rounds: int,
     out: Path | None,
 ) -> Work:
-    """What is measured, after a look at all that would stop it.
-
-    Args:
-        dataset, configuration, plans, trainers, device, threads, rounds, out: see
-            :func:`benchmark`.
+    """Return the work of a benchmark, with the arguments of :func:`benchmark`.
 
     Raises:
-        UserError: naming all that is wrong.
+        UserError: naming all wrong arguments.
     """
-    wrong = [*below_one({"--threads": threads})]
+    problems = [*below_one({"--threads": threads})]
     if rounds < 2:
-        told = f"must be 2 or more, for a spread, got {rounds}"
-        wrong.append(Problem("--rounds", told, f"leave it out: {ROUNDS}"))
+        message = f"must be 2 or more, for a spread, got {rounds}"
+        problems.append(Problem("--rounds", message, f"leave it out: {ROUNDS}"))
     if out is not None:
-        with collect_errors(wrong, "-o"):
+        with collect_errors(problems, "-o"):
             require_place(out)
         if out.is_file():
-            wrong.append(Problem("-o", f"must name a new file, {out} is there", "rename that one"))
-    with collect_errors(wrong, "--device"):
+            problems.append(Problem("-o", f"must name a new file, {out} exists", "choose another"))
+    with collect_errors(problems, "--device"):
         resources = find_resources(device, jobs=1, threads=threads)
-    wrong += unknown("trainer", trainers, [STOCK, *our_trainers()])
-    with collect_errors(wrong, "-d"):
+    problems += unknown_trainers(trainers)
+    with collect_errors(problems, "-d"):
         folders = find_folders(dataset)
-        with collect_errors(wrong, "-p"):
+        with collect_errors(problems, "-p"):
             content = read_plans(folders.preprocessed, plans)
             absent = [*unknown("configuration", [configuration], content["configurations"])]
-            data = () if absent else find_data_problems(
+            problems += absent or find_data_problems(
                 folders, content, plans, [configuration], [BASELINE]
-            )  # fmt: skip
-            wrong += [*absent, *data]
-    raise_if_any("Nothing can be measured:", wrong)
+            )
+    raise_if_any("The benchmark cannot start:", problems)
     name = folders.preprocessed.name
     return Work(name, configuration, plans, resources.device, resources.threads, rounds)
 
 
-def measure(
+def measure_trainers(
     work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
 ) -> Measured:
     """Measure trainers, the matched baseline first.
 
     Args:
-        work: what they train on.
+        work: of the benchmark.
         names: of the trainers.
-        quick: seconds alone.
-        say: tells what is measured next.
+        quick: measure only seconds.
+        say: called with messages about the progress.
 
     Raises:
         UserError: not even the baseline can be measured.
     """
     say(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
-    times = time_beside_or_alone(work, names, quick, say)
+    times = time_together_or_separately(work, names, quick, say)
     if BASELINE in times.refused:
         raise UserError(f"{BASELINE} cannot be measured: {times.refused[BASELINE]}")
-    alone = {name: Alone(loading=seconds) for name, seconds in times.loading.items()}
-    for name in [one for one in names if one in times.seconds and not quick]:
+    separate = {name: MemoryAndLoading(loading=value) for name, value in times.loading.items()}
+    for name in [] if quick else [name for name in names if name in times.seconds]:
         say(f"memory and loading of {name}")
-        alone[name] = in_own_process(partial(measure_alone, work, name)) or Alone(refused=KILLED)
-    return put_together(work, names, times, alone)
+        result = run_in_new_process(partial(measure_memory_and_loading, work, name))
+        separate[name] = result or MemoryAndLoading(refused=KILLED)
+    return combine_costs(work, names, times, separate)
 
 
-def time_beside_or_alone(
+def time_together_or_separately(
     work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
-) -> Times:
-    """Time steps in one process; those for which its memory was too little, each in its own."""
-    times = in_own_process(partial(time_steps, work, names, quick))
-    times = times or Times(refused=dict.fromkeys(names, TOO_LARGE))
-    for name in [one for one, why in times.refused.items() if why == TOO_LARGE]:
-        say(f"too little memory for all at once: {name} alone")
-        again = in_own_process(partial(time_steps, work, [name], quick))
-        times = times.with_those_of(again or Times(refused={name: KILLED}))
+) -> StepTimes:
+    """Time all trainers in one process; those that its memory does not hold in their own."""
+    times = run_in_new_process(partial(time_steps, work, names, quick))
+    times = times or StepTimes(refused=dict.fromkeys(names, TOO_LARGE))
+    for name in [name for name, reason in times.refused.items() if reason == TOO_LARGE]:
+        say(f"too little memory for all at once: {name} separately")
+        later = run_in_new_process(partial(time_steps, work, [name], quick))
+        times = times.updated(later or StepTimes(refused={name: KILLED}))
     return times
 
 
-def put_together(
-    work: Work, names: Sequence[str], times: Times, alone: dict[str, Alone]
+def combine_costs(
+    work: Work, names: Sequence[str], times: StepTimes, separate: dict[str, MemoryAndLoading]
 ) -> Measured:
-    """The costs of the trainers that were timed."""
+    """Combine the measurements of the trainers that were timed."""
 
-    def cost(name: str) -> Cost:
-        found, start, patches = alone.get(name, Alone()), times.starts.get(name), times.patches
+    def make_cost(name: str) -> StepCost:
         seconds, operations = times.seconds[name], times.operations.get(name)
-        return Cost(name, seconds, operations, found, start, patches.get(name))
+        alone, start = separate.get(name, MemoryAndLoading()), times.starts.get(name)
+        return StepCost(name, seconds, operations, alone, start, times.patches.get(name))
 
-    refused = times.refused | {name: one.refused for name, one in alone.items() if one.refused}
-    measured = [cost(name) for name in names if name in times.seconds]
-    return Measured(work, machine(work.device), cost(FLOOR), measured, refused, times.case)
+    refused = {name: item.refused for name, item in separate.items() if item.refused}
+    return Measured(
+        work,
+        describe_benchmark_machine(work.device),
+        make_cost(FLOOR),
+        [make_cost(name) for name in names if name in times.seconds],
+        times.refused | refused,
+        times.case,
+    )
 
 
-def in_own_process(work: Callable[[], R]) -> R | None:
-    """What it returns in a new process; None where that was killed."""
+def run_in_new_process(task: Callable[[], R]) -> R | None:
+    """Return the result of a task in a new process, or ``None`` if the process was killed."""
     with process_pool(1) as pool:
         try:
-            return pool.submit(work).result()
+            return pool.submit(task).result()
         except BrokenProcessPool:
             return None

@@ -21,7 +21,7 @@ def network_disagreement(first: torch.Tensor, second: torch.Tensor) -> float:
     """Return 1 - mean Dice of the labels of two networks, over the classes that either predicts.
 
     >>> labels = torch.tensor([[True, True, False, False]])
-    >>> disagreement(labels, labels.roll(1, 1))
+    >>> network_disagreement(labels, labels.roll(1, 1))
     0.5
     """
     intersection = (first & second).flatten(1).sum(1).double()

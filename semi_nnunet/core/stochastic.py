@@ -90,7 +90,7 @@ def freeze_batch_statistics(*networks: nn.Module) -> Iterator[None]:
     nnU-Net's own networks have none.
 
     >>> network = nn.BatchNorm2d(1)
-    >>> with statistics_kept(network):
+    >>> with freeze_batch_statistics(network):
     ...     network.training
     False
     """

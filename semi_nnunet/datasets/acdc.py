@@ -17,14 +17,16 @@ from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.lists import published_cases
+from semi_nnunet.datasets.lists import load_published_cases
 from semi_nnunet.datasets.options import add_symlink
-from semi_nnunet.datasets.source import Files, Source
-from semi_nnunet.datasets.volumes import place, relabel
+from semi_nnunet.datasets.source import DownloadFolder, Files
+from semi_nnunet.datasets.volumes import copy_or_link, write_mapped_label
 
 PARTS = {"train": "Tr", "val": "Val", "test": "Ts"}
 LABELLED_PATIENTS = (3, 7, 14)
-PUBLISHED = tuple(2 * number for number in LABELLED_PATIENTS)  # labelled images of its lists
+PUBLISHED = tuple(
+    2 * number for number in LABELLED_PATIENTS
+)  # labelled images of the published lists
 LABELS = ("right_ventricle", "myocardium", "left_ventricle")
 SAME_VALUES = {0: 0, 1: 1, 2: 2, 3: 3}
 PATIENT = r"patient\d{3}"
@@ -36,28 +38,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def convert(source: Path, symlink: bool = False) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "ACDC")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "ACDC")
+    files = folder.find(
         (".nii.gz", ".cfg"),
         info=r"(?P<id>patient\d{3})/Info\.cfg",
         image=rf"{FRAME}\.nii\.gz",
         label=rf"{FRAME}_gt\.nii\.gz",
         cine=r"patient\d{3}_4d\.nii\.gz",
     )
-    lists = published_cases("acdc")
+    lists = load_published_cases("acdc")
     patients = [patient for group in PARTS for patient in lists[group]]
-    frames = {patient: _frames(folder, found["info"], patient) for patient in patients}
+    frames = {patient: _frames(folder, files["info"], patient) for patient in patients}
     for names in frames.values():
-        folder.need(names.values(), found["image"], "{}.nii.gz")
-        folder.need(names.values(), found["label"], "{}_gt.nii.gz")
-    folder.check()
+        folder.require(names.values(), files["image"], "{}.nii.gz")
+        folder.require(names.values(), files["label"], "{}_gt.nii.gz")
+    folder.raise_problems()
     cases = [
         ConvertedCase(
             f"{patient}_{phase}",
             part,
-            partial(place, found["image"][name], symlink),
-            partial(relabel, found["label"][name], SAME_VALUES),
+            partial(copy_or_link, files["image"][name], symlink),
+            partial(write_mapped_label, files["label"][name], SAME_VALUES),
             name,
         )
         for group, part in PARTS.items()
@@ -72,14 +74,16 @@ def convert(source: Path, symlink: bool = False) -> Conversion:
     return Conversion("ACDC", ("cine_MR",), LABELS, cases, reference, subsets, patient=PATIENT)
 
 
-def _frames(folder: Source, infos: Files, patient: str) -> dict[str, str]:
-    """ "ED" and "ES" -> patient and number of the frame, as the files are named."""
-    folder.need([patient], infos, "{}/Info.cfg")
+def _frames(folder: DownloadFolder, infos: Files, patient: str) -> dict[str, str]:
+    """Return "ED" and "ES" -> patient and number of the frame, as in the file names."""
+    folder.require([patient], infos, "{}/Info.cfg")
     if patient not in infos:
         return {}
     text = infos[patient].read_text(errors="replace")
     frames = dict(re.findall(r"^(ED|ES):\s*(\d+)\s*$", text, re.M))
     if len(frames) != 2:
         what = f"must hold the lines 'ED: N' and 'ES: N', got {text[:60]!r}"
-        folder.note(folder.within(infos[patient]), what, "copy it again from its source")
+        folder.add_problem(
+            folder.relative_name(infos[patient]), what, "copy it again from the download"
+        )
     return {phase: f"{patient}_frame{int(frames[phase]):02d}" for phase in sorted(frames)}

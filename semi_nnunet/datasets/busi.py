@@ -2,12 +2,12 @@
 
     SRC/benign/benign (1).png                                   SRC may be Dataset_BUSI_with_GT
     SRC/benign/benign (1)_mask.png                              and ..._mask_1.png, ...: merged
-    SRC/malignant/..., SRC/normal/...                           likewise
+    SRC/malignant/..., SRC/normal/...                           in the same way
 
 80 % are for training, 20 % for the test, drawn by --seed among each kind. Benign and malignant
-lesions are one class. --normal adds the 133 pictures without a lesion. Hide labels by
-`semi_nnunet split`. Some pictures of BUSI are there twice: an unlabelled one that equals a labelled
-or test case is refused, and `semi_nnunet preprocess --skip-bad` sets it aside.
+lesions are one class. --normal adds the 133 pictures without a lesion. Hide labels with
+`semi_nnunet split`. BUSI contains some pictures twice: preprocessing refuses unlabelled copies of
+labelled or test cases, and `semi_nnunet preprocess --skip-bad` skips them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
-from semi_nnunet.datasets.pictures import grey, mask
-from semi_nnunet.datasets.source import Source, held_out_percent
+from semi_nnunet.datasets.pictures import write_grey, write_mask
+from semi_nnunet.datasets.source import DownloadFolder, draw_test_percent
 
-PUBLISHED = ()  # there are no lists of labelled cases
+PUBLISHED = ()  # no lists of labelled cases
 NUMBERS = {"benign": 437, "malignant": 210, "normal": 133}
 PICTURE = r"(?P<id>(?:benign|malignant|normal) \(\d+\)"
 
@@ -43,35 +43,35 @@ def convert(
     seed: int = 0,
     incomplete: bool = False,
 ) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "BUSI")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "BUSI")
+    files = folder.find(
         (".png",), image=rf"{PICTURE})\.png", mask=rf"{PICTURE}_mask(?:_\d+)?)\.png"
     )
     masks: dict[str, list[Path]] = {}
-    for name, path in found["mask"].items():
+    for name, path in files["mask"].items():
         masks.setdefault(name.split("_mask")[0], []).append(path)
     first = {name: paths[0] for name, paths in masks.items()}
-    folder.need_pairs(found["image"], first, "{}.png", "{}_mask.png")
+    folder.require_pairs(files["image"], first, "{}.png", "{}_mask.png")
     cases = []
     for kind in ("benign", "malignant", *(["normal"] if normal else [])):
-        images = {name: path for name, path in found["image"].items() if name.startswith(kind)}
-        folder.need_number(len(images), NUMBERS[kind], f"{kind} pictures", incomplete)
+        images = {name: path for name, path in files["image"].items() if name.startswith(kind)}
+        folder.require_number(len(images), NUMBERS[kind], f"{kind} pictures", incomplete)
         if folder.problems:
             continue
-        tested = held_out_percent(images, test_percent, seed, f"{kind} test cases")
+        test_cases = draw_test_percent(images, test_percent, seed, f"{kind} test cases")
         for name, image in images.items():
-            part = "Ts" if name in tested else "Tr"
-            label = partial(mask, masks[name], image, size)
+            part = "Ts" if name in test_cases else "Tr"
+            label = partial(write_mask, masks[name], image, size)
             cases.append(
-                ConvertedCase(_case_name(name), part, partial(grey, image, size), label, name)
+                ConvertedCase(_case_name(name), part, partial(write_grey, image, size), label, name)
             )
-    folder.check()
+    folder.raise_problems()
     reference = "Al-Dhabyani et al., Data in Brief 2020"
     return Conversion("BUSI", ("ultrasound",), ("lesion",), cases, reference, (), ".png")
 
 
 def _case_name(name: str) -> str:
-    """ "benign (1)" becomes "benign_001"."""
+    """Return the name of a case: "benign (1)" becomes "benign_001"."""
     kind, number = re.findall(r"\w+", name)
     return f"{kind}_{int(number):03d}"

@@ -1,8 +1,8 @@
-"""Write an nnU-Net raw data set from somebody else's files: all of it, or nothing.
+"""Write an nnU-Net raw data set from the files of a benchmark, completely or not at all.
 
-Every case whose label is known goes to imagesTr and labelsTr with its label: ``semi_nnunet split``
-hides labels afterwards. imagesUn gets the cases nobody labelled. The published validation cases,
-if there are any, go to imagesVal and labelsVal, which no training sees.
+Every labelled case goes to imagesTr and labelsTr; ``semi_nnunet split`` hides labels afterwards.
+Cases without a label go to imagesUn, and published validation cases to imagesVal and labelsVal,
+which no training sees.
 """
 
 from __future__ import annotations
@@ -27,46 +27,46 @@ from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes
 
-RECORD = "conversion.json"  # how the data set was made
+RECORD = "conversion.json"  # the command that made the data set
 PARTS = {"Tr": "training", "Un": "unlabelled", "Val": "validation", "Ts": "test"}
 
-Step = Callable[[Path], None]  # writes one file; importable by a new process
+WriteFile = Callable[[Path], None]  # writes one file; importable by a new process
 
 
 @dataclass(frozen=True)
 class ConvertedCase:
-    """One case of the new data set.
+    """A case of the new data set.
 
     Args:
         name: its identifier.
         part: a key of ``PARTS``.
-        image: writes the image to the path it is given.
-        label: writes the label; None if there is none.
-        where: the source, for errors.
+        image: writes the image to a path.
+        label: writes the label, if the case has one.
+        where: the source, for error messages.
     """
 
     name: str
     part: str
-    image: Step
-    label: Step | None
+    image: WriteFile
+    label: WriteFile | None
     where: str
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """A data set that can be written.
+    """The plan of a new data set.
 
     Args:
         name: of the new data set, without its number.
-        channels: names of the image's channels; several mean one colour file.
+        channels: names of the channels; several channels are in one colour file.
         labels: names of the values 1, 2, ...
-        cases: all of them.
-        reference: whom to cite.
-        subsets: the published choices of labelled cases, by their number.
+        cases: of all parts.
+        reference: to cite.
+        subsets: published choices of labelled cases.
         file_ending: of images and labels.
-        patient: what of a name is the patient, as a regular expression; None: every case is one.
-        partly_labelled: a training label annotates the classes that it holds, and no other.
-        other_domain: the cases that are to be unlabelled are of another kind, such as MR to CT.
+        patient: regular expression of the patient in a name; ``None``: every case is a patient.
+        partly_labelled: a training label annotates only the classes it contains.
+        other_domain: the unlabelled cases have another modality, such as MR instead of CT.
     """
 
     name: str
@@ -85,14 +85,14 @@ class Conversion:
         counts = {part: sum(case.part == part for case in self.cases) for part in PARTS}
         object.__setattr__(self, "counts", counts)
 
-    def dataset_json(self, held: Mapping[str, frozenset[int]]) -> dict[str, Any]:
-        """The content of dataset.json.
+    def dataset_json(self, values: Mapping[str, frozenset[int]]) -> dict[str, Any]:
+        """Return the content of dataset.json.
 
         Args:
-            held: case -> the values of its label, where labels are partial.
+            values: case -> the values of its label, if labels are partial.
         """
         labels = {"background": 0} | {name: i for i, name in enumerate(self.labels, start=1)}
-        annotated = self.annotated(held)
+        annotated = self.list_annotated(values)
         return {
             "name": self.name,
             "reference": self.reference,
@@ -105,28 +105,28 @@ class Conversion:
             **({ANNOTATED: annotated} if annotated else {}),
         }
 
-    def annotated(self, held: Mapping[str, frozenset[int]]) -> dict[str, list[str]]:
-        """The classes that each label holds, of those that do not hold all."""
-        found = {
-            case: [name for value, name in enumerate(self.labels, start=1) if value in values]
-            for case, values in sorted(held.items())
+    def list_annotated(self, values: Mapping[str, frozenset[int]]) -> dict[str, list[str]]:
+        """Return case -> names of the annotated classes, for labels that lack a class."""
+        annotated = {
+            case: [name for value, name in enumerate(self.labels, start=1) if value in present]
+            for case, present in sorted(values.items())
         }
-        return {case: names for case, names in found.items() if len(names) < len(self.labels)}
+        return {case: names for case, names in annotated.items() if len(names) < len(self.labels)}
 
 
 def write_conversion(
     conversion: Conversion, target: Path, record: Mapping[str, Any], num_processes: int
 ) -> bool:
-    """Write the data set aside, then rename it: an interrupted one is never taken for finished.
+    """Write a data set under a temporary name, then rename it.
 
     Args:
-        conversion: what to write.
+        conversion: the plan of the data set.
         target: the new raw data set.
-        record: how it was asked for; goes to conversion.json.
-        num_processes: up to 1 means in this process.
+        record: the options of the command, for conversion.json.
+        num_processes: up to 1 means this process.
 
     Returns:
-        False if the same conversion had been done before; then nothing is written.
+        False if the same conversion has already been done, and nothing is written.
 
     Raises:
         UserError: ``target`` holds something else, source files cannot be used, or the disk is
@@ -135,44 +135,44 @@ def write_conversion(
     content = {**record, "cases": conversion.counts}
     if was_dataset_made(target, RECORD, content):
         return False
-    with folder_aside(target, "Nothing was converted") as aside:
+    with folder_aside(target, "Nothing was converted") as folder:
         for case in conversion.cases:
             for kind in ("images", "labels") if case.label else ("images",):
-                (aside / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
-        work = partial(_write_case, aside, conversion.file_ending, conversion.partly_labelled)
-        results = in_processes(work, conversion.cases, num_processes, "converts images")
-        shown = {"total": len(conversion.cases), "unit": "case", "disable": None}
-        written = list(tqdm(results, desc="converting", **shown))
-        problems = [found for found in written if isinstance(found, Problem)]
-        raise_if_any("Nothing was written, as some files cannot be converted:", problems)
-        each = zip(conversion.cases, written, strict=True)
-        held = {one.name: found for one, found in each if isinstance(found, frozenset)}
+                (folder / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
+        write = partial(_write_case, folder, conversion.file_ending, conversion.partly_labelled)
+        results = in_processes(write, conversion.cases, num_processes, "converts images")
+        bar = {"total": len(conversion.cases), "unit": "case", "disable": None}
+        results = list(tqdm(results, desc="converting", **bar))
+        problems = [result for result in results if isinstance(result, Problem)]
+        raise_if_any("Nothing was written, because some files cannot be converted:", problems)
+        pairs = zip(conversion.cases, results, strict=True)
+        values = {case.name: result for case, result in pairs if isinstance(result, frozenset)}
         if conversion.subsets:
             lists = {str(len(cases)): list(cases) for cases in conversion.subsets}
-            write_json(aside / SUBSETS_FILE, lists)
-        write_json(aside / "dataset.json", conversion.dataset_json(held))
-        write_json(aside / RECORD, content)
+            write_json(folder / SUBSETS_FILE, lists)
+        write_json(folder / "dataset.json", conversion.dataset_json(values))
+        write_json(folder / RECORD, content)
     return True
 
 
 def _write_case(
-    aside: Path, ending: str, partly: bool, case: ConvertedCase
+    folder: Path, ending: str, is_partial: bool, case: ConvertedCase
 ) -> Problem | frozenset[int] | None:
-    """Write a case; returns what is wrong with it, or the values of a label that is partial."""
+    """Write a case; return its problem, or the values of a partial label."""
     try:
-        case.image(aside / f"images{case.part}" / f"{case.name}_0000{ending}")
+        case.image(folder / f"images{case.part}" / f"{case.name}_0000{ending}")
         if case.label is not None:
-            label = aside / f"labels{case.part}" / f"{case.name}{ending}"
+            label = folder / f"labels{case.part}" / f"{case.name}{ending}"
             case.label(label)
-            if partly and case.part == "Tr":
+            if is_partial and case.part == "Tr":
                 voxels = sitk.GetArrayViewFromImage(read_volume(label))
                 return frozenset(map(int, np.unique(voxels)))
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
-    except Exception as error:  # one strange file must not hide the others
+    except Exception as error:  # the other files are checked, too
         if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
-            what, left = f"{case.name} to {aside.parent}", "Nothing was converted"
-            raise could_not_write(what, error, aside, left=left) from error
-        require_space(aside)  # a full disk is not the file's fault; SimpleITK does not tell
+            what, state = f"{case.name} to {folder.parent}", "Nothing was converted"
+            raise could_not_write(what, error, folder, left=state) from error
+        require_space(folder)  # SimpleITK does not report a full disk
         return Problem(case.where, f"cannot be converted: {shorten_reason(error)}", COPY_AGAIN)
     return None

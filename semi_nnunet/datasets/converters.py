@@ -1,4 +1,4 @@
-"""The one list of converters: which published benchmarks become raw data sets, and by what."""
+"""The converters of published benchmarks into raw data sets."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Converted:
 
     Args:
         folder: of the data set.
-        is_new: False where the same conversion had been done before; then nothing was written.
-        counts: part, such as "Tr" of imagesTr -> how many cases it has.
-        published: how many cases each of its published lists of labelled ones has.
+        is_new: False if it existed, and nothing was written.
+        counts: part, such as "Tr" of imagesTr -> number of cases.
+        published: numbers of cases in the published lists of labelled cases.
     """
 
     folder: Path
@@ -47,29 +47,29 @@ class Converted:
 
 
 def converter_module(name: str) -> ModuleType:
-    """The module of a converter; no other one is imported.
+    """Import the module of one converter.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no such converter.
     """
     raise_if_any("There is no such converter:", unknown("converter", [name], CONVERTERS))
     return importlib.import_module(f"semi_nnunet.datasets.{name}")
 
 
 class OptionParser(argparse.ArgumentParser):
-    """Parses some options of a converter without the others; raises UserError."""
+    """A parser of a converter's options, none of which is required; raises UserError."""
 
     def add_argument(self, *names: Any, **about: Any) -> argparse.Action:
-        """Each may be left out."""
+        """Add an option that is not required."""
         return super().add_argument(*names, **about | {"required": False})
 
     def error(self, message: str) -> NoReturn:
-        """Say it without ending the program."""
+        """Raise an error without ending the program."""
         raise UserError(message)
 
 
 def parser_of_options(module: ModuleType) -> OptionParser:
-    """What reads the options of a converter, any of which may be left out."""
+    """Return the parser of a converter's options."""
     parser = OptionParser(add_help=False, allow_abbrev=False)
     module.add_options(parser)
     return parser
@@ -85,24 +85,7 @@ def convert(
 ) -> Converted:
     """Make an nnU-Net raw data set from the files of a published benchmark.
 
-    Every case whose label is known gets it. Missing and unexpected files are all named before
-    anything is written.
-
-    Args:
-        name: a converter of :data:`CONVERTERS`.
-        source: folder of the downloaded files; the converter's module says what it must hold.
-        number: of the new data set, from 1 to 999.
-        new_name: of the new data set; None: the benchmark's.
-        processes: that read and write files.
-        options: of the converter, as ``semi_nnunet convert NAME --help`` lists them, with "_" for
-            "-"; what is left out has its default.
-
-    Returns:
-        What was made, in nnUNet_raw.
-
-    Raises:
-        UserError: there is no such converter or option, the files are not as they are expected, or
-            the number is taken.
+    :func:`semi_nnunet.convert` documents the arguments.
     """
     from nnunetv2.paths import nnUNet_raw
 
@@ -111,27 +94,27 @@ def convert(
 
     require_positive({"-np": processes})
     module = converter_module(name)
-    taken = with_defaults(module, name, options)
+    complete = add_defaults(module, name, options)
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
-    conversion = module.convert(Path(source).expanduser(), **taken)
+    conversion = module.convert(Path(source).expanduser(), **complete)
     target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name, "-d")
-    is_new = write_conversion(conversion, target, {"converter": name, **taken}, processes)
+    is_new = write_conversion(conversion, target, {"converter": name, **complete}, processes)
     published = tuple(len(cases) for cases in conversion.subsets)
     return Converted(target, is_new, dict(conversion.counts), published)
 
 
-def with_defaults(module: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a converter, of which those that are not given have their defaults.
+def add_defaults(module: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a converter, with defaults for the missing ones.
 
     Raises:
-        UserError: one is not known, or one that must be given is missing.
+        UserError: an option does not exist, or a required one is missing.
     """
     defaults = vars(parser_of_options(module).parse_args([]))
-    found = {key: options.get(key, default) for key, default in defaults.items()}
+    values = {key: options.get(key, default) for key, default in defaults.items()}
     problems = list(unknown("option", list(options), defaults))
     for key, parameter in inspect.signature(module.convert).parameters.items():
-        if key in found and parameter.default is parameter.empty and found[key] is None:
+        if key in values and parameter.default is parameter.empty and values[key] is None:
             problems.append(Problem(f"option {key!r}", "is missing", "add it"))
     raise_if_any(f"{name} cannot be converted:", problems)
-    return found
+    return values

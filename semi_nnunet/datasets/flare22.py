@@ -3,11 +3,11 @@
     SRC/.../FLARE22_Tr_0001_0000.nii.gz                         50 images (images/)
     SRC/.../FLARE22_Tr_0001.nii.gz                              50 labels (labels/), 13 organs
     SRC/.../Case_00001_0000.nii.gz                              2000 unlabelled images
-    SRC/.../FLARETs_0001_0000.nii.gz                            tuning images, if they are there,
-    SRC/.../FLARETs_0001.nii.gz                                 and their labels, if all are there
+    SRC/.../FLARETs_0001_0000.nii.gz                            tuning images, if downloaded,
+    SRC/.../FLARETs_0001.nii.gz                                 and their labels, if complete
 
-The unlabelled images go to imagesUn, so nothing is to be split. The tuning set, on which FLARE22's
-validation scores are measured, becomes the test set. --symlink saves a copy of some 400 GB.
+The unlabelled images go to imagesUn, so that no split is needed. The tuning set, on which FLARE22's
+validation scores are measured, becomes the test set. --symlink saves a copy of about 400 GB.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_symlink
-from semi_nnunet.datasets.source import Files, Source
-from semi_nnunet.datasets.volumes import place
+from semi_nnunet.datasets.source import DownloadFolder, Files
+from semi_nnunet.datasets.volumes import copy_or_link
 
-PUBLISHED = ()  # there are no lists of labelled cases
+PUBLISHED = ()  # no lists of labelled cases
 NUMBERS = {"labelled images": 50, "unlabelled images": 2000}
 LABELS = (
     *("liver", "right_kidney", "spleen", "pancreas", "aorta", "inferior_vena_cava"),
@@ -37,9 +37,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "FLARE22")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "FLARE22")
+    files = folder.find(
         (".nii.gz",),
         Tr=r"(?P<id>FLARE22_Tr_\d{4})_0000\.nii\.gz",
         Tr_label=r"(?P<id>FLARE22_Tr_\d{4})\.nii\.gz",
@@ -47,36 +47,38 @@ def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Co
         Ts=r"(?P<id>FLARETs_\d{4})_0000\.nii\.gz",
         Ts_label=r"(?P<id>FLARETs_\d{4})\.nii\.gz",
     )
-    cases = checked_cases(folder, found, NUMBERS, symlink, incomplete)
+    cases = list_flare_cases(folder, files, NUMBERS, symlink, incomplete)
     return Conversion("FLARE22", ("CT",), LABELS, cases, "Ma et al., Lancet Digital Health 2024")
 
 
-def checked_cases(
-    folder: Source,
-    found: Mapping[str, Files],
+def list_flare_cases(
+    folder: DownloadFolder,
+    files: Mapping[str, Files],
     numbers: Mapping[str, int],
     symlink: bool,
     incomplete: bool,
 ) -> list[ConvertedCase]:
-    """The cases of a FLARE challenge; raises UserError for missing and unexpected files.
+    """List the cases of a FLARE challenge; raise a UserError for missing and unexpected files.
 
     Args:
         folder: of the download.
-        found: "Tr", "Un" and "Ts", the tuning images -> the images, and "Tr_label" and "Ts_label".
-        numbers: name -> how many labelled and how many unlabelled images there must be.
-        symlink, incomplete: as of :func:`convert`.
+        files: images of "Tr", "Un" and "Ts" (the tuning set), labels of "Tr_label" and "Ts_label".
+        numbers: name -> number of labelled and of unlabelled images.
+        symlink, incomplete: of :func:`convert`.
     """
     names = ("{}_0000.nii.gz", "{}.nii.gz")
-    folder.need_pairs(found["Tr"], found["Tr_label"], *names)
-    if found["Ts_label"]:
-        folder.need_pairs(found["Ts"], found["Ts_label"], *names)
-    for part, (what, number) in zip(("Tr", "Un"), numbers.items(), strict=True):
-        folder.need_number(len(found[part]), number, what, incomplete)
-    folder.check()
+    folder.require_pairs(files["Tr"], files["Tr_label"], *names)
+    if files["Ts_label"]:
+        folder.require_pairs(files["Ts"], files["Ts_label"], *names)
+    for split, (name, number) in zip(("Tr", "Un"), numbers.items(), strict=True):
+        folder.require_number(len(files[split]), number, name, incomplete)
+    folder.raise_problems()
     cases = []
-    for part in ("Tr", "Un", "Ts"):
-        labels = found.get(f"{part}_label", {})
-        for name, image in found[part].items():
-            label = partial(place, labels[name], symlink) if name in labels else None
-            cases.append(ConvertedCase(name, part, partial(place, image, symlink), label, name))
+    for split in ("Tr", "Un", "Ts"):
+        labels = files.get(f"{split}_label", {})
+        for name, image in files[split].items():
+            label = partial(copy_or_link, labels[name], symlink) if name in labels else None
+            cases.append(
+                ConvertedCase(name, split, partial(copy_or_link, image, symlink), label, name)
+            )
     return cases

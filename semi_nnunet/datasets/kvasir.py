@@ -3,7 +3,7 @@
     SRC/images/cju0qkwl35piu0993l0dewei2.jpg
     SRC/masks/cju0qkwl35piu0993l0dewei2.jpg                     white is polyp; JPEG, so thresholded
 
-80 % are for training, 20 % for the test, drawn by --seed. Hide labels by `semi_nnunet split`.
+80 % are for training, 20 % for the test, drawn by --seed. Hide labels with `semi_nnunet split`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
-from semi_nnunet.datasets.pictures import colour, mask
-from semi_nnunet.datasets.source import Source, held_out_percent
+from semi_nnunet.datasets.pictures import write_colour, write_mask
+from semi_nnunet.datasets.source import DownloadFolder, draw_test_percent
 
-PUBLISHED = ()  # there are no lists of labelled cases
+PUBLISHED = ()  # no lists of labelled cases
 PICTURES = 1000
 ENDING = r"\.(?:jpg|jpeg|png)"
 
@@ -36,24 +36,24 @@ def convert(
     seed: int = 0,
     incomplete: bool = False,
 ) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "Kvasir-SEG")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "Kvasir-SEG")
+    files = folder.find(
         (".jpg", ".jpeg", ".png"),
         image=rf"images/(?P<id>[^/]+){ENDING}",
         mask=rf"masks/(?P<id>[^/]+){ENDING}",
     )
-    images, masks = found["image"], found["mask"]
-    folder.need_pairs(images, masks, "images/{}.jpg", "masks/{}.jpg")
-    folder.need_number(len(images), PICTURES, "pictures", incomplete)
-    folder.check()
-    tested = held_out_percent(images, test_percent, seed, "number of test cases")
+    images, masks = files["image"], files["mask"]
+    folder.require_pairs(images, masks, "images/{}.jpg", "masks/{}.jpg")
+    folder.require_number(len(images), PICTURES, "pictures", incomplete)
+    folder.raise_problems()
+    test_cases = draw_test_percent(images, test_percent, seed, "number of test cases")
     cases = [
         ConvertedCase(
             name,
-            "Ts" if name in tested else "Tr",
-            partial(colour, image, size),
-            partial(mask, [masks[name]], image, size),
+            "Ts" if name in test_cases else "Tr",
+            partial(write_colour, image, size),
+            partial(write_mask, [masks[name]], image, size),
             f"images/{image.name}",
         )
         for name, image in images.items()

@@ -8,11 +8,11 @@
 
 With --target mr: 16 labelled CT, 13 unlabelled MR, 3 MR for validation (imagesVal), 4 MR for the
 test, as in A&D (Wang & Li 2023); labelled_subsets.json has the 16. The 4 test cases of the source
-are left out. With --target ct the 3 validation cases, which are not published, are drawn by --seed.
+are left out. With --target ct --seed draws the 3 validation cases, which are not published.
 
 Myocardium 205, left atrium 420, left ventricle 500 and ascending aorta 820 are kept, other
-structures become background. All images are turned to the same axes (LPS). Nothing is cropped: A&D
-crops the target, test cases included, to the box of its labels, which a user does not have.
+structures become background. All images get the same axes (LPS). Nothing is cropped: A&D crops the
+target, also test cases, to the box of the labels, which are unknown for new images.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import SimpleITK as sitk
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed
-from semi_nnunet.datasets.source import Files, Source, shuffled
-from semi_nnunet.datasets.volumes import read_volume, relabelled, save_volume
+from semi_nnunet.datasets.source import DownloadFolder, Files, shuffle_names
+from semi_nnunet.datasets.volumes import map_label_values, read_volume, save_volume
 
 NUMBERS = tuple(range(1001, 1021))
-PUBLISHED = (16,)  # labelled cases of its list
+PUBLISHED = (16,)  # labelled cases of the published list
 TEST = {"mr": (1007, 1009, 1018, 1019), "ct": (1003, 1008, 1014, 1019)}
 VALIDATION_MR = (1012, 1015, 1016)
 LABELS = ("myocardium", "left_atrium", "left_ventricle", "ascending_aorta")
@@ -47,9 +47,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def convert(source: Path, target: str, seed: int = 0) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "MM-WHS")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "MM-WHS")
+    files = folder.find(
         (".nii.gz",),
         image=rf"{SCAN}_image\.nii\.gz",
         label=rf"{SCAN}_label\.nii\.gz",
@@ -57,16 +57,16 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
     )
     for modality in ("ct", "mr"):
         scans = [f"{modality}_train_{number}" for number in NUMBERS]
-        folder.need(scans, found["image"], "{}_image.nii.gz")
-        folder.need(scans, found["label"], "{}_label.nii.gz")
-    folder.check()
+        folder.require(scans, files["image"], "{}_image.nii.gz")
+        folder.require(scans, files["label"], "{}_label.nii.gz")
+    folder.raise_problems()
     origin = "ct" if target == "mr" else "mr"
     validation = _validation(target, seed)
     labelled = [number for number in NUMBERS if number not in TEST[origin]]
-    cases = [_case(found, origin, number, "Tr") for number in labelled]
+    cases = [_case(files, origin, number, "Tr") for number in labelled]
     for number in NUMBERS:
         part = "Ts" if number in TEST[target] else "Val" if number in validation else "Tr"
-        cases.append(_case(found, target, number, part))
+        cases.append(_case(files, target, number, part))
     subsets = [[f"{origin}_{number}" for number in labelled]]
     name, reference = f"MMWHS_{origin}2{target}", "Zhuang & Shen, MedIA 2016"
     return Conversion(name, ("heart",), LABELS, cases, reference, subsets, other_domain=True)
@@ -75,19 +75,19 @@ def convert(source: Path, target: str, seed: int = 0) -> Conversion:
 def _validation(target: str, seed: int) -> tuple[int, ...]:
     if target == "mr":
         return VALIDATION_MR
-    others = [str(number) for number in NUMBERS if number not in TEST[target]]
-    return tuple(int(number) for number in shuffled(others, seed)[: len(VALIDATION_MR)])
+    candidates = [str(number) for number in NUMBERS if number not in TEST[target]]
+    return tuple(int(number) for number in shuffle_names(candidates, seed)[: len(VALIDATION_MR)])
 
 
-def _case(found: Mapping[str, Files], modality: str, number: int, part: str) -> ConvertedCase:
+def _case(files: Mapping[str, Files], modality: str, number: int, part: str) -> ConvertedCase:
     scan = f"{modality}_train_{number}"
-    image = partial(write_turned, found["image"][scan], False)
-    label = partial(write_turned, found["label"][scan], True)
+    image = partial(write_turned, files["image"][scan], False)
+    label = partial(write_turned, files["label"][scan], True)
     return ConvertedCase(f"{modality}_{number}", part, image, label, scan)
 
 
 def write_turned(source: Path, is_label: bool, target: Path) -> None:
-    """Write the image with its axes running to the left, to the back and up."""
+    """Write an image whose axes run to the left, to the back and up (LPS)."""
     image = read_volume(source)
-    image = relabelled(image, VALUES) if is_label else image
+    image = map_label_values(image, VALUES) if is_label else image
     save_volume(sitk.DICOMOrient(image, "LPS"), target)

@@ -1,4 +1,4 @@
-"""Options that several data sets have."""
+"""Options of several converters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed",
-        type=whole_number(0),
+        type=parse_whole_number(0),
         default=0,
         help="of the random choices (default: %(default)s)",
     )
@@ -21,15 +21,15 @@ def add_symlink(parser: argparse.ArgumentParser) -> None:
 
 def add_incomplete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--incomplete", action="store_true", help="take what is there if files are missing"
+        "--incomplete", action="store_true", help="convert the existing files if some are missing"
     )
 
 
 def add_size(parser: argparse.ArgumentParser, default: int | None = None) -> None:
-    shown = "as it is" if default is None else default
+    shown = "unchanged" if default is None else default
     parser.add_argument(
         "--size",
-        type=whole_number(8),
+        type=parse_whole_number(8),
         default=default,
         metavar="PIXELS",
         help=f"resize slices to PIXELS x PIXELS, masks by nearest neighbour (default: {shown})",
@@ -39,15 +39,19 @@ def add_size(parser: argparse.ArgumentParser, default: int | None = None) -> Non
 def add_test_percent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-percent",
-        type=whole_number(1, 99),
+        type=parse_whole_number(1, 99),
         default=20,
         metavar="PERCENT",
         help="of the images are test cases (default: %(default)s)",
     )
 
 
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A type of options: a number from ``low`` on, or to ``high``."""
+def parse_whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from ``low``, or up to ``high``.
+
+    >>> parse_whole_number(1, 99)("20")
+    20
+    """
     rule = f"must be a whole number from {low}" + ("" if high is None else f" to {high}")
 
     def parse(text: str) -> int:

@@ -6,8 +6,8 @@
     SRC/imagesTs/...                                            no labels: not used
 
 Pancreas and tumour become one class. 56 cases, drawn by --seed, are for the test, 225 for training,
-of which `semi_nnunet split --labelled 30` leaves 195 unlabelled. --size 256 resizes every slice to
-256 x 256 over the same field of view.
+195 of them unlabelled after `semi_nnunet split --labelled 30`. --size 256 resizes every slice to
+256 x 256 with the same field of view.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_seed, add_size, add_symlink
-from semi_nnunet.datasets.source import Files, Source, held_out
+from semi_nnunet.datasets.source import DownloadFolder, Files, draw_test_cases
 from semi_nnunet.datasets.volumes import (
-    place,
+    copy_or_link,
+    map_label_values,
     read_volume,
-    relabelled,
-    resized_in_plane,
+    resize_slices,
     save_volume,
 )
 
-PUBLISHED = ()  # there are no lists of labelled cases
+PUBLISHED = ()  # no lists of labelled cases
 MERGED = {0: 0, 1: 1, 2: 1}
 SCAN = r"(?P<id>pancreas_\d{3})"
 
@@ -51,52 +51,58 @@ def convert(
     seed: int = 0,
     symlink: bool = False,
 ) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "MSD Task07_Pancreas")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "MSD Task07_Pancreas")
+    files = folder.find(
         (".nii.gz",),
         image=rf"imagesTr/{SCAN}\.nii\.gz",
         label=rf"labelsTr/{SCAN}\.nii\.gz",
         test=r"imagesTs/pancreas_\d{3}\.nii\.gz",
     )
     scans = _listed(folder)
-    folder.need(scans, found["image"], "imagesTr/{}.nii.gz")
-    folder.need(scans, found["label"], "labelsTr/{}.nii.gz")
-    for scan in sorted({*found["image"], *found["label"]} - {*scans} if scans else ()):
-        folder.note(scan, "dataset.json does not list it", "move it away")
-    folder.check()
-    tested = held_out(scans, test, seed, "--test")
-    cases = [_case(found, scan, "Ts" if scan in tested else "Tr", size, symlink) for scan in scans]
+    folder.require(scans, files["image"], "imagesTr/{}.nii.gz")
+    folder.require(scans, files["label"], "labelsTr/{}.nii.gz")
+    for scan in sorted({*files["image"], *files["label"]} - {*scans} if scans else ()):
+        folder.add_problem(scan, "dataset.json does not list it", "move it away")
+    folder.raise_problems()
+    test_cases = draw_test_cases(scans, test, seed, "--test")
+    cases = [
+        _case(files, scan, "Ts" if scan in test_cases else "Tr", size, symlink) for scan in scans
+    ]
     reference = "Antonelli et al., Nature Communications 2022"
     return Conversion("Pancreas", ("CT",), ("pancreas",), cases, reference)
 
 
-def _listed(folder: Source) -> list[str]:
-    """The training cases as dataset.json lists them."""
+def _listed(folder: DownloadFolder) -> list[str]:
+    """Return the training cases that dataset.json lists."""
     try:
         entries = json.loads((folder.root / "dataset.json").read_text("utf-8"))["training"]
         names = [re.fullmatch(rf".*/{SCAN}\.nii\.gz", entry["image"]) for entry in entries]
         return sorted(match["id"] for match in names if match)
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"must list the training cases under 'training' ({error})"
-        folder.note("dataset.json", what, "copy it again from the download")
+        folder.add_problem("dataset.json", what, "copy it again from the download")
         return []
 
 
 def _case(
-    found: Mapping[str, Files], scan: str, part: str, size: int | None, symlink: bool
+    files: Mapping[str, Files], scan: str, part: str, size: int | None, symlink: bool
 ) -> ConvertedCase:
-    image, label = found["image"][scan], found["label"][scan]
-    step = partial(place, image, symlink) if size is None else partial(write_slices, image, size)
+    image, label = files["image"][scan], files["label"][scan]
+    step = (
+        partial(copy_or_link, image, symlink)
+        if size is None
+        else partial(write_slices, image, size)
+    )
     return ConvertedCase(scan, part, step, partial(write_label, label, size), scan)
 
 
 def write_slices(source: Path, size: int, target: Path) -> None:
     """Write an image with resized slices."""
-    save_volume(resized_in_plane(read_volume(source), size, is_label=False), target)
+    save_volume(resize_slices(read_volume(source), size, is_label=False), target)
 
 
 def write_label(source: Path, size: int | None, target: Path) -> None:
-    """Write a label of one class."""
-    label = relabelled(read_volume(source), MERGED)
-    save_volume(label if size is None else resized_in_plane(label, size, is_label=True), target)
+    """Write a label whose classes are merged."""
+    label = map_label_values(read_volume(source), MERGED)
+    save_volume(label if size is None else resize_slices(label, size, is_label=True), target)

@@ -1,9 +1,9 @@
-"""A synthetic abdomen: for the demo, where unlabelled images help, and for tests that take seconds.
+"""A synthetic abdomen for the demo, in which unlabelled images help, and for fast tests.
 
-A body holds three organs: 1 is large and lies on one side, 2 is a pair of beans beside the spine,
-3 is small and lies near (sometimes against) organ 1. Shape, place, contrast, texture, bias field
-and noise vary along continua, so that a few labelled cases leave gaps that unlabelled ones fill.
-Blobs that look like an organ but lie elsewhere are not labelled.
+A body has three organs: 1 is large and on one side, 2 is a pair of beans next to the spine, 3 is
+small and near organ 1, sometimes touching it. Shape, position, contrast, texture, bias field and
+noise vary continuously, so that a few labelled cases leave gaps that unlabelled ones fill. Blobs
+that look like an organ but are at other positions are not labelled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ AIR, FAT, MUSCLE, INSIDE, BONE, VESSEL, STOMACH, MIMIC_2, MIMIC_3, ORGAN_1, ORGA
     range(12)
 )
 LABEL_OF_TISSUE = np.array([0] * 9 + [1, 2, 3], dtype=np.uint8)
-# Two acquisitions; a case lies between them. Organ 2 overtakes organ 1; none meets the inside.
+# Two acquisitions; a case is between them. Organ 2 gets brighter than organ 1.
 #                         air   fat   muscle inside bone  vessel stomach mimics      organs 1, 2, 3
 INTENSITY_A = np.array([0.02, 0.24, 0.50, 0.38, 0.86, 0.50, 0.50, 0.52, 0.20, 0.60, 0.52, 0.20])
 INTENSITY_B = np.array([0.02, 0.80, 0.32, 0.44, 0.24, 0.92, 0.28, 0.86, 0.26, 0.60, 0.86, 0.26])
@@ -41,16 +41,20 @@ TEXTURE_SCALE = np.array([0, 1, 0, 2, 0, 0, 1, 1, 0, 2, 1, 0])  # index into TEX
 TEXTURE_SIGMAS = (0.6, 1.0, 1.8)  # voxels
 
 
-def phantom_case(
+def make_phantom(
     seed: int, shape: Shape = (24, 64, 64), channels: int = 1, difficulty: float = 1.0
 ) -> tuple[Array, Array]:
-    """One case; a pure function of its arguments.
+    """Make a case; the result depends only on the arguments.
+
+    >>> image, label = make_phantom(seed=0, shape=(4, 16, 16))
+    >>> image.shape, label.shape
+    ((1, 4, 16, 16), (4, 16, 16))
 
     Args:
-        seed: of all that is random in the case.
-        shape: (z, y, x) in voxels; with z = 1 it is the slice through the middle.
-        channels: every one shows the same body with another contrast, bias field and noise.
-        difficulty: scales how much cases vary; 0 leaves little but shape.
+        seed: of all random numbers.
+        shape: (z, y, x) in voxels; z = 1 gives the middle slice.
+        channels: views of the same body with different contrast, bias field and noise.
+        difficulty: scales the variation between cases; with 0 little but the shape varies.
 
     Returns:
         image (C, z, y, x) float32, about 0 to 1; label (z, y, x) uint8, 0 and organs 1 to 3.
@@ -64,7 +68,7 @@ def phantom_case(
 
 
 def _smooth_field(rng: Rng, shape: Shape, waves: int = 3) -> Array:
-    """A random cosine series of low frequencies with mean 0 and standard deviation 1, (z, y, x)."""
+    """Draw a smooth field (z, y, x), a cosine series, with mean 0 and standard deviation 1."""
     order = np.arange(waves + 1)
     weight = 1 / (1 + order[:, None, None] ** 2 + order[:, None] ** 2 + order**2)
     bases = [
@@ -77,12 +81,12 @@ def _smooth_field(rng: Rng, shape: Shape, waves: int = 3) -> Array:
 
 
 def _axis(size: int) -> Array:
-    """Voxel centres of an axis that runs from -1 to 1."""
+    """Return the voxel centres of an axis from -1 to 1."""
     return (np.arange(size) + 0.5) / size * 2 - 1
 
 
 def _body_frame(rng: Rng, shape: Shape, difficulty: float) -> Array:
-    """Coordinates (3, z, y, x) in which the body is about the cylinder y^2 + x^2 < 1."""
+    """Draw coordinates (3, z, y, x) in which the body is about the cylinder y^2 + x^2 < 1."""
     z, y, x = np.meshgrid(*map(_axis, shape), indexing="ij")
     y, x = y - 0.06 * difficulty * rng.normal(), x - 0.06 * difficulty * rng.normal()
     angle = 0.12 * difficulty * rng.normal()
@@ -104,7 +108,7 @@ def _distance(
     tilt: float = 0.0,
     roughness: float = 0.1,
 ) -> Array:
-    """Distance from the centre of a warped ellipsoid in units of its radius: below 1 is inside.
+    """Compute the distance from the centre of a warped ellipsoid in radii: below 1 is inside.
 
     Args:
         bend: moves the ends along y by this much in x, which makes a bean.
@@ -120,7 +124,7 @@ def _distance(
 
 
 def _tissues(rng: Rng, shape: Shape, difficulty: float) -> Array:
-    """The tissue of every voxel, (z, y, x); what is painted later lies on top."""
+    """Draw the tissue of every voxel (z, y, x); later tissues cover earlier ones."""
     frame = _body_frame(rng, shape, difficulty)
     tissue = np.full(shape, AIR, dtype=np.uint8)
     radius = _distance(rng, frame, (0, 0, 0), (1e3, 1, 1), roughness=0.02)
@@ -136,7 +140,7 @@ def _tissues(rng: Rng, shape: Shape, difficulty: float) -> Array:
 def _paint_surroundings(
     rng: Rng, frame: Array, tissue: Array, inside: Array, difficulty: float
 ) -> None:
-    """Spine, vessel, stomach and the mimics of organs 2 and 3, into ``tissue``."""
+    """Paint spine, vessel, stomach and the mimics of organs 2 and 3 into ``tissue``."""
     stomach = np.array([0, -0.36, 0.36]) + 0.08 * difficulty * rng.normal(size=3)
     tissue[inside & (_distance(rng, frame, stomach, (0.9, 0.24, 0.30)) < 1)] = STOMACH
     bubble = stomach + np.array([0, -0.11, 0.05])
@@ -151,7 +155,7 @@ def _paint_surroundings(
 
 
 def _paint_organs(rng: Rng, frame: Array, tissue: Array, inside: Array, difficulty: float) -> None:
-    """The three labelled organs, into ``tissue``; the small one last, so that nothing hides it."""
+    """Paint the three labelled organs into ``tissue``, the small one last, on top."""
 
     def varied(values: Sequence[float], deviation: float) -> Array:
         return np.array(values) + deviation * difficulty * np.clip(rng.normal(size=3), -2, 2)
@@ -174,7 +178,7 @@ def _paint_organs(rng: Rng, frame: Array, tissue: Array, inside: Array, difficul
 
 
 def _texture(rng: Rng, tissue: Array) -> Array:
-    """Smooth noise, at every voxel of the scale and amplitude of its tissue, (z, y, x)."""
+    """Draw smooth noise (z, y, x) with the scale and amplitude of the tissue of each voxel."""
     scales = []
     for sigma in TEXTURE_SIGMAS:
         noise = gaussian_filter(rng.normal(size=tissue.shape), (sigma / 2, sigma, sigma))
@@ -183,11 +187,13 @@ def _texture(rng: Rng, tissue: Array) -> Array:
 
 
 def _acquire(rng: Rng, tissue: Array, texture: Array, phase: float, difficulty: float) -> Array:
-    """One channel (z, y, x): contrast, texture, blur, bias field, gamma, gain and Rician noise."""
+    """Draw a channel: contrast, texture, blur, bias field, gamma, gain and Rician noise."""
     phase = abs((phase + 1) % 2 - 1)  # a triangle wave: any real number lies between A and B
     contrast = (1 - phase) * INTENSITY_A + phase * INTENSITY_B
     jitter = 0.035 * difficulty * rng.normal(size=contrast.size)
-    jitter[[MIMIC_2, MIMIC_3]] = jitter[[ORGAN_2, ORGAN_3]]  # else brightness gives them away
+    jitter[[MIMIC_2, MIMIC_3]] = jitter[
+        [ORGAN_2, ORGAN_3]
+    ]  # otherwise brightness would reveal them
     contrast = np.maximum(contrast + jitter, 0.02)
     image = contrast[tissue] + 0.022 * texture
     image = gaussian_filter(np.maximum(image, 0), (0.3, 0.6, 0.6))
@@ -210,20 +216,20 @@ def write_phantom_dataset(
     file_ending: str = ".nii.gz",
     show_progress: bool = False,
 ) -> None:
-    """Write an nnU-Net raw data set of phantoms, with imagesUn beside imagesTr.
+    """Write an nnU-Net raw data set of phantoms, with unlabelled images in imagesUn.
 
-    Case i depends on ``seed`` and i only, so moving cases from unlabelled to labelled keeps the
-    test cases. Unlabelled cases get no label anywhere on disk; test labels are always complete.
+    Case i depends only on ``seed`` and i, so that other numbers of labelled cases keep the test
+    cases. Unlabelled cases have no label on disk; test labels are always complete.
 
     Args:
-        folder: for example nnUNet_raw/Dataset999_Phantom; must not hold cases yet.
+        folder: for example nnUNet_raw/Dataset999_Phantom; must not contain cases.
         labelled, unlabelled, test: numbers of cases.
         shape: (z, y, x) in voxels; z is ignored for ".png", which gets the middle slice.
         channels: one file each; for ".png" 1 (grey) or 3 (one RGB file).
         label_kind: "labels", "regions" (they overlap), "ignore" (training labels cover some slices
             or a block, the rest is the ignore label) or "regions_ignore".
         seed: of the data set.
-        file_ending: ".png" or one that SimpleITK writes.
+        file_ending: ".png", or an ending of SimpleITK.
 
     Raises:
         UserError: for an unknown label_kind, channels that do not fit, or a folder with cases.
@@ -236,7 +242,7 @@ def write_phantom_dataset(
     for name in ("imagesTr", "labelsTr", "imagesUn", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for i, split in enumerate(tqdm(splits, disable=not show_progress, desc="phantoms")):
-        image, label = phantom_case(int(seeds[i]), shape, channels)
+        image, label = make_phantom(int(seeds[i]), shape, channels)
         _write_image(folder / f"images{split}" / f"phantom_{i:04d}", image, file_ending)
         if split == "Tr" and "ignore" in label_kind:
             label = _annotate_partly(np.random.default_rng((int(seeds[i]), 1)), label)
@@ -247,18 +253,20 @@ def write_phantom_dataset(
 
 
 def _check(folder: Path, channels: int, label_kind: str, is_png: bool) -> None:
-    """Refuse what cannot be written before anything is."""
+    """Raise a UserError for wrong arguments before anything is written."""
     if label_kind not in LABEL_KINDS:
         raise UserError(f"label_kind must be one of {', '.join(LABEL_KINDS)}, got {label_kind!r}")
     if channels < 1 or (is_png and channels not in (1, 3)):
         rule = "1 (grey) or 3 (RGB) for .png" if is_png else "at least 1"
         raise UserError(f"channels must be {rule}, got {channels}")
     if any(folder.glob("*/phantom_*")):
-        raise UserError(f"{folder} already holds phantom cases: delete it or choose another folder")
+        raise UserError(
+            f"{folder} already contains phantom cases", fix="delete it or choose another folder"
+        )
 
 
 def _annotate_partly(rng: Rng, label: Array) -> Array:
-    """Keep every third slice, or a block around an organ's voxel; ignore the rest."""
+    """Keep the labels of every third slice, or of a block around an organ; ignore the others."""
     keep = np.zeros(label.shape, dtype=bool)
     if label.shape[0] > 1 and rng.uniform() < 0.5:
         keep[rng.integers(3) :: 3] = True
@@ -271,7 +279,7 @@ def _annotate_partly(rng: Rng, label: Array) -> Array:
 
 
 def _write_image(stem: Path, image: Array, file_ending: str) -> None:
-    """An image (C, z, y, x) as nnU-Net wants it: a file per channel, or one PNG for all."""
+    """Write an image (C, z, y, x): a file for each channel, or one PNG for all."""
     if file_ending == ".png":
         colours = np.clip(200 * image[:, 0], 0, 255).round().astype(np.uint8)
         pixels = colours.transpose(1, 2, 0) if len(colours) == 3 else colours[0]
@@ -282,7 +290,7 @@ def _write_image(stem: Path, image: Array, file_ending: str) -> None:
 
 
 def _write_array(path: Path, array: Array) -> None:
-    """One array (z, y, x) as a file; a PNG holds its only slice."""
+    """Write an array (z, y, x) to a file; a PNG has one slice."""
     if path.suffix == ".png":
         io.imsave(path, array[0], check_contrast=False)
         return
@@ -292,7 +300,7 @@ def _write_array(path: Path, array: Array) -> None:
 
 
 def _dataset_json(labelled: int, channels: int, label_kind: str, file_ending: str) -> dict:
-    """The content of dataset.json; regions overlap, the inner ones overwrite the outer ones."""
+    """Return the content of dataset.json; inner regions overwrite outer ones."""
     is_rgb = file_ending == ".png" and channels == 3
     names = "RGB" if is_rgb else [f"contrast_{c}" for c in range(channels)]
     labels: dict[str, int | list[int]] = {"background": 0, "large": 1, "pair": 2, "small": 3}

@@ -17,7 +17,7 @@ MASK_THRESHOLD = 127  # JPEG blurs the 0 and 255 of a mask
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture as (y, x, 3), 8 bits a colour; grey becomes colour, transparency is dropped."""
+    """Read a picture (y, x, 3) of 8 bits; grey becomes colour, transparency is dropped."""
     picture = _opaque(io.imread(path))
     picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture
     if picture.dtype != np.uint8 or picture.shape[-1] != 3:
@@ -27,15 +27,15 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_grey(path: Path) -> np.ndarray:
-    """A picture as (y, x), 8 bits; colours are averaged."""
+    """Read a picture (y, x) of 8 bits; colours are averaged."""
     return read_rgb(path).mean(axis=-1).round().astype(np.uint8)
 
 
 def read_masks(paths: Sequence[Path]) -> np.ndarray:
-    """The union of masks, (y, x), 0 and 1: a voxel that any channel of any of them shows.
+    """Read the union of masks (y, x), 0 and 1, over all channels.
 
     Raises:
-        BrokenFileError: they differ in size.
+        BrokenFileError: the masks differ in size.
     """
     masks = [_bright(io.imread(path)) for path in paths]
     if len({mask.shape for mask in masks}) > 1:
@@ -53,14 +53,14 @@ def _bright(mask: np.ndarray) -> np.ndarray:
 
 
 def _opaque(picture: np.ndarray) -> np.ndarray:
-    """Without transparency: (y, x) if grey, else (y, x, 3)."""
+    """Drop the transparency: (y, x) if grey, else (y, x, 3)."""
     if picture.ndim == 3 and picture.shape[-1] <= 2:
         return picture[..., 0]
     return picture if picture.ndim == 2 else picture[..., :3]
 
 
-def resized(picture: np.ndarray, size: int | None, is_label: bool) -> np.ndarray:
-    """The picture as size x size; None leaves it. Labels by nearest neighbour, images linearly."""
+def resize_picture(picture: np.ndarray, size: int | None, is_label: bool) -> np.ndarray:
+    """Resize a picture to size x size, labels by nearest neighbour, images linearly."""
     if size is None:
         return picture
     shape = (size, size, *picture.shape[2:])
@@ -81,17 +81,17 @@ def save_picture(picture: np.ndarray, target: Path) -> None:
 # ---- steps of a conversion ----
 
 
-def colour(source: Path, size: int | None, target: Path) -> None:
+def write_colour(source: Path, size: int | None, target: Path) -> None:
     """Write a colour picture."""
-    save_picture(resized(read_rgb(source), size, False), target)
+    save_picture(resize_picture(read_rgb(source), size, False), target)
 
 
-def grey(source: Path, size: int | None, target: Path) -> None:
+def write_grey(source: Path, size: int | None, target: Path) -> None:
     """Write a grey picture."""
-    save_picture(resized(read_grey(source), size, False), target)
+    save_picture(resize_picture(read_grey(source), size, False), target)
 
 
-def mask(sources: Sequence[Path], image: Path, size: int | None, target: Path) -> None:
+def write_mask(sources: Sequence[Path], image: Path, size: int | None, target: Path) -> None:
     """Write a mask of 0 and 1.
 
     Raises:
@@ -101,4 +101,4 @@ def mask(sources: Sequence[Path], image: Path, size: int | None, target: Path) -
     if union.shape != shape:
         what = f"{sources[0].name} must have the size of the image, {shape}, got {union.shape}"
         raise BrokenFileError(what, "resize the mask to the picture")
-    save_picture(resized(union, size, True), target)
+    save_picture(resize_picture(union, size, True), target)

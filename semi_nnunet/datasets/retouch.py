@@ -4,12 +4,12 @@
     SRC/.../RETOUCH-TrainingSet-Spectralis/TRAIN025/...         24, 24 and 22 volumes of
     SRC/.../RETOUCH-TrainingSet-Topcon/TRAIN049/...             Cirrus, Spectralis and Topcon
 
-Slices become grey pictures of 256 x 256, masks by nearest neighbour. Which 430 labelled, 2148
-unlabelled and 107 validation slices the published experiment had is not known. Here whole volumes,
+Slices become grey pictures of 256 x 256, masks by nearest neighbour. The 430 labelled, 2148
+unlabelled and 107 validation slices of the published experiment are unknown. Here complete volumes,
 one of each vendor, are for the test, so that no test slice has its neighbour in training: 107
-slices, evenly spaced over them, and 2578 over all others. labelled_subsets.json has the first 430
-of these: volume after volume, the vendors in turn, in an order drawn by --seed. The last volume is
-cut, so that it is 430: its other slices are unlabelled. No choice looks at the labels.
+slices, evenly spaced in them, and 2578 in all others. labelled_subsets.json has the first 430 of
+these: volume after volume, the vendors in turn, in an order drawn by --seed. Of the last of these
+volumes, some slices stay unlabelled. No choice depends on the labels.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import SimpleITK as sitk
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
-from semi_nnunet.datasets.pictures import resized, save_picture
-from semi_nnunet.datasets.source import Files, Source, require_between, shuffled
+from semi_nnunet.datasets.pictures import resize_picture, save_picture
+from semi_nnunet.datasets.source import DownloadFolder, Files, require_between, shuffle_names
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.util.errors import UserError
 
@@ -38,12 +38,12 @@ Slices = list[tuple[str, int]]  # volume, number
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    for name, default, what in (
+    for name, default, slices in (
         ("--labelled", 430, "slices of labelled_subsets.json"),
         ("--training", 2578, "training slices"),
         ("--test", 107, "test slices"),
     ):
-        text = f"number of {what} (default: %(default)s)"
+        text = f"number of {slices} (default: %(default)s)"
         parser.add_argument(name, type=int, default=default, metavar="N", help=text)
     add_size(parser, 256)
     add_seed(parser)
@@ -59,45 +59,45 @@ def convert(
     seed: int = 0,
     incomplete: bool = False,
 ) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "RETOUCH")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "RETOUCH")
+    files = folder.find(
         (".mhd",),
         oct=rf"{VOLUME}/oct\.mhd",
         reference=rf"{VOLUME}/reference\.mhd",
         test=r"RETOUCH-TestSet-\w+/TEST\d{3}/oct\.mhd",
     )
-    folder.need_pairs(found["oct"], found["reference"], "{}/oct.mhd", "{}/reference.mhd")
-    for volume, path in (*found["oct"].items(), *found["reference"].items()):
+    folder.require_pairs(files["oct"], files["reference"], "{}/oct.mhd", "{}/reference.mhd")
+    for volume, path in (*files["oct"].items(), *files["reference"].items()):
         raw = path.with_suffix(".raw")
-        folder.need([volume], {volume: raw} if raw.is_file() else {}, f"{{}}/{raw.name}")
-    order = {vendor: _of_vendor(found["oct"], vendor, seed) for vendor in VOLUMES}
+        folder.require([volume], {volume: raw} if raw.is_file() else {}, f"{{}}/{raw.name}")
+    order = {vendor: _of_vendor(files["oct"], vendor, seed) for vendor in VOLUMES}
     for vendor, volumes in order.items():
-        folder.need_number(len(volumes), VOLUMES[vendor], f"{vendor} volumes", incomplete)
-    folder.check()
-    tested = [volumes[0] for volumes in order.values()]
+        folder.require_number(len(volumes), VOLUMES[vendor], f"{vendor} volumes", incomplete)
+    folder.raise_problems()
+    test_volumes = [volumes[0] for volumes in order.values()]
     rest = [v for turn in zip_longest(*(v[1:] for v in order.values())) for v in turn if v]
-    test_slices = evenly_spaced(_slices(found["oct"], tested), test, "--test")
-    slices = evenly_spaced(_slices(found["oct"], rest), training, "--training")
+    test_slices = space_evenly(_slices(files["oct"], test_volumes), test, "--test")
+    slices = space_evenly(_slices(files["oct"], rest), training, "--training")
     require_between("--labelled", labelled, len(slices))
     cases = [
         ConvertedCase(
             _name(volume, number),
             part,
-            partial(write_slice, found["oct"][volume], number, size),
-            partial(write_mask, found["reference"][volume], number, size),
+            partial(write_slice, files["oct"][volume], number, size),
+            partial(write_reference_slice, files["reference"][volume], number, size),
             f"{volume}, slice {number}",
         )
-        for part, chosen in (("Tr", slices), ("Ts", test_slices))
-        for volume, number in chosen
+        for part, numbered in (("Tr", slices), ("Ts", test_slices))
+        for volume, number in numbered
     ]
-    subset = [_name(*one) for one in slices[:labelled]]
+    subset = [_name(volume, number) for volume, number in slices[:labelled]]
     reference = "Bogunovic et al., TMI 2019"
     return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png", PATIENT)
 
 
 def _of_vendor(volumes: Files, vendor: str, seed: int) -> list[str]:
-    return shuffled([volume for volume in volumes if volume.startswith(f"{vendor}/")], seed)
+    return shuffle_names([volume for volume in volumes if volume.startswith(f"{vendor}/")], seed)
 
 
 def _name(volume: str, number: int) -> str:
@@ -108,11 +108,11 @@ def _slices(volumes: Files, names: Sequence[str]) -> Slices:
     return [(name, z) for name in names for z in range(_reader(volumes[name]).GetSize()[2])]
 
 
-def evenly_spaced(slices: Slices, number: int, option: str) -> Slices:
-    """``number`` of the slices, the same distance apart.
+def space_evenly(slices: Slices, number: int, option: str) -> Slices:
+    """Return ``number`` of the slices at equal distances.
 
     Raises:
-        UserError: there are fewer; ``option`` set the number.
+        UserError: there are fewer; ``option`` sets the number.
     """
     require_between(option, number, len(slices))
     return [slices[int(i)] for i in np.floor(np.arange(number) * len(slices) / number)]
@@ -124,12 +124,12 @@ def _reader(path: Path) -> sitk.ImageFileReader:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise UserError(f"{path} cannot be read", fix="copy it again from its source") from error
+        raise UserError(f"{path} cannot be read", fix="copy it again from the download") from error
     return reader
 
 
 def read_slice(path: Path, number: int) -> np.ndarray:
-    """One slice (y, x), read without the others."""
+    """Read a slice (y, x) without the rest of the volume."""
     reader = _reader(path)
     width, height, depth = reader.GetSize()
     if not 0 <= number < depth:
@@ -140,20 +140,20 @@ def read_slice(path: Path, number: int) -> np.ndarray:
 
 
 def write_slice(source: Path, number: int, size: int, target: Path) -> None:
-    """Write a slice of an OCT volume; more than 8 bits are scaled by the volume's range."""
+    """Write a slice of an OCT volume; more than 8 bits are scaled to the range of the volume."""
     picture = read_slice(source, number)
     if picture.dtype != np.uint8:
         volume = sitk.GetArrayViewFromImage(sitk.ReadImage(str(source)))
         low, high = float(volume.min()), float(volume.max())
         scaled = (picture.astype(np.float64) - low) / max(high - low, 1e-8) * 255
         picture = scaled.round().astype(np.uint8)
-    save_picture(resized(picture, size, is_label=False), target)
+    save_picture(resize_picture(picture, size, is_label=False), target)
 
 
-def write_mask(source: Path, number: int, size: int, target: Path) -> None:
+def write_reference_slice(source: Path, number: int, size: int, target: Path) -> None:
     """Write a slice of a reference segmentation."""
     picture = read_slice(source, number)
     if not np.isin(picture, range(len(LABELS) + 1)).all():
         what = f"label values must be 0 to {len(LABELS)}, got {np.unique(picture)[:10]}"
-        raise BrokenFileError(what, "mend the label")
-    save_picture(resized(picture.astype(np.uint8), size, is_label=True), target)
+        raise BrokenFileError(what, "correct the label")
+    save_picture(resize_picture(picture.astype(np.uint8), size, is_label=True), target)

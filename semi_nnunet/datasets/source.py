@@ -1,4 +1,4 @@
-"""Find the files of a downloaded data set, and report all that is missing or unexpected at once."""
+"""Find the files of a downloaded data set, and report all missing and unexpected ones at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
 Files = dict[str, Path]
 SYSTEM_FILES = ("desktop.ini", "Thumbs.db")
 DOWNLOAD = "complete the download"
 
 
-class Source:
-    """A downloaded data set.
+class DownloadFolder:
+    """The folder of a downloaded data set.
 
     Args:
-        root: its folder.
-        title: the name of the data set, for the error.
+        root: the folder.
+        title: the name of the data set, for error messages.
 
     Raises:
         UserError: there is no such folder.
@@ -35,20 +35,20 @@ class Source:
             raise UserError(f"{root} is no folder", fix=f"give the folder of {title}")
 
     def find(self, endings: Sequence[str], **patterns: str) -> dict[str, Files]:
-        """Sort the files with these endings, wherever they lie, by what they are.
+        """Sort the files with these endings, in any folder, by their kind.
 
-        Hidden files are left out, and so are those with another ending (papers, tables).
+        Hidden files and files with other endings (papers, tables) are ignored.
 
         Args:
-            endings: for example ".nii.gz"; a file that has one but fits no pattern is a problem.
-            patterns: kind -> regular expression of the last part of the path; the group "id" names
-                the case. Without a group the files are known, and not used.
+            endings: for example ".nii.gz"; a file that fits no pattern is a problem.
+            patterns: kind -> regular expression of the end of the path; the group "id" names the
+                case. Files of a pattern without a group are ignored.
 
         Returns:
             kind -> {case: file}, each sorted by case.
         """
         compiled = {kind: re.compile(rf"(?:.*/)?{text}") for kind, text in patterns.items()}
-        found: dict[str, Files] = {kind: {} for kind in patterns}
+        by_kind: dict[str, Files] = {kind: {} for kind in patterns}
         for path in self._walk():
             name = path.relative_to(self.root).as_posix()
             if not name.endswith(tuple(endings)):
@@ -56,14 +56,14 @@ class Source:
             matches = ((kind, pattern.fullmatch(name)) for kind, pattern in compiled.items())
             kind, match = next(((k, m) for k, m in matches if m), ("", None))
             if match is None:
-                what = f"is no file of {self.title}"
-                self.note(name, what, "move it away, or correct its name")
+                what = f"does not belong to {self.title}"
+                self.add_problem(name, what, "move it away, or correct its name")
             elif "id" in match.groupdict():
-                self._add(found[kind], match["id"], path)
-        return {kind: dict(sorted(files.items())) for kind, files in found.items()}
+                self._add(by_kind[kind], match["id"], path)
+        return {kind: dict(sorted(files.items())) for kind, files in by_kind.items()}
 
     def _walk(self) -> Iterator[Path]:
-        """All files; then those behind links to folders that no other path led to, nor leads up."""
+        """Yield all files; follow links to folders that are neither visited nor parents."""
         seen, waiting = set(self.root.resolve().parents), deque([self.root])
         while waiting:
             for folder, folders, names in os.walk(waiting.popleft()):
@@ -80,73 +80,77 @@ class Source:
 
     def _add(self, files: Files, case: str, path: Path) -> None:
         if case in files:
-            what = f"is a second file of {case}, beside {self.within(files[case])}"
-            self.note(self.within(path), what, "move one of them away")
+            what = f"is a second file of {case}, next to {self.relative_name(files[case])}"
+            self.add_problem(self.relative_name(path), what, "move one of them away")
         files.setdefault(case, path)
 
-    def within(self, path: Path) -> str:
-        """The path as the user knows it: relative to the source."""
+    def relative_name(self, path: Path) -> str:
+        """Return the path relative to the folder."""
         return path.relative_to(self.root).as_posix()
 
-    def note(self, where: str, what: str, fix: str) -> None:
-        """Remember a problem."""
+    def add_problem(self, where: str, what: str, fix: str) -> None:
+        """Add a problem."""
         self.problems.append(Problem(where, what, fix))
 
-    def need(self, cases: Collection[str], files: Mapping[str, Path], what: str) -> None:
-        """Note every case that lacks its file, which is called ``what``, with the case for {}."""
+    def require(self, cases: Collection[str], files: Mapping[str, Path], what: str) -> None:
+        """Add a problem for every case without a file; ``what`` names it, with {} for the case."""
         for case in cases:
             if case not in files:
-                self.note(what.format(case), "the file is absent", DOWNLOAD)
+                self.add_problem(what.format(case), "the file is missing", DOWNLOAD)
 
-    def need_pairs(self, images: Files, labels: Files, image_name: str, label_name: str) -> None:
-        """Note every image without its label, and every label without its image."""
-        self.need(images, labels, label_name)
-        self.need(labels, images, image_name)
+    def require_pairs(self, images: Files, labels: Files, image_name: str, label_name: str) -> None:
+        """Add a problem for every image without a label, and every label without an image."""
+        self.require(images, labels, label_name)
+        self.require(labels, images, image_name)
 
-    def need_number(self, found: int, wanted: int, what: str, incomplete: bool) -> None:
-        """Note that files are missing (or too many), unless an incomplete data set is wanted."""
-        if found == 0 or (found != wanted and not incomplete):
-            fix = f"{DOWNLOAD}, or --incomplete takes what is there" if found else DOWNLOAD
-            self.note(f"{self.title}: {what}", f"there must be {wanted}, found {found}", fix)
+    def require_number(self, count: int, expected: int, what: str, incomplete: bool) -> None:
+        """Add a problem for a wrong number of files, unless the data set may be incomplete."""
+        if count == 0 or (count != expected and not incomplete):
+            fix = f"{DOWNLOAD}, or convert the existing files with --incomplete"
+            fix = fix if count else DOWNLOAD
+            self.add_problem(f"{self.title}: {what}", f"there must be {expected}, got {count}", fix)
 
-    def check(self) -> None:
-        """Raise what was noted.
-
-        Raises:
-            UserError: naming every problem.
-        """
-        if self.problems:
-            how = "semi_nnunet convert NAME --help shows how it must be"
-            raise UserError(f"{self.root} is not {self.title} as published; {how}:", self.problems)
+    def raise_problems(self) -> None:
+        """Raise a UserError that lists all problems, if there are any."""
+        hint = "semi_nnunet convert NAME --help shows the expected files"
+        raise_if_any(f"{self.root} is not {self.title} as published; {hint}:", self.problems)
 
 
-def shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """The names in a random order that depends on nothing else than themselves and the seed."""
+def shuffle_names(names: Iterable[str], seed: int) -> list[str]:
+    """Return names in a random order that depends only on the names and the seed.
+
+    >>> shuffle_names(["a", "b", "c"], seed=0)
+    ['c', 'a', 'b']
+    """
     return [str(name) for name in np.random.default_rng(seed).permutation(sorted(names))]
 
 
 def require_between(option: str, number: int, most: int) -> None:
-    """Check a number of cases that ``option`` set; what follows a colon in it is said, too.
+    """Raise a UserError if a number of cases is not between 1 and ``most``.
 
-    Raises:
-        UserError: it is below 1 or above ``most``.
+    Args:
+        option: that sets the number; text after a colon is a comment.
+        number: of cases.
+        most: the largest possible number.
     """
     if not 1 <= number <= most:
-        fix = f"a {'larger' if number < 1 else 'smaller'} {option.partition(':')[0]}"
+        fix = f"{'raise' if number < 1 else 'lower'} {option.partition(':')[0]}"
         fix = fix if most > 0 else DOWNLOAD
-        raise UserError(f"{option} must be between 1 and {most}, got {number}", fix=f"{fix}")
+        raise UserError(f"{option} must be between 1 and {most}, got {number}", fix=fix)
 
 
-def held_out(names: Collection[str], number: int, seed: int, option: str) -> set[str]:
-    """A random choice of test cases.
+def draw_test_cases(names: Collection[str], number: int, seed: int, option: str) -> set[str]:
+    """Draw test cases.
 
     Raises:
-        UserError: fewer than one or so many that no other is left; ``option`` set the number.
+        UserError: fewer than one, or all; ``option`` sets the number.
     """
     require_between(option, number, len(names) - 1)
-    return set(shuffled(names, seed)[:number])
+    return set(shuffle_names(names, seed)[:number])
 
 
-def held_out_percent(names: Collection[str], percent: int, seed: int, what: str) -> set[str]:
-    """A random choice of --test-percent of the cases, which are called ``what`` in the error."""
-    return held_out(names, round(len(names) * percent / 100), seed, f"--test-percent: the {what}")
+def draw_test_percent(names: Collection[str], percent: int, seed: int, what: str) -> set[str]:
+    """Draw --test-percent of the cases as test cases; ``what`` names them in the error message."""
+    return draw_test_cases(
+        names, round(len(names) * percent / 100), seed, f"--test-percent: the {what}"
+    )

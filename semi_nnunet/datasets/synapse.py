@@ -4,9 +4,9 @@
     SRC/.../label/label0001.nii.gz
 
 Both are in Abdomen/RawData.zip of Synapse syn3193805, in RawData/Training. The folders
-averaged-training-images and -labels there (DET0000101_avg.nii.gz) hold other files. 4 labelled, 16
-unlabelled, 4 validation (imagesVal) and 6 test cases as in A&D (Wang & Li 2023) and DHC;
-labelled_subsets.json has the 4. Nothing is resized: volumes keep their voxels.
+averaged-training-images and -labels there (DET0000101_avg.nii.gz) contain other files. 4 labelled,
+16 unlabelled, 4 validation (imagesVal) and 6 test cases as in A&D (Wang & Li 2023) and DHC;
+labelled_subsets.json has the 4. Volumes keep their voxels.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.options import add_symlink
-from semi_nnunet.datasets.source import Source
-from semi_nnunet.datasets.volumes import place, relabel
+from semi_nnunet.datasets.source import DownloadFolder
+from semi_nnunet.datasets.volumes import copy_or_link, write_mapped_label
 
 ALL = tuple(f"{number:04d}" for number in (*range(1, 11), *range(21, 41)))
 LABELLED = ("0009", "0021", "0025", "0034")
@@ -38,23 +38,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def convert(source: Path, symlink: bool = False) -> Conversion:
-    """Plan the conversion; raises UserError for missing and unexpected files."""
-    folder = Source(source, "Synapse (BTCV)")
-    found = folder.find(
+    """Plan the conversion; raise a UserError for missing and unexpected files."""
+    folder = DownloadFolder(source, "Synapse (BTCV)")
+    files = folder.find(
         (".nii.gz",),
         image=r"img(?P<id>00[0-4]\d)\.nii\.gz",
         label=r"label(?P<id>00[0-4]\d)\.nii\.gz",
-        test=r"img00[678]\d\.nii\.gz",  # the challenge's, whose labels are secret
+        test=r"img00[678]\d\.nii\.gz",  # of the challenge, with secret labels
     )
-    folder.need(ALL, found["image"], "img{}.nii.gz")
-    folder.need(ALL, found["label"], "label{}.nii.gz")
-    folder.check()
+    folder.require(ALL, files["image"], "img{}.nii.gz")
+    folder.require(ALL, files["label"], "label{}.nii.gz")
+    folder.raise_problems()
     cases = [
         ConvertedCase(
             f"synapse_{number}",
             "Val" if number in VALIDATION else "Ts" if number in TEST else "Tr",
-            partial(place, found["image"][number], symlink),
-            partial(relabel, found["label"][number], SAME_VALUES),
+            partial(copy_or_link, files["image"][number], symlink),
+            partial(write_mapped_label, files["label"][number], SAME_VALUES),
             f"label{number}.nii.gz",
         )
         for number in ALL

@@ -1,4 +1,4 @@
-"""Read, change and write the 3-D images of a conversion, their place in space included."""
+"""Read, change and write the 3-D images of a conversion, with their position in space."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.verify.file_bytes import require_complete_image
 
 
-def place(source: Path, symlink: bool, target: Path) -> None:
-    """Copy, or link to, a file that nnU-Net can use as it is."""
+def copy_or_link(source: Path, symlink: bool, target: Path) -> None:
+    """Copy a file that nnU-Net can use unchanged, or link to it."""
     if symlink:
         target.symlink_to(source.resolve())
     else:
@@ -22,7 +22,7 @@ def place(source: Path, symlink: bool, target: Path) -> None:
 
 
 def read_volume(path: Path) -> sitk.Image:
-    """Any image that SimpleITK reads."""
+    """Read any image that SimpleITK supports."""
     return sitk.ReadImage(str(path))
 
 
@@ -32,35 +32,35 @@ def save_volume(image: sitk.Image, target: Path) -> None:
     require_complete_image(target)
 
 
-def relabelled(label: sitk.Image, values: Mapping[int, int]) -> sitk.Image:
-    """The label with every value replaced, 8 bits a voxel.
+def map_label_values(label: sitk.Image, values: Mapping[int, int]) -> sitk.Image:
+    """Replace every value of a label; the result has 8 bits per voxel.
 
     Raises:
-        BrokenFileError: it holds a value that ``values`` lacks.
+        BrokenFileError: the label has a value that is not in ``values``.
     """
     old = sitk.GetArrayFromImage(label)
     foreign = np.setdiff1d(np.unique(old), list(values))
     if len(foreign):
         shown = ", ".join(f"{value:g}" for value in foreign[:10])
         what = f"label values must be of {sorted(values)}, got {shown}"
-        raise BrokenFileError(what, "mend the label")
+        raise BrokenFileError(what, "correct the label")
     new = np.zeros(old.shape, dtype=np.uint8)
-    for before, after in values.items():
-        new[old == before] = after
+    for value, replacement in values.items():
+        new[old == value] = replacement
     image = sitk.GetImageFromArray(new)
     image.CopyInformation(label)
     return image
 
 
-def relabel(source: Path, values: Mapping[int, int], target: Path) -> None:
-    """Write a label whose values are replaced."""
-    save_volume(relabelled(read_volume(source), values), target)
+def write_mapped_label(source: Path, values: Mapping[int, int], target: Path) -> None:
+    """Write a label with replaced values."""
+    save_volume(map_label_values(read_volume(source), values), target)
 
 
-def resized_in_plane(image: sitk.Image, size: int, is_label: bool) -> sitk.Image:
-    """The image with size x size voxels a slice; it covers the same space.
+def resize_slices(image: sitk.Image, size: int, is_label: bool) -> sitk.Image:
+    """Resize the slices of an image to size x size voxels of the same field of view.
 
-    Labels by nearest neighbour, images linearly.
+    Labels are resampled by nearest neighbour, images linearly.
     """
     old = np.array(image.GetSize())
     new = np.array([size, size, old[2]])
@@ -79,11 +79,11 @@ def resized_in_plane(image: sitk.Image, size: int, is_label: bool) -> sitk.Image
     )
 
 
-def frame_of(image: sitk.Image, frame: int) -> sitk.Image:
-    """One 3-D image of a 4-D one, numbered from 0.
+def extract_frame(image: sitk.Image, frame: int) -> sitk.Image:
+    """Return a 3-D frame of a 4-D image, numbered from 0.
 
     Raises:
-        BrokenFileError: it has no such frame.
+        BrokenFileError: the image has no such frame.
     """
     size = list(image.GetSize())
     if len(size) != 4 or not 0 <= frame < size[3]:
@@ -92,8 +92,8 @@ def frame_of(image: sitk.Image, frame: int) -> sitk.Image:
     return sitk.Extract(image, [*size[:3], 0], [0, 0, 0, frame])
 
 
-def from_array(array: np.ndarray, spacing_xyz_mm: Sequence[float]) -> sitk.Image:
-    """An array (z, y, x) as an image at the origin."""
+def make_volume(array: np.ndarray, spacing_xyz_mm: Sequence[float]) -> sitk.Image:
+    """Make an image at the origin from an array (z, y, x)."""
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(size) for size in spacing_xyz_mm])
     return image

@@ -219,11 +219,7 @@ def preprocess_and_plan(demo: Demo) -> None:
 
 
 def format_demo_settings(size: DemoSize) -> list[str]:
-    """Return the settings of the demo for ``semi_nnunet plan --set``.
-
-    >>> format_demo_settings(DemoSize(epochs=2))[0]
-    'epochs=2'
-    """
+    """Return the settings of the demo for ``semi_nnunet plan --set``."""
     return [
         f"epochs={size.epochs}",
         f"steps_per_epoch={size.steps_per_epoch}",
@@ -379,11 +375,7 @@ def write_conclusion(results: Mapping[str, Any]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration.
-
-    >>> format_seconds(331.2)
-    '5 min 31 s'
-    """
+    """Return a duration such as "5 min 31 s"."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 

@@ -139,7 +139,7 @@ def find_models(texts: Sequence[str]) -> list[TrainedModel]:
     """Find all models and check that they can label images together.
 
     Raises:
-        UserError: a model is missing, or they differ in labels, channels or files; lists all problems.
+        UserError: a model is missing, or they differ in labels, channels or files.
     """
     models = [find_model(text) for text in texts]
     problems = [*find_differences(models), *find_stage_problems(models)]

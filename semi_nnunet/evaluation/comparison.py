@@ -307,11 +307,7 @@ def format_class_table(compared: Sequence[ModelComparison], metric: str) -> str:
 
 
 def format_column_title(metric: str) -> str:
-    """Return the metric's name, between bars if values are compared without their sign.
-
-    >>> format_column_title("volume_difference_ml")
-    '|volume_difference_ml|'
-    """
+    """Return the metric's name, between bars if values are compared without their sign."""
     return f"|{metric}|" if metric.startswith(SIGNED) else metric
 
 
@@ -351,11 +347,7 @@ def describe_seeds(values: Sequence[Value], baseline: str) -> str:
 
 
 def format_p(p: float) -> str:
-    """Return "< 0.001" or "0.034", but never "0.000".
-
-    >>> format_p(0.0342), format_p(1e-9)
-    ('0.034', '< 0.001')
-    """
+    """Return "< 0.001" or "0.034", but never "0.000"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

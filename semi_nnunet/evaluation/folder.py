@@ -236,11 +236,7 @@ def drop_single_slice(
 
 
 def count_confusion(ours: np.ndarray, theirs: np.ndarray, voxels: int) -> dict[str, int]:
-    """Return nnU-Net's counts of two bool masks.
-
-    >>> count_confusion(np.array([True, True]), np.array([True, False]), 4)
-    {'TP': 1, 'FP': 1, 'FN': 0, 'TN': 2, 'n_pred': 2, 'n_ref': 1}
-    """
+    """Return nnU-Net's counts of two bool masks."""
     tp = int(np.count_nonzero(ours & theirs))
     n_pred, n_ref = int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))
     fp, fn = n_pred - tp, n_ref - tp

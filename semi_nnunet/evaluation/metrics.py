@@ -156,11 +156,7 @@ def robust_hausdorff(distances: SurfaceDistances, percent: float) -> float:
 
 
 def weighted_percentile(values: np.ndarray, weights: np.ndarray, percent: float) -> float:
-    """Return the smallest value that at least ``percent`` of the weight does not exceed.
-
-    >>> weighted_percentile(np.array([1.0, 9.0]), np.array([95, 5]), 95)
-    1.0
-    """
+    """Return the smallest value that at least ``percent`` of the weight does not exceed."""
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weights[order], dtype=np.float64)
     index = np.searchsorted(cumulated / cumulated[-1], percent / 100)

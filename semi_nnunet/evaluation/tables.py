@@ -41,11 +41,7 @@ def average_defined(values: Sequence[float]) -> float:
 
 
 def average_foreground(means: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the unweighted mean of the classes' means, without NaNs.
-
-    >>> average_foreground({"liver": {"dice": 0.9}, "tumour": {"dice": 0.5}})
-    {'dice': 0.7}
-    """
+    """Return the unweighted mean of the classes' means, without NaNs."""
     columns = next(iter(means.values()))
     return {
         column: average_defined([values[column] for values in means.values()]) for column in columns
@@ -98,11 +94,7 @@ def format_cell(value: float) -> str:
 
 
 def replace_nan(content: Any) -> Any:
-    """Replace NaN, which JSON lacks, by None.
-
-    >>> replace_nan({"dice": [0.5, float("nan")]})
-    {'dice': [0.5, None]}
-    """
+    """Replace NaN, which JSON lacks, by None."""
     if isinstance(content, dict):
         return {key: replace_nan(value) for key, value in content.items()}
     if isinstance(content, list):

@@ -13,7 +13,7 @@ from semi_nnunet.util.errors import UserError
 def find_missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
     """Return the cases without a stored prediction of the previous stage, in ``folder``.
 
-    >>> missing_predictions(None, ["a"])  # a configuration without a previous stage
+    >>> find_missing_predictions(None, ["a"])  # a configuration without a previous stage
     []
     """
     if folder is None:

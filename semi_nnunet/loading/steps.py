@@ -277,7 +277,7 @@ def compute_sampling_probabilities(
 ) -> np.ndarray | None:
     """Return the probability of each case for nnU-Net's loader, or None for equal ones.
 
-    >>> sampling_probabilities(["a", "p1", "p2"], {"p1", "p2"}, 0.5).tolist()
+    >>> compute_sampling_probabilities(["a", "p1", "p2"], {"p1", "p2"}, 0.5).tolist()
     [0.5, 0.25, 0.25]
 
     Args:

@@ -50,7 +50,7 @@ class WeightTransfer:
 def find_output_layers(build: Callable[[int], nn.Module]) -> set[str]:
     """Return the names of the weights whose shape depends on the number of classes.
 
-    >>> sorted(output_layers(lambda classes: nn.Linear(4, classes)))
+    >>> sorted(find_output_layers(lambda classes: nn.Linear(4, classes)))
     ['bias', 'weight']
 
     Args:

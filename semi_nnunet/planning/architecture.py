@@ -34,7 +34,7 @@ TOKEN_VOXELS = 8  # along an edge of a token of Primus (its paper)
 def find_adapter(network_class: str) -> str | None:
     """Return the name of our adapter, or None for a network that nnU-Net builds itself.
 
-    >>> adapter_of("semi_nnunet.networks.adapters.SmpNetwork")
+    >>> find_adapter("semi_nnunet.networks.adapters.SmpNetwork")
     'SmpNetwork'
 
     Args:
@@ -47,7 +47,7 @@ def find_adapter(network_class: str) -> str | None:
 def name_architecture_plans(plans: str, name: str | None, encoder: str) -> str:
     """Return the name of plans with another network.
 
-    >>> plans_of_architecture("nnUNetPlans", "smp.Unet", "resnet50")
+    >>> name_architecture_plans("nnUNetPlans", "smp.Unet", "resnet50")
     'nnUNetPlans_smpUnet_resnet50'
     """
     if name is None:

@@ -56,7 +56,7 @@ LARGER_FACTORS = ((2.0, 4.0), (2.0, 2.0), (1.5, 1.5))
 def name_budget_plans(plans: str, budget: str | None) -> str:
     """Return the name of plans for a budget; without budget the name itself.
 
-    >>> plans_of_budget("nnUNetPlans", "0.5")
+    >>> name_budget_plans("nnUNetPlans", "0.5")
     'nnUNetPlans_0p5'
     """
     return f"{plans}_{budget.replace('.', 'p')}" if budget else plans

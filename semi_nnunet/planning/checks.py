@@ -52,7 +52,7 @@ def require_own_network(plans: dict[str, Any], name: str) -> None:
 def parse_encoder_weights(text: str) -> str | None:
     """Return "imagenet", the absolute path of a file, or None for "none".
 
-    >>> weights_of("imagenet")
+    >>> parse_encoder_weights("imagenet")
     'imagenet'
 
     Raises:
@@ -71,7 +71,7 @@ def parse_encoder_weights(text: str) -> str | None:
 def parse_device(name: str) -> torch.device:
     """Return a device that exists.
 
-    >>> device_of("cpu")
+    >>> parse_device("cpu")
     device(type='cpu')
 
     Raises:

@@ -116,8 +116,8 @@ def find_largest_within(
 ) -> SlimNetwork:
     """Return the costliest network within the limits.
 
-    >>> networks = [Slim({}, operations, 1) for operations in (100, 50, 10)]
-    >>> largest_within(networks, 0.5, None, lambda slim: 0.0).operations
+    >>> networks = [SlimNetwork({}, operations, 1) for operations in (100, 50, 10)]
+    >>> find_largest_within(networks, 0.5, None, lambda slim: 0.0).operations
     50
 
     Args:

@@ -112,7 +112,7 @@ def take_first(values: Sequence[int], count: int) -> list[int]:
 def name_patch_plans(plans: str, patch: Sequence[int] | None) -> str:
     """Return the name of plans with another patch.
 
-    >>> plans_of_patch("nnUNetPlans", [80, 112, 112])
+    >>> name_patch_plans("nnUNetPlans", [80, 112, 112])
     'nnUNetPlans_80x112x112'
     """
     return f"{plans}_{'x'.join(map(str, patch))}" if patch else plans
@@ -182,7 +182,7 @@ def list_features(configuration: Mapping[str, Any], stages: int) -> list[int]:
 def name_spacing_plans(plans: str, spacing: Sequence[float] | None) -> str:
     """Return the name of plans with another spacing.
 
-    >>> plans_of_spacing("nnUNetPlans", [3.0, 0.8, 0.8])
+    >>> name_spacing_plans("nnUNetPlans", [3.0, 0.8, 0.8])
     'nnUNetPlans_3x0p8x0p8mm'
     """
     return f"{plans}_{spell_spacing(spacing)}mm" if spacing else plans

@@ -25,7 +25,7 @@ SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
 def get_manifest_file(case_folder: str | Path) -> Path:
     """Return the manifest of a preprocessed folder; it lies next to the folder.
 
-    >>> manifest_file("Dataset042_Hearts/nnUNetPlans_2d").name
+    >>> get_manifest_file("Dataset042_Hearts/nnUNetPlans_2d").name
     'nnUNetPlans_2d.manifest.jsonl'
     """
     folder = Path(case_folder)

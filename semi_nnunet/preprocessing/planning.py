@@ -177,7 +177,7 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
 def get_default_plans_name(planner: str) -> str:
     """Return the name under which one of nnU-Net's planners writes its plans.
 
-    >>> default_plans_name("ExperimentPlanner")
+    >>> get_default_plans_name("ExperimentPlanner")
     'nnUNetPlans'
 
     Raises:

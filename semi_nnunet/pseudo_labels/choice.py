@@ -24,7 +24,7 @@ COMPARISON_SCORES = {"change": voxel_change, "checkpoints": checkpoint_disagreem
 class SelectionRule:
     """The rule by which pseudo-labelled cases are selected.
 
-    >>> Choice(keep=0.5).record()
+    >>> SelectionRule(keep=0.5).record()
     {'keep': 0.5, 'most': None, 'score': 'entropy'}
 
     Args:
@@ -142,7 +142,7 @@ def compare_labellings(
 def select_cases(scores: Mapping[str, float], choice: SelectionRule) -> dict[str, float]:
     """Return the selected cases with their uncertainty.
 
-    >>> select_cases({"a": 0.3, "b": 0.1, "c": 0.2}, Choice(keep=2))
+    >>> select_cases({"a": 0.3, "b": 0.1, "c": 0.2}, SelectionRule(keep=2))
     {'b': 0.1, 'c': 0.2}
 
     Args:

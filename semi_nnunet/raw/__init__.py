@@ -1,1 +1,1 @@
-"""Raw data sets: description, readers, folds and splits."""
+"""Raw data sets: description and names of files, readers, folds and splits."""

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from semi_nnunet.raw.folds import format_names
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.util.errors import Problem, raise_if_any
 
 ANNOTATED_KEY = "annotated"  # of dataset.json
@@ -51,7 +52,7 @@ def get_declared_values(labels: Mapping[str, Any]) -> set[int]:
 def get_declared_classes(labels: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return name -> values of each class or region, without the background and "ignore".
 
-    >>> declared_classes({"background": 0, "whole tumour": [1, 2], "core": 2})
+    >>> get_declared_classes({"background": 0, "whole tumour": [1, 2], "core": 2})
     {'whole tumour': (1, 2), 'core': (2,)}
     """
     return {
@@ -110,8 +111,8 @@ class AnnotatedClasses:
         Raises:
             UserError: the entry cannot be used.
         """
-        problems = find_annotation_problems(description, "dataset.json")
-        raise_if_any("dataset.json cannot be used:", problems)
+        problems = find_annotation_problems(description, DATASET_JSON)
+        raise_if_any(f"{DATASET_JSON} cannot be used:", problems)
         if not has_partial_labels(description):
             return None
         labels = description["labels"]

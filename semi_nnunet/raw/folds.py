@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE, SPLITS_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, PSEUDO_LABELLED_FILE, SPLITS_FILE
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 
@@ -36,7 +36,7 @@ Fold = dict[str, list[str]]  # "train" and "val" -> cases
 def build_patient_finder(description: Mapping[str, Any]) -> PatientOf:
     """Return the function that maps a case to its patient.
 
-    >>> patient_of = patient_finder({"patient": "patient[0-9]+"})
+    >>> patient_of = build_patient_finder({"patient": "patient[0-9]+"})
     >>> patient_of("patient001_ED"), patient_of("volunteer_7")
     ('patient001', 'volunteer_7')
 
@@ -46,8 +46,8 @@ def build_patient_finder(description: Mapping[str, Any]) -> PatientOf:
     Raises:
         UserError: the expression is invalid.
     """
-    problems = find_patient_expression_problems(description, "dataset.json")
-    raise_if_any("dataset.json cannot be used:", problems)
+    problems = find_patient_expression_problems(description, DATASET_JSON)
+    raise_if_any(f"{DATASET_JSON} cannot be used:", problems)
     if PATIENT_KEY not in description:
         return case_as_patient
     return _make_finder(re.compile(description[PATIENT_KEY]))
@@ -150,7 +150,7 @@ def find_patient_problems(
 def format_names(names: Sequence[str], most: int = 5) -> str:
     """Return the first names and the number of the remaining ones.
 
-    >>> named(["a", "b", "c"], most=2)
+    >>> format_names(["a", "b", "c"], most=2)
     'a, b and 1 more'
     """
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

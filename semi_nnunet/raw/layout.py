@@ -33,7 +33,7 @@ SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, wi
 def get_unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
     """Return the folder of preprocessed unlabelled images of one configuration.
 
-    >>> unlabelled_folder("Dataset042_Hearts", "nnUNetPlans_2d").name
+    >>> get_unlabelled_folder("Dataset042_Hearts", "nnUNetPlans_2d").name
     'nnUNetPlans_2d_unlabeled'
     """
     return Path(preprocessed_dataset) / f"{data_identifier}_unlabeled"

@@ -39,7 +39,7 @@ def resolve_configuration(plans: Mapping[str, Any], name: str) -> dict[str, Any]
 
     >>> plans = {"configurations": {"2d": {"batch_size": 4, "spacing": [1, 1]},
     ...                             "small": {"inherits_from": "2d", "batch_size": 2}}}
-    >>> configuration_of(plans, "small")
+    >>> resolve_configuration(plans, "small")
     {'batch_size': 2, 'spacing': [1, 1]}
 
     Args:

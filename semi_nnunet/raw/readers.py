@@ -150,7 +150,8 @@ def find_sides(axes: np.ndarray, world: Sequence[str]) -> str:
 def describe_geometry_difference(first: Geometry, second: Geometry, spacing_rtol: float) -> str:
     """Describe what differs beyond the tolerances, "" if nothing does.
 
-    >>> geometry_difference(Geometry((4, 8, 8), (2, 1, 1)), Geometry((4, 8, 8), (3, 1, 1)), 1e-3)
+    >>> thin, thick = Geometry((4, 8, 8), (2, 1, 1)), Geometry((4, 8, 8), (3, 1, 1))
+    >>> describe_geometry_difference(thin, thick, spacing_rtol=1e-3)
     'spacing (2, 1, 1) instead of (3, 1, 1)'
     """
     origin_atol = ORIGIN_TOLERANCE_VOXELS * min(second.spacing)
@@ -190,7 +191,7 @@ def shorten_reason(error: BaseException) -> str:
 def format_numbers(values: Sequence[float]) -> str:
     """Return numbers as a user writes them.
 
-    >>> plain([1.0, 0.5])
+    >>> format_numbers([1.0, 0.5])
     '(1, 0.5)'
     """
     return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -1,1 +1,1 @@
-"""One self-contained HTML page: does it help, how sure, and where."""
+"""The report: one self-contained HTML page with the answer, its evidence and every case."""

@@ -236,11 +236,7 @@ def find_common_folds(measured: SubsetResults, item: ModelComparison) -> list[st
 
 
 def format_folds(folds: Sequence[str]) -> str:
-    """Name folds.
-
-    >>> format_folds(["0", "1"]), format_folds(["all"])
-    ('folds 0 and 1', 'fold all (trained on every labelled case)')
-    """
+    """Return "folds 0 and 1", or "fold all (trained on every labelled case)"."""
     if list(folds) == [ALL]:
         return "fold all (trained on every labelled case)"
     return f"{'fold' if len(folds) == 1 else 'folds'} {join_words(folds)}"

@@ -1,4 +1,4 @@
-"""What the numbers rest on, for the report: data, plans, settings with reasons, versions."""
+"""Background of the numbers in the report: data, plans, settings with reasons, versions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.files import optional_json
 
-NO_THIRD_AXIS = 999  # its spacing, as nnU-Net reads what has two axes
+NO_THIRD_AXIS = 999  # nnU-Net's spacing along the missing axis of 2-D images
 VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
-Facts = list[tuple[str, str]]  # name and value, a line each
+Facts = list[tuple[str, str]]  # lines of name and value
 
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """The settings of one trainer and configuration, and those that differ between runs."""
+    """The settings of one trainer and configuration, and a note on those that differ."""
 
     name: str
     rows: list[tuple[str, str, str]]
@@ -39,18 +39,18 @@ class MethodSettings:
 
 @dataclass(frozen=True)
 class Background:
-    """What stands below the results: data, plans, methods, settings, versions, commands."""
+    """The last section of the report: data, plans, settings, versions, commands."""
 
     data: Facts
     plans: list[tuple[str, Facts]]
     settings: list[MethodSettings]
     versions: Facts
     commands: list[str]
-    pool: str  # how many of the unlabelled images were used
+    pool: str  # a sentence on the number of unlabelled images
 
 
 def collect_background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Background:
-    """Collect what is there; what is not is left out."""
+    """Collect the background; missing files are left out."""
     content = optional_json(folders.preprocessed / f"{plans}.json")
     configurations = list(dict.fromkeys(job.configuration for job in jobs))
     records = [optional_json(job.folder / "semi_settings.json") for job in jobs]
@@ -65,9 +65,9 @@ def collect_background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Bac
 
 
 def describe_pool(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
-    """Count the unlabelled images that trainings began with, and those selected.
+    """Count the unlabelled images of the trainings, and the selected ones.
 
-    One that filters them may have been resumed after: its record is of then.
+    Trainings that filter images do not count: after a resume, their record has the images of then.
     """
     pools = (
         record.get("cases", {}).get("unlabelled")
@@ -75,23 +75,23 @@ def describe_pool(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str
         if not record.get("settings", {}).get("filter_epochs", {}).get("value")
     )
     counts = sorted({len(cases) for cases in pools if cases})
-    said = []
+    sentences = []
     if counts:
         span = " to ".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
-        said.append(f"Trainings began with {span} unlabelled images.")
+        sentences.append(f"Trainings started with {span} unlabelled images.")
     selected = optional_json(folders.preprocessed / SELECTED_FILE)
     if selected:
-        said.append(
-            f"semi_nnunet select (--score {selected['score']}) has chosen {len(selected['cases'])} "
-            f"to train on; its page and table show which."
+        sentences.append(
+            f"semi_nnunet select (--score {selected['score']}) selected {len(selected['cases'])} "
+            "images to train on; its page and table list them."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def collect_data_facts(
     folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]
 ) -> Facts:
-    """Cases, channels, labels, and the fingerprint."""
+    """Return cases, channels, labels, and the fingerprint."""
     description = optional_json(folders.preprocessed / "dataset.json")
     facts = [("data set", folders.preprocessed.name)]
     if description:
@@ -100,14 +100,13 @@ def collect_data_facts(
         facts += [
             ("channels", ", ".join(map(str, channels.values()))),
             ("labels", "; ".join(labels)),
+            ("labelled cases", str(description.get("numTraining", "unknown"))),
         ]
-        facts.append(("labelled cases", str(description.get("numTraining", "not known"))))
-        folders_of = {"unlabelled cases": UNLABELLED_IMAGES, "test cases": "imagesTs"}
-        for name, folder in folders_of.items() if folders.raw.is_dir() else ():
+        subfolders = {"unlabelled cases": UNLABELLED_IMAGES, "test cases": "imagesTs"}
+        for name, folder in subfolders.items() if folders.raw.is_dir() else ():
             cases = find_cases(folders.raw / folder, description.get("file_ending", ""))
             facts.append((name, str(len(cases))))
-    fingerprint = optional_json(folders.preprocessed / "dataset_fingerprint.json")
-    facts += format_fingerprint(fingerprint)
+    facts += format_fingerprint(optional_json(folders.preprocessed / "dataset_fingerprint.json"))
     for name in configurations:
         identifier = plans.get("configurations", {}).get(name, {}).get("data_identifier")
         if identifier:
@@ -115,13 +114,13 @@ def collect_data_facts(
             unlabelled = Manifest(get_unlabelled_folder(folders.preprocessed, identifier)).read()
             if labelled and unlabelled:
                 shift = compute_intensity_shift(labelled.values(), unlabelled.values())
-                what = f"{shift:.2f} standard deviations (0: alike)"
-                facts.append((f"intensities, unlabelled from labelled, {name}", what))
+                text = f"{shift:.2f} standard deviations (0: equal)"
+                facts.append((f"intensity shift of unlabelled images, {name}", text))
     return facts
 
 
 def format_fingerprint(fingerprint: Mapping[str, Any]) -> Facts:
-    """Shapes, spacings and the foreground's intensities of the labelled cases."""
+    """Return shapes, spacings and foreground intensities of the labelled cases."""
     facts = []
     for key, name, form in (
         ("shapes_after_crop", "shape", "{:.0f}"),
@@ -145,36 +144,43 @@ def format_fingerprint(fingerprint: Mapping[str, Any]) -> Facts:
 
 
 def describe_methods(trainers: Iterable[str]) -> Facts:
-    """Describe what each method does."""
+    """Return a line on each method."""
     return [
         (shorten_trainer_name(name), describe_trainer(name)) for name in dict.fromkeys(trainers)
     ]
 
 
 def describe_trainer(trainer: str) -> str:
-    """A line on a trainer: the first of its file."""
+    """Return the first line of a trainer's file, after its name.
+
+    >>> describe_trainer("nnUNetTrainer")
+    "nnUNetTrainer: nnU-Net's own trainer, which uses only the labelled cases."
+    """
     if trainer in stock_trainers():
-        return f"{trainer}: nnU-Net's own, which learns from the labelled cases alone."
+        return f"{trainer}: nnU-Net's own trainer, which uses only the labelled cases."
     return f"{trainer}: {summary_of(trainer)}" if trainer in our_trainers() else trainer
 
 
 def list_plan_facts(plans: Mapping[str, Any], name: str) -> Facts:
-    """List what nnU-Net planned for a configuration."""
-    own = resolve_configuration(plans, name) or {}
+    """Return nnU-Net's plan of a configuration, with inherited values."""
+    plan = resolve_configuration(plans, name) or {}
     shown = ("patch_size", "batch_size", "spacing", "normalization_schemes", "data_identifier")
-    facts = [(key.replace("_", " "), format_json_value(own[key])) for key in shown if key in own]
-    network = own.get("architecture", {})
+    facts = [(key.replace("_", " "), format_json_value(plan[key])) for key in shown if key in plan]
+    network = plan.get("architecture", {})
     if network:
         features = network.get("arch_kwargs", {}).get("features_per_stage")
-        kind = str(network.get("network_class_name", "")).rsplit(".", 1)[-1]
-        facts.append(
-            ("network", f"{kind}, features {format_json_value(features)}" if features else kind)
-        )
+        name = str(network.get("network_class_name", "")).rsplit(".", 1)[-1]
+        suffix = f", features {format_json_value(features)}" if features else ""
+        facts.append(("network", f"{name}{suffix}"))
     return facts
 
 
 def format_json_value(value: Any) -> str:
-    """A value of JSON for people."""
+    """Return a value of JSON as people read it.
+
+    >>> format_json_value([64, 80]), format_json_value(True)
+    ('64 x 80', 'true')
+    """
     if isinstance(value, list):
         return " x ".join(format_json_value(v) for v in value) if value else "none"
     if isinstance(value, float):
@@ -183,95 +189,104 @@ def format_json_value(value: Any) -> str:
 
 
 def collect_method_settings(
-    jobs: Sequence[Job], of_jobs: Sequence[Mapping[str, Any]]
+    jobs: Sequence[Job], records: Sequence[Mapping[str, Any]]
 ) -> list[MethodSettings]:
-    """Read the settings of each trainer and configuration from its first training that left any."""
+    """Return the settings of each trainer and configuration, from its first training with any.
+
+    Args:
+        jobs: the trainings.
+        records: content of each training's semi_settings.json, or {}.
+    """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for job, record in zip(jobs, of_jobs, strict=True):
+    for job, record in zip(jobs, records, strict=True):
         if record:
             groups.setdefault((job.trainer, job.configuration), []).append(record["settings"])
-    found = []
-    for (trainer, configuration), records in groups.items():
-        first = records[0]
+    methods = []
+    for (trainer, configuration), settings in groups.items():
+        first = settings[0]
         rows = [
             (key, format_json_value(item["value"]), str(item.get("reason", "")))
             for key, item in first.items()
         ]
-        differ = [
+        differing = [
             key
             for key, item in first.items()
-            if any(other.get(key, {}).get("value") != item["value"] for other in records)
+            if any(other.get(key, {}).get("value") != item["value"] for other in settings)
         ]
-        note = f"differs between its trainings: {', '.join(differ)}" if differ else ""
-        found.append(MethodSettings(f"{trainer} {configuration}", rows, note))
-    return found
+        note = f"differs between its trainings: {', '.join(differing)}" if differing else ""
+        methods.append(MethodSettings(f"{trainer} {configuration}", rows, note))
+    return methods
 
 
 def list_versions(records: Sequence[Mapping[str, Any]]) -> Facts:
-    """List the software versions of the trainings and of this report."""
-    found: dict[str, set[str]] = {}
+    """Return the software versions of the trainings and of this report."""
+    versions: dict[str, set[str]] = {}
     for record in records:
         for name in VERSIONS:
             if name in record:
-                found.setdefault(name, set()).add(str(record[name]))
-    facts = [(name, ", ".join(sorted(values))) for name, values in found.items()]
+                versions.setdefault(name, set()).add(str(record[name]))
+    facts = [(name, ", ".join(sorted(values))) for name, values in versions.items()]
     return [*facts, ("this report", f"semi_nnunet {semi_nnunet.__version__}")]
 
 
 def list_planning_commands(folders: Folders, plans: str, configurations: str) -> list[str]:
-    """The command that makes plans of semi_nnunet plan again from their source."""
-    name = folders.preprocessed.name
-    planned = optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned")
-    if not planned:
+    """Return the commands that make plans of semi_nnunet again; [] for nnU-Net's own plans."""
+    dataset = folders.preprocessed.name
+    record = optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned")
+    if not record:
         return []
-    origin = planned.get("from", plans)
-    words = ["semi_nnunet", "plan", "-d", name, "-p", origin]
+    origin = record.get("from", plans)
+    words = ["semi_nnunet", "plan", "-d", dataset, "-p", origin]
     if origin != plans:
         words += ["--name", plans]
     for key in ("budget", "patch", "architecture", "encoder", "weights"):
-        if key in planned:
-            value = planned[key]
+        if key in record:
+            value = record[key]
             words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    if given := list(list_given_settings(planned.get("given", {}))):
-        words += ["--set", *given]
-    before = list_planning_commands(folders, origin, configurations) if origin != plans else []
-    first = f"semi_nnunet preprocess -d {name} -p {origin} -c {configurations}"
-    return [*(before or [first]), shlex.join(words)]
+    if settings := list(list_given_settings(record.get("given", {}))):
+        words += ["--set", *settings]
+    first = [f"semi_nnunet preprocess -d {dataset} -p {origin} -c {configurations}"]
+    if origin != plans:
+        first = list_planning_commands(folders, origin, configurations) or first
+    return [*first, shlex.join(words)]
 
 
-def list_given_settings(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
-    """Settings as semi_nnunet plan --set takes them."""
-    for key, value in given.items():
+def list_given_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield settings as ``semi_nnunet plan --set`` takes them."""
+    for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from list_given_settings(value, f"{where}{key}.")
+            yield from list_given_settings(value, f"{prefix}{key}.")
         else:
-            yield format_assignment(f"{where}{key}", value)
+            yield format_assignment(f"{prefix}{key}", value)
 
 
 def list_report_commands(folders: Folders, plans: str, jobs: Sequence[Job]) -> list[str]:
-    """List the commands that make the same trainings and tables again."""
-    name = folders.preprocessed.name
+    """Return the commands that repeat the trainings and make the tables."""
+    dataset = folders.preprocessed.name
     trainings = [
-        f"nnUNetv2_train {name} {job.configuration} {job.fold} -tr {job.trainer} -p {job.plans}"
+        f"nnUNetv2_train {dataset} {job.configuration} {job.fold} -tr {job.trainer} -p {job.plans}"
         for job in jobs
     ]
-    where, groups = f"-d {name} -p {plans}", dict[tuple[str, str, int], list[str]]()
-    for trainer, configuration in dict.fromkeys((job.trainer, job.configuration) for job in jobs):
-        own = [j for j in jobs if (j.trainer, j.configuration) == (trainer, configuration)]
-        folds = " ".join(dict.fromkeys(job.fold for job in own))
-        seeds = 1 + max(job.seed for job in own)
+    models: dict[tuple[str, str], list[Job]] = {}
+    for job in jobs:
+        models.setdefault((job.trainer, job.configuration), []).append(job)
+    groups: dict[tuple[str, str, int], list[str]] = {}
+    for (trainer, configuration), model_jobs in models.items():
+        folds = " ".join(dict.fromkeys(job.fold for job in model_jobs))
+        seeds = 1 + max(job.seed for job in model_jobs)
         groups.setdefault((configuration, folds, seeds), []).append(trainer)
+    source = f"-d {dataset} -p {plans}"
     crossvals = [
-        f"semi_nnunet crossval {where} -c {configuration} -f {folds} --seeds {seeds} "
+        f"semi_nnunet crossval {source} -c {configuration} -f {folds} --seeds {seeds} "
         f"-tr {' '.join(trainers)}"
         for (configuration, folds, seeds), trainers in groups.items()
     ]
     configurations = " ".join(dict.fromkeys(job.configuration for job in jobs))
     return [
         *list_planning_commands(folders, plans, configurations),
-        f"semi_nnunet preprocess {where} -c {configurations}",
-        *crossvals,  # which train, or find trained, predict and measure
-        f"semi_nnunet compare {where}",
-        f"semi_nnunet report {where}",
+        f"semi_nnunet preprocess {source} -c {configurations}",
+        *crossvals,  # they train what is missing, predict and measure
+        f"semi_nnunet compare {source}",
+        f"semi_nnunet report {source}",
         *trainings,
     ]

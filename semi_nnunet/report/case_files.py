@@ -1,4 +1,4 @@
-"""Where everything that was drawn on a case lies, and how it is read."""
+"""Files of a case: image, reference, predictions and metrics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from semi_nnunet.util.files import read_csv
 
 @dataclass(frozen=True)
 class FilesOfCase:
-    """Everything drawn on one case, of trainings of the same fold and seed."""
+    """The files of one case, with predictions of the same fold and seed."""
 
     case: str
     image: Path
@@ -33,19 +33,24 @@ class FilesOfCase:
 class CaseFiles:
     """The folders with the files of the cases of one subset.
 
+    Args:
+        folders: of the data set.
+        subset: "validation" or "test".
+        jobs: trainings whose predictions are used.
+
     Raises:
-        UserError: the raw data set is not there.
+        UserError: the raw data set is missing.
     """
 
     def __init__(self, folders: Folders, subset: str, jobs: Sequence[Job]):
         self.folders, self.subset, self.jobs = folders, subset, jobs
         description = read_description(folders.raw)
         self.ending = description["file_ending"]
-        kind = "test" if subset == "test" else "labelled"
+        raw_subset = "test" if subset == "test" else "labelled"
         self.images = {
             case.case: Path(case.images[0])
             for case in list_raw_cases(folders.raw, description, UNLABELLED_IMAGES)
-            if case.subset == kind and case.images
+            if case.subset == raw_subset and case.images
         }
 
     def reference(self, case: str) -> Path:
@@ -55,22 +60,24 @@ class CaseFiles:
         return folder / f"{case}{self.ending}"
 
     def find(self, case: str, method: Model, baseline: Model | None) -> FilesOfCase | None:
-        """The files of a case, by the first fold and seed that both predicted; None: not all."""
-        wanted = {"method": method, **({"baseline": baseline} if baseline else {})}
-        found = {name: self.predictions(model, case) for name, model in wanted.items()}
-        common = set.intersection(*(set(paths) for paths in found.values()))
+        """Return the files of a case; None if some are missing.
+
+        Predictions are of the first fold and seed for which all models have one.
+        """
+        models = {"method": method, **({"baseline": baseline} if baseline else {})}
+        predictions = {name: self.predictions(model, case) for name, model in models.items()}
+        common = set.intersection(*(set(paths) for paths in predictions.values()))
         reference = self.reference(case)
         if not (common and case in self.images and reference.is_file()):
             return None
         key = min(common)
-        labels = {name: paths[key] for name, paths in found.items()}
+        labels = {name: paths[key] for name, paths in predictions.items()}
         tables = {name: path.parent / METRICS_FILE for name, path in labels.items()}
-        return FilesOfCase(
-            case, self.images[case], {"reference": reference, **labels}, tables, *key
-        )
+        labels = {"reference": reference, **labels}
+        return FilesOfCase(case, self.images[case], labels, tables, *key)
 
     def predictions(self, model: Model, case: str) -> dict[tuple[str, int], Path]:
-        """Fold and seed -> the predicted file."""
+        """Return fold and seed -> the predicted file."""
         name = TEST_FOLDER if self.subset == "test" else "validation"
         paths = {
             (job.fold, job.seed): job.folder / name / f"{case}{self.ending}"
@@ -80,12 +87,12 @@ class CaseFiles:
         return {key: path for key, path in paths.items() if path.is_file()}
 
 
-def load_labelling(files: CaseFiles, found: Sequence[FilesOfCase]) -> Labelling:
-    """Read how the data set labels."""
+def load_labelling(files: CaseFiles, examples: Sequence[FilesOfCase]) -> Labelling:
+    """Read the labelling of the data set; the first example chooses the reader."""
     description = files.folders.preprocessed / "dataset.json"
     if not description.is_file():
         description = files.folders.raw / "dataset.json"
-    return read_labelling(description, str(found[0].labels["reference"]))
+    return read_labelling(description, str(examples[0].labels["reference"]))
 
 
 def read_voxels(path: Path, labelling: Labelling, is_label: bool) -> tuple[np.ndarray, Geometry]:
@@ -94,12 +101,12 @@ def read_voxels(path: Path, labelling: Labelling, is_label: bool) -> tuple[np.nd
 
 
 def has_flat_images(files: FilesOfCase, labelling: Labelling) -> bool:
-    """Whether the data set is one of 2-D images."""
+    """Return whether the data set consists of 2-D images."""
     return read_voxels(files.labels["reference"], labelling, True)[0].shape[1] == 1
 
 
 def read_metric_rows(path: Path, case: str) -> dict[str, dict[str, str]]:
-    """Class -> the row of metrics.csv."""
+    """Return class -> row of a metrics.csv for one case."""
     if not path.is_file():
         return {}
     return {row["class"]: row for row in read_csv(path)[1] if row["case"] == case}

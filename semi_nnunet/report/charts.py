@@ -1,6 +1,6 @@
-"""Charts as SVG that fits any width: places along x are per cent, texts keep their size.
+"""Charts as SVG that fits any width: positions along x are per cent, texts keep their size.
 
-Colours are the page's (CSS classes and variables), so that charts follow light, dark and print.
+Colours are CSS classes and variables of the page, so charts follow light, dark and print.
 """
 
 from __future__ import annotations
@@ -13,59 +13,80 @@ import numpy as np
 from markupsafe import Markup, escape
 
 STRIP = 30  # height of a row of intervals or boxes, in pixels
-SERIES = 11  # colours of the page: grey for the baseline, and those of ten methods
+SERIES = 11  # colours of the page: grey for the baseline, and ten for methods
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A horizontal axis from border to border, with a few round numbers between."""
+    """A horizontal axis from border to border, with a few round numbers between.
+
+    >>> axis = choose_axis([0.61, 0.94])
+    >>> axis.ticks
+    (0.6, 0.7, 0.8, 0.9)
+    """
 
     low: float
     high: float
     ticks: tuple[float, ...]
 
     def percent(self, value: float) -> float:
+        """Return the position of a value."""
         return round(100 * (value - self.low) / (self.high - self.low), 2)
 
-    def written(self, tick: float) -> str:
-        """Write a number with as many digits as the finest tick needs."""
-        behind = next(
+    def format_tick(self, tick: float) -> str:
+        """Return a number with as many decimals as the finest tick needs."""
+        decimals = next(
             n for n in range(13) if n == 12 or all(is_close(t, round(t, n)) for t in self.ticks)
         )
-        return f"{tick:.{behind}f}".replace("-", "\N{MINUS SIGN}")
+        return f"{tick:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def is_close(one: float, other: float) -> bool:
-    return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+def is_close(first: float, second: float) -> bool:
+    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-12)
 
 
-def choose_axis(values: Sequence[float], also: Sequence[float] = (), wanted: int = 4) -> Axis:
-    """Around all numbers of ``values`` and ``also``, a little wider; with two ticks at least."""
-    known = [value for value in (*values, *also) if math.isfinite(value)] or [0.0, 1.0]
-    low, high = min(known), max(known)
+def choose_axis(
+    values: Sequence[float], include: Sequence[float] = (), tick_count: int = 4
+) -> Axis:
+    """Return an axis a little wider than all numbers, with at least two ticks.
+
+    Args:
+        values: to show; those that are not finite are ignored.
+        include: further numbers to show, such as 0.
+        tick_count: approximate number of ticks.
+    """
+    numbers = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(numbers), max(numbers)
     room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
     low, high = low - room, high + room
-    rough = (high - low) / wanted
+    rough = (high - low) / tick_count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.7 * rough)
     first, last = math.ceil(low / step), math.floor(high / step)
     if last <= first:
-        return choose_axis(values, also, wanted + 1)
+        return choose_axis(values, include, tick_count + 1)
     return Axis(low, high, tuple(round(n * step, 12) for n in range(first, last + 1)))
 
 
-def wrap_series_number(place: int) -> int:
-    """The number of the colour of a method: 0 is the baseline's alone; they repeat after ten."""
-    return 1 + (place - 1) % (SERIES - 1) if place else 0
+def wrap_series_number(index: int) -> int:
+    """Return the number of a method's colour: 0 is the baseline's, the other ten repeat."""
+    return 1 + (index - 1) % (SERIES - 1) if index else 0
 
 
-def format_series_style(place: int) -> str:
-    """The attribute that gives a mark the colour of a method."""
-    return f'style="--c:var(--series-{wrap_series_number(place)})"'
+def format_series_style(index: int) -> str:
+    """Return the attribute that gives a mark the colour of a method."""
+    return f'style="--c:var(--series-{wrap_series_number(index)})"'
 
 
 def draw_strip(content: Sequence[str], label: str, axis: Axis, zero: bool = False) -> Markup:
-    """A row of a chart with its grid."""
+    """Draw a row of a chart with its grid.
+
+    Args:
+        content: SVG elements.
+        label: for screen readers.
+        axis: of the chart.
+        zero: emphasise the line at 0.
+    """
     lines = [
         f'<line class="{"zero" if zero and tick == 0 else "grid"}" x1="{axis.percent(tick)}%" '
         f'x2="{axis.percent(tick)}%" y1="0" y2="{STRIP}"/>'
@@ -78,47 +99,55 @@ def draw_strip(content: Sequence[str], label: str, axis: Axis, zero: bool = Fals
 
 
 def draw_ticks(axis: Axis) -> Markup:
-    """The numbers below the rows."""
+    """Draw the numbers below the rows."""
     texts = [
-        f'<text x="{axis.percent(tick)}%" y="12">{axis.written(tick)}</text>' for tick in axis.ticks
+        f'<text x="{axis.percent(tick)}%" y="12">{axis.format_tick(tick)}</text>'
+        for tick in axis.ticks
     ]
     return Markup(f'<svg class="ticks" height="16" aria-hidden="true">{"".join(texts)}</svg>')
 
 
 def draw_interval_row(
-    axis: Axis, mean: float, low: float, high: float, said: str, label: str
+    axis: Axis, mean: float, low: float, high: float, verdict: str, label: str
 ) -> Markup:
-    """A mean and its interval; ``said`` ("better", "WORSE", ...) colours it."""
-    middle, kind = STRIP // 2, {"better": "better", "WORSE": "worse"}.get(said, "open")
+    """Draw a mean and its interval, coloured by the verdict ("better", "WORSE", ...)."""
+    middle, colour = STRIP // 2, {"better": "better", "WORSE": "worse"}.get(verdict, "open")
     content = []
     if not math.isnan(low):
         content.append(
-            f'<line class="bar {kind}" x1="{axis.percent(low)}%" x2="{axis.percent(high)}%" '
+            f'<line class="bar {colour}" x1="{axis.percent(low)}%" x2="{axis.percent(high)}%" '
             f'y1="{middle}" y2="{middle}"/>'
         )
-    content.append(f'<circle class="dot {kind}" cx="{axis.percent(mean)}%" cy="{middle}" r="5"/>')
+    content.append(f'<circle class="dot {colour}" cx="{axis.percent(mean)}%" cy="{middle}" r="5"/>')
     return draw_strip(content, label, axis, zero=True)
 
 
-def draw_box_row(axis: Axis, values: Mapping[str, float], place: int, label: str) -> Markup:
-    """Median, quartiles, whiskers of 1.5 quartile ranges, and a dot for every case."""
-    known = {case: value for case, value in values.items() if not math.isnan(value)}
-    if not known:
+def draw_box_row(axis: Axis, values: Mapping[str, float], index: int, label: str) -> Markup:
+    """Draw median, quartiles, whiskers of 1.5 quartile ranges, and a dot for every case.
+
+    Args:
+        axis: of the chart.
+        values: case -> value.
+        index: of the method's colour.
+        label: for screen readers.
+    """
+    defined = {case: value for case, value in values.items() if not math.isnan(value)}
+    if not defined:
         return draw_strip([], label, axis)
-    numbers = np.array(list(known.values()))
+    numbers = np.array(list(defined.values()))
     first, median, third = np.percentile(numbers, (25, 50, 75))
     reach = 1.5 * (third - first)
     low, high = numbers[numbers >= first - reach].min(), numbers[numbers <= third + reach].max()
-    middle, style = STRIP // 2, format_series_style(place)
-    left, right = axis.percent(float(first)), axis.percent(float(third))
+    middle, style = STRIP // 2, format_series_style(index)
+    start, end = axis.percent(float(first)), axis.percent(float(third))
     content = [
         f'<line class="whisker" x1="{axis.percent(float(low))}%" x2="{axis.percent(float(high))}%" '
         f'y1="{middle}" y2="{middle}"/>',
-        f'<rect class="box" {style} x="{left}%" width="{round(right - left, 2)}%" y="6" '
+        f'<rect class="box" {style} x="{start}%" width="{round(end - start, 2)}%" y="6" '
         f'height="{STRIP - 12}"/>',
     ]
-    for number, (case, value) in enumerate(sorted(known.items())):
-        y = middle + 3 * (number % 5 - 2)  # apart from each other, the same every time
+    for number, (case, value) in enumerate(sorted(defined.items())):
+        y = middle + 3 * (number % 5 - 2)  # separates dots, reproducibly
         content.append(
             f'<circle class="case" {style} cx="{axis.percent(value)}%" cy="{y}" r="2.5">'
             f"<title>{escape(case)}: {value:.3f}</title></circle>"
@@ -128,15 +157,15 @@ def draw_box_row(axis: Axis, values: Mapping[str, float], place: int, label: str
     return draw_strip(content, label, axis)
 
 
-def draw_change_row(axis: Axis, before: float, after: float, better: bool, label: str) -> Markup:
+def draw_change_row(axis: Axis, start: float, end: float, better: bool, label: str) -> Markup:
     """Draw a line from the baseline's value (hollow) to the method's (filled)."""
-    if math.isnan(before) or math.isnan(after):
+    if math.isnan(start) or math.isnan(end):
         return Markup("")
-    kind = "better" if better else "worse"
-    a, b = axis.percent(before), axis.percent(after)
+    colour = "better" if better else "worse"
+    a, b = axis.percent(start), axis.percent(end)
     return Markup(
         f'<svg class="change" height="16" role="img" aria-label="{escape(label)}">'
-        f'<line class="bar {kind}" x1="{a}%" x2="{b}%" y1="8" y2="8"/>'
+        f'<line class="bar {colour}" x1="{a}%" x2="{b}%" y1="8" y2="8"/>'
         f'<circle class="hollow" cx="{a}%" cy="8" r="3.5"/>'
-        f'<circle class="dot {kind}" cx="{b}%" cy="8" r="4"/></svg>'
+        f'<circle class="dot {colour}" cx="{b}%" cy="8" r="4"/></svg>'
     )

@@ -49,9 +49,5 @@ def read_choice(path: str | Path) -> MethodChoice:
 
 
 def add_blank_lines(sentences: Sequence[str]) -> list[str]:
-    """Return the sentences, each followed by an empty line.
-
-    >>> add_blank_lines(["First.", "Second."])
-    ['First.', '', 'Second.', '']
-    """
+    """Return the sentences, each followed by an empty line."""
     return [line for sentence in sentences for line in (sentence, "")]

@@ -175,11 +175,7 @@ def draw_cost_panels(machine: str, rows: Sequence[CostRow], measured: SubsetResu
 
 
 def choose_time_unit(seconds: Sequence[float]) -> tuple[str, float]:
-    """Return the largest unit in which the largest number is at least one, and its seconds.
-
-    >>> choose_time_unit([59.0, 61.0])
-    ('min', 60.0)
-    """
+    """Return the largest unit in which the largest number is at least one, and its seconds."""
     largest = max(seconds, default=0.0)
     return next((pair for pair in UNITS if largest >= pair[1]), UNITS[-1])
 

@@ -1,4 +1,4 @@
-"""Charts with a scale of their own: curves over epochs, and a histogram."""
+"""Charts with their own scale: curves over epochs, and a histogram."""
 
 from __future__ import annotations
 
@@ -15,45 +15,65 @@ MAX_POINTS = 160  # of a curve
 Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 
 
-def draw_curve_panel(
-    lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, also: Sequence[float] = ()
-) -> Markup:
-    """A panel of curves over epochs.
+def wrap_chart_marks(marks: Sequence[str], label: str) -> Markup:
+    """Return the SVG of a chart.
 
     Args:
-        lines: number of the colour, and the points.
-        label: for readers that do not see.
-        log: a logarithmic axis, if all values are positive.
-        also: values that the axis must show.
+        marks: SVG elements.
+        label: for screen readers.
     """
-    ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
-    log = log and bool(ys) and min(ys) > 0
-    vertical = choose_log_axis(ys) if log else choose_axis(ys, also)
-    last = max((x for _, (xs, _) in lines for x in xs), default=1)
-    parts = []
-    for tick in vertical.ticks:
-        y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - vertical.percent(tick) / 100)
-        text = f"{10**tick:.4g}" if log else vertical.written(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="y" x="{LEFT - 5}" y="{y + 3.5:.1f}">{text}</text>')
-    for epoch in sorted({1, round((1 + last) / 2), int(last)}):
-        x = LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1)
-        parts.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 5}">{epoch}</text>')
-    for colour, (xs, values) in lines:
-        parts.append(draw_polyline(colour, thin_out(xs), thin_out(values), last, vertical, log))
     return Markup(
         f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(label)}">{"".join(marks)}</svg>'
     )
 
 
+def draw_y_tick(y: float, text: str) -> list[str]:
+    """Return a horizontal grid line and its number."""
+    return [
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>',
+        f'<text class="y" x="{LEFT - 5}" y="{y + 3.5:.1f}">{text}</text>',
+    ]
+
+
+def draw_x_tick(x: float, text: object) -> str:
+    """Return a number below the horizontal axis."""
+    return f'<text class="x" x="{x:.1f}" y="{HEIGHT - 5}">{text}</text>'
+
+
+def draw_curve_panel(
+    lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, include: Sequence[float] = ()
+) -> Markup:
+    """Draw curves over epochs.
+
+    Args:
+        lines: number of the colour, and the points.
+        label: for screen readers.
+        log: use a logarithmic axis, if all values are positive.
+        include: values that the axis must show.
+    """
+    ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
+    log = log and bool(ys) and min(ys) > 0
+    vertical = choose_log_axis(ys) if log else choose_axis(ys, include)
+    last = max((x for _, (xs, _) in lines for x in xs), default=1)
+    marks = []
+    for tick in vertical.ticks:
+        y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - vertical.percent(tick) / 100)
+        marks += draw_y_tick(y, f"{10**tick:.4g}" if log else vertical.format_tick(tick))
+    for epoch in sorted({1, round((1 + last) / 2), int(last)}):
+        marks.append(draw_x_tick(LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1), epoch))
+    for colour, (xs, values) in lines:
+        marks.append(draw_polyline(colour, thin_out(xs), thin_out(values), last, vertical, log))
+    return wrap_chart_marks(marks, label)
+
+
 def choose_log_axis(values: Sequence[float]) -> Axis:
-    """Around the logarithms of positive numbers, with ticks at 1, 2 and 5 times powers of ten."""
+    """Return an axis of logarithms, with ticks at 1, 2 and 5 times powers of ten."""
     plain = choose_axis([math.log10(value) for value in values])
     powers = range(math.floor(plain.low), math.ceil(plain.high) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5)):
-        every = sorted(power + math.log10(factor) for power in powers for factor in factors)
-        ticks = tuple(tick for tick in every if plain.low <= tick <= plain.high)
+        candidates = sorted(power + math.log10(factor) for power in powers for factor in factors)
+        ticks = tuple(tick for tick in candidates if plain.low <= tick <= plain.high)
         if len(ticks) >= 3:
             break
     return Axis(plain.low, plain.high, ticks[:: -(-len(ticks) // 6)] if ticks else plain.ticks)
@@ -67,7 +87,7 @@ def draw_polyline(
     vertical: Axis,
     log: bool,
 ) -> str:
-    """Draw one curve, or a dot where there is but one point."""
+    """Draw one curve, or a dot if it has only one point."""
     points = []
     for x, y in zip(xs, ys, strict=True):
         if math.isfinite(y):
@@ -76,46 +96,48 @@ def draw_polyline(
             points.append(f"{across:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - share):.1f}")
     style = format_series_style(colour)
     if len(points) == 1:
-        left, top = points[0].split(",")
-        return f'<circle class="alone" {style} cx="{left}" cy="{top}" r="3"/>'
+        x_text, y_text = points[0].split(",")
+        return f'<circle class="alone" {style} cx="{x_text}" cy="{y_text}" r="3"/>'
     dashed = f"curve dash-{wrap_series_number(colour)}"
     return f'<polyline class="{dashed}" {style} points="{" ".join(points)}"/>'
 
 
 def thin_out(values: Sequence[float]) -> list[float]:
-    """At most MAX_POINTS of them, the first and the last among them."""
-    places = np.linspace(0, len(values) - 1, min(MAX_POINTS, len(values))).round().astype(int)
-    return [values[place] for place in places]
+    """Return at most MAX_POINTS of the values, including the first and the last."""
+    indices = np.linspace(0, len(values) - 1, min(MAX_POINTS, len(values))).round().astype(int)
+    return [values[index] for index in indices]
 
 
-def draw_histogram(kept: Sequence[float], dropped: Sequence[float], bins: int = 24) -> Markup:
-    """Draw how many cases have which uncertainty, kept ones below and dropped ones above."""
-    everything = [*kept, *dropped]
+def draw_histogram(
+    kept_values: Sequence[float], dropped_values: Sequence[float], bins: int = 24
+) -> Markup:
+    """Draw a histogram of the uncertainties of cases, kept cases below dropped ones."""
+    everything = [*kept_values, *dropped_values]
     axis = choose_axis(everything)
     edges = np.linspace(min(everything), max(everything) + 1e-9, bins + 1)
-    below, above = (np.histogram(values, edges)[0] for values in (kept, dropped))
-    tallest, floor = max(1, int((below + above).max())), HEIGHT - BOTTOM
-    parts = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{floor}" y2="{floor}"/>']
-    parts.append(f'<text class="y" x="{LEFT - 5}" y="{TOP + 8}">{tallest}</text>')
-    parts.append(f'<text class="y" x="{LEFT - 5}" y="{floor}">0</text>')
+    kept_counts, dropped_counts = (
+        np.histogram(values, edges)[0] for values in (kept_values, dropped_values)
+    )
+    tallest, floor = max(1, int((kept_counts + dropped_counts).max())), HEIGHT - BOTTOM
+    marks = [f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{floor}" y2="{floor}"/>']
+    marks.append(f'<text class="y" x="{LEFT - 5}" y="{TOP + 8}">{tallest}</text>')
+    marks.append(f'<text class="y" x="{LEFT - 5}" y="{floor}">0</text>')
     for i in range(bins):
-        left, right = (
+        start, end = (
             LEFT + (WIDTH - LEFT) * axis.percent(float(edge)) / 100 for edge in edges[i : i + 2]
         )
         bottom = float(floor)
-        for name, amount in (("kept", int(below[i])), ("dropped", int(above[i]))):
+        for name, amount in (("kept", int(kept_counts[i])), ("dropped", int(dropped_counts[i]))):
             height = (floor - TOP) * amount / tallest
             bottom -= height
             if amount:
-                parts.append(
-                    f'<rect class="{name}" x="{left:.1f}" width="{max(1, right - left - 1):.1f}" '
+                marks.append(
+                    f'<rect class="{name}" x="{start:.1f}" width="{max(1, end - start - 1):.1f}" '
                     f'y="{bottom:.1f}" height="{height:.1f}"/>'
                 )
     for tick in axis.ticks:
         x = LEFT + (WIDTH - LEFT) * axis.percent(tick) / 100
-        parts.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 5}">{axis.written(tick)}</text>')
-    label = f"Histogram of the uncertainty of {len(kept)} kept and {len(dropped)} dropped cases"
-    return Markup(
-        f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">'
-        f"{''.join(parts)}</svg>"
-    )
+        marks.append(draw_x_tick(x, axis.format_tick(tick)))
+    counts = f"{len(kept_values)} kept and {len(dropped_values)} dropped cases"
+    label = f"Histogram of the uncertainty of {counts}"
+    return wrap_chart_marks(marks, label)

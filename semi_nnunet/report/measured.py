@@ -1,4 +1,4 @@
-"""What was measured on one set of cases, validation or test: means, differences, every case."""
+"""Results on one set of cases, validation or test: means, differences, every case."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_csv
 
 ALL_CLASSES = "all classes"
-ASKED_FOR_FIRST = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
+COMMON_METRICS = ("dice", "iou", "hd95_edge", "assd_edge", "nsd_surfel")
 
 
 @dataclass(frozen=True)
 class MetricCell:
-    """A mean of a method, and how it differs from the baseline's on the same folds and seeds."""
+    """A mean of a method, and its difference from the baseline on the same folds and seeds."""
 
     value: float
     difference: Difference | None = None
     p: float = 1.0
-    said: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A method: all classes together, then each."""
+    """The cells of a method: all classes together, then each class."""
 
     model: Model
     trainings: int
@@ -56,7 +56,7 @@ class MethodRow:
 
 @dataclass(frozen=True)
 class MetricTable:
-    """Methods x classes of one metric."""
+    """A table of one metric: methods x classes."""
 
     metric: str
     columns: tuple[str, ...]
@@ -65,15 +65,16 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class SubsetResults:
-    """The comparisons of one set of cases.
+    """The results on one set of cases.
 
     Args:
         subset: "validation" or "test".
-        metric: the one that the answer is about.
+        metric: that the answer is about.
         values: of that metric.
-        compared: the methods beside the baseline; [] if there is nothing in common.
-        tables: of every metric that is shown, that one first.
-        note: that cases of one patient were compared as one, if there are such.
+        compared: comparisons of the methods with the baseline; empty if they have nothing in
+            common.
+        tables: of every shown metric, starting with ``metric``.
+        note: that cases of one patient count as one, if there are such cases.
     """
 
     subset: str
@@ -85,7 +86,7 @@ class SubsetResults:
 
     @property
     def unit(self) -> str:
-        """The word for what was compared, cases or patients."""
+        """Noun for the observations, "case" or "patient"."""
         return "patient" if self.note else "case"
 
     @property
@@ -100,8 +101,8 @@ class SubsetResults:
     def cases(self) -> list[str]:
         return sorted({value.case for value in self.values})
 
-    def of_cases(self) -> dict[Model, dict[str, dict[str, float]]]:
-        """Model -> case -> class, or "all classes" -> mean over folds and seeds."""
+    def case_means(self) -> dict[Model, dict[str, dict[str, float]]]:
+        """Return model -> case -> class, or "all classes" -> mean over folds and seeds."""
         tables = group_by_model(self.values)
         return {model: average_cases(table.values()) for model, table in tables.items()}
 
@@ -109,50 +110,47 @@ class SubsetResults:
 def read_metrics(
     tables: Sequence[Table], metric: str, patient_of: PatientOf
 ) -> dict[str, list[Value]]:
-    """The metric, and the others that are shown beside it: name -> values.
+    """Read the metric and the other shown metrics: name -> values.
 
     Raises:
         UserError: a table lacks the metric.
     """
-    there = [table for table in tables if table[3].is_file()]
-    found = {metric: read_values(there, metric, patient_of)[0]}
-    for name in list_shown_metrics([table[3] for table in there]):
-        if name != metric:
-            found[name] = read_values(there, name, patient_of)[0]
-    return found
+    existing = [table for table in tables if table[3].is_file()]
+    names = [metric, *list_shown_metrics([table[3] for table in existing])]
+    return {name: read_values(existing, name, patient_of)[0] for name in dict.fromkeys(names)}
 
 
 def measure_subset(
     subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str
 ) -> SubsetResults | None:
-    """Compare; None if nothing of these cases was measured, or the metric is defined nowhere.
+    """Compare the methods on one set of cases; None if the first metric has no defined value.
 
     Args:
         subset: "validation" or "test".
-        metrics: name -> values; the first is the one that the answer is about.
+        metrics: name -> values; the answer is about the first metric.
         baseline: trainer to compare with.
     """
     metric = next(iter(metrics))
-    found = {
+    defined = {
         name: [v for v in credit_absence(values, name) if v.name]
         for name, values in metrics.items()
         if has_defined_value(values)
     }
-    if metric not in found:
+    if metric not in defined:
         return None
-    values = found[metric]
-    compared = {name: compare_if_possible(of, baseline, name) for name, of in found.items()}
-    made = tuple(
-        build_metric_table(of, compared[name], baseline, name) for name, of in found.items()
+    values = defined[metric]
+    compared = {name: compare_if_possible(vs, baseline, name) for name, vs in defined.items()}
+    tables = tuple(
+        build_metric_table(vs, compared[name], baseline, name) for name, vs in defined.items()
     )
     note = describe_patients(values)
-    return SubsetResults(subset, metric, tuple(values), tuple(compared[metric]), made, note)
+    return SubsetResults(subset, metric, tuple(values), tuple(compared[metric]), tables, note)
 
 
 def compare_if_possible(
     values: Sequence[Value], baseline: str, metric: str
 ) -> list[ModelComparison]:
-    """Nothing to compare is no mistake here."""
+    """Return the comparisons, or [] if there is nothing to compare."""
     try:
         return compare_with_baseline(values, baseline, metric)
     except UserError:
@@ -160,51 +158,51 @@ def compare_if_possible(
 
 
 def list_shown_metrics(paths: Sequence[Path]) -> list[str]:
-    """The columns that all tables have of those that people ask for first."""
+    """Return the common metrics that are columns of all tables."""
     columns = [read_csv(path)[0] for path in paths]
     common = [name for name in (columns or [[]])[0] if all(name in other for other in columns)]
-    return [name for first in ASKED_FOR_FIRST for name in common if name.startswith(first)]
+    return [name for first in COMMON_METRICS for name in common if name.startswith(first)]
 
 
 def build_metric_table(
     values: Sequence[Value], compared: Sequence[ModelComparison], baseline: str, metric: str
 ) -> MetricTable:
-    """The baseline first, then the others by their names."""
+    """Return the table of a metric: the baseline first, then the others by name."""
     tables = group_by_model(v for v in values if v.value == v.value)
     names = list(dict.fromkeys(value.name for value in values))
-    beside = {item.model: item for item in compared}
+    comparisons = {item.model: item for item in compared}
     rows = []
     for model in sorted(tables, key=lambda m: (m.trainer != baseline, m.trainer, m.configuration)):
-        own = compute_patient_means(tables[model].values())
+        means = compute_patient_means(tables[model].values())
         cells = [
-            MetricCell(average_classes(own)),
-            *(MetricCell(average_class(own, name)) for name in names),
+            MetricCell(average_classes(means)),
+            *(MetricCell(average_class(means, name)) for name in names),
         ]
-        if model in beside:
-            cells = add_differences(cells, beside[model], names, metric)
-        rows.append(MethodRow(model, len({key[:2] for key in own}), tuple(cells)))
+        if model in comparisons:
+            cells = add_differences(cells, comparisons[model], names, metric)
+        rows.append(MethodRow(model, len({key[:2] for key in means}), tuple(cells)))
     return MetricTable(metric, (ALL_CLASSES, *names), tuple(rows))
 
 
 def add_differences(
     cells: Sequence[MetricCell], item: ModelComparison, names: Sequence[str], metric: str
 ) -> list[MetricCell]:
-    """The same values with their differences from the baseline."""
-    found = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
+    """Return the cells with their differences from the baseline."""
+    pairs = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
     return [
         MetricCell(cell.value, *pair, describe_verdict(*pair, metric)) if pair else cell
-        for cell, pair in zip(cells, found, strict=True)
+        for cell, pair in zip(cells, pairs, strict=True)
     ]
 
 
 def average_cases(values: Iterable[Value]) -> dict[str, dict[str, float]]:
-    """Case -> class -> mean over folds and seeds; "all classes": the mean of those."""
-    parts: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    """Return case -> class -> mean over folds and seeds; "all classes" is the mean of these."""
+    groups: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for v in values:
-        parts[v.case][v.name].append(v.value)
+        groups[v.case][v.name].append(v.value)
     means = {
         case: {name: average_defined(numbers) for name, numbers in classes.items()}
-        for case, classes in parts.items()
+        for case, classes in groups.items()
     }
     return {
         case: {ALL_CLASSES: average_defined(list(m.values())), **m} for case, m in means.items()

@@ -1,4 +1,4 @@
-"""Make the page of a :class:`~semi_nnunet.report.report_data.Report`: one file, all inside."""
+"""Render a :class:`~semi_nnunet.report.report_data.Report` as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from statistics import median
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from semi_nnunet.evaluation.comparison import ModelComparison, describe_verdict
+from semi_nnunet.evaluation.comparison import describe_verdict
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import higher_is_better
 from semi_nnunet.report import wording
 from semi_nnunet.report.charts import (
-    Axis,
     choose_axis,
     draw_box_row,
     draw_change_row,
@@ -37,7 +36,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class ChartRow:
-    """A row of a chart, and what stands beside it."""
+    """A row of a chart with its name on the left and a text on the right."""
 
     name: str
     chart: Markup
@@ -54,12 +53,12 @@ class Chart:
 
 
 def fill_page_template(template: str, folder: Path, **values: object) -> str:
-    """Fill a template that has the style, the script and the parts of the report.
+    """Fill a template that uses the style, the script and the macros of the report.
 
     Args:
-        template: name of the file.
-        folder: that it lies in.
-        values: what it shows.
+        template: file name of the template.
+        folder: of the template.
+        values: variables of the template.
     """
     environment = Environment(
         loader=FileSystemLoader([folder, TEMPLATES]),
@@ -77,8 +76,8 @@ def fill_page_template(template: str, folder: Path, **values: object) -> str:
 
 
 def render_report(report: Report) -> str:
-    """The whole page."""
-    metric, shown = report.metric, report.trained.viewers if report.trained else []
+    """Return the whole page."""
+    metric, viewers = report.metric, report.trained.viewers if report.trained else []
     return fill_page_template(
         "report.html.j2",
         TEMPLATES,
@@ -91,8 +90,8 @@ def render_report(report: Report) -> str:
         intervals=draw_interval_charts(report),
         boxes={item.subset: draw_box_charts(item) for item in report.measured},
         changes={item.subset: draw_changes(report, item) for item in report.measured},
-        frames=[list_script_frames(viewer) for viewer in shown],
-        frame_of_case=find_case_frames(shown),
+        frames=[list_script_frames(viewer) for viewer in viewers],
+        frame_of_case=find_case_frames(viewers),
         legend=[(name, get_class_colour(n)) for n, name in enumerate(list_drawn_classes(report))],
         errors=(FIXED, BROKEN, WRONG),
         wrap_series_number=wrap_series_number,
@@ -104,14 +103,14 @@ def render_report(report: Report) -> str:
 
 
 def format_case_counts(report: Report) -> str:
-    """Count the cases of each kind."""
+    """Return the numbers of labelled, unlabelled and test cases, as far as they are recorded."""
     facts = dict(report.trained.background.data) if report.trained else {}
-    kinds = ("labelled", "unlabelled", "test")
-    return ", ".join(f"{facts[f'{k} cases']} {k}" for k in kinds if f"{k} cases" in facts)
+    subsets = ("labelled", "unlabelled", "test")
+    return ", ".join(f"{facts[f'{s} cases']} {s}" for s in subsets if f"{s} cases" in facts)
 
 
 def list_drawn_classes(report: Report) -> list[str]:
-    """The classes that the pictures show."""
+    """Return the classes in the pictures."""
     if report.trained is None:
         return []
     subset = report.trained.viewers_subset
@@ -119,101 +118,84 @@ def list_drawn_classes(report: Report) -> list[str]:
 
 
 def draw_interval_charts(report: Report) -> list[Chart]:
-    """The differences from the baseline: of the method by class, and of all methods."""
-    found = []
+    """Draw the differences from the baseline: of the method by class, and of all methods."""
     if (item := report.answer.compared) is None:
         return []
     measured = next(m for m in report.measured if m.subset == report.answer.subset)
     title = f"{name_model(item.model, measured.models)}, by class"
     rows = [(ALL_CLASSES, item.overall, item.p_holm)]
     rows += [(name, *item.classes[name]) for name in measured.classes if name in item.classes]
-    found.append(draw_interval_chart(title, rows, measured))
+    charts = [draw_interval_chart(title, rows, measured)]
     if len(measured.compared) > 1:
         sign = -1 if higher_is_better(measured.metric) else 1
         ranked = sorted(measured.compared, key=lambda other: sign * other.overall.mean)
-        rows = [list_interval_row(other, measured) for other in ranked]
-        found.append(draw_interval_chart("Every method, all classes", rows, measured))
-    return found
-
-
-def list_interval_row(
-    item: ModelComparison, measured: SubsetResults
-) -> tuple[str, Difference, float]:
-    return name_model(item.model, measured.models), item.overall, item.p_holm
+        rows = [(name_model(c.model, measured.models), c.overall, c.p_holm) for c in ranked]
+        charts.append(draw_interval_chart("Every method, all classes", rows, measured))
+    return charts
 
 
 def draw_interval_chart(
-    title: str, rows: list[tuple[str, Difference, float]], measured: SubsetResults
+    title: str, differences: list[tuple[str, Difference, float]], measured: SubsetResults
 ) -> Chart:
-    """A row for each difference, in points where the metric is an overlap."""
+    """Draw a row for each difference, in points if the metric is an overlap."""
     metric = measured.metric
     factor = 100.0 if wording.find_difference_unit(metric) == "points" else 1.0
-    ends = [factor * end for _, d, _ in rows for end in (d.low, d.high, d.mean)]
+    ends = [factor * end for _, d, _ in differences for end in (d.low, d.high, d.mean)]
     axis = choose_axis(ends, (0.0,))
-    made = []
-    for name, d, p in rows:
-        said = describe_verdict(d, p, metric)
-        text = f"{format_points(d.mean, metric)}"
-        span = "only one"
-        if not math.isnan(d.low):
-            span = f"{format_points(d.low, metric)} to {format_points(d.high, metric)}"
-        label = f"{name}: {text}, 95 % interval {span}"
+    rows = []
+    for name, d, p in differences:
+        text = format_points(d.mean, metric)
+        label = f"{name}: {text}, 95 % interval {wording.format_points_interval(d, metric)}"
         mean, low, high = factor * d.mean, factor * d.low, factor * d.high
-        chart = draw_interval_row(axis, mean, low, high, said, label)
-        made.append(ChartRow(name, chart, text))
-    return Chart(title, made, draw_ticks(axis))
+        verdict = describe_verdict(d, p, metric)
+        rows.append(ChartRow(name, draw_interval_row(axis, mean, low, high, verdict, label), text))
+    return Chart(title, rows, draw_ticks(axis))
 
 
 def draw_box_charts(measured: SubsetResults) -> list[Chart]:
-    """Draw for each class a box for each method over the axis of that class."""
-    means = measured.of_cases()
-    names = [ALL_CLASSES, *measured.classes]
-    found = []
-    for name in names:
+    """Draw a chart for each class, with a box for each method."""
+    means, charts = measured.case_means(), []
+    for name in [ALL_CLASSES, *measured.classes]:
         shown = [row[name] for cases in means.values() for row in cases.values() if name in row]
-        axis, rows = choose_axis(shown, wanted=3), []
-        for place, model in enumerate(measured.models):
-            of_cases = {case: row[name] for case, row in means[model].items() if name in row}
+        axis, rows = choose_axis(shown, tick_count=3), []
+        for index, model in enumerate(measured.models):
+            cases = {case: row[name] for case, row in means[model].items() if name in row}
             title = name_model(model, measured.models)
-            known = [value for value in of_cases.values() if not math.isnan(value)]
-            text = format_value(median(known) if known else math.nan, measured.metric)
-            label = f"{title}, {name}: {len(known)} cases, median {text}"
-            rows.append(ChartRow(title, draw_box_row(axis, of_cases, place, label), text))
-        found.append(Chart(name, rows, draw_ticks(axis)))
-    return found
+            defined = [value for value in cases.values() if not math.isnan(value)]
+            text = format_value(median(defined) if defined else math.nan, measured.metric)
+            label = f"{title}, {name}: {len(defined)} cases, median {text}"
+            rows.append(ChartRow(title, draw_box_row(axis, cases, index, label), text))
+        charts.append(Chart(name, rows, draw_ticks(axis)))
+    return charts
 
 
 def draw_changes(report: Report, measured: SubsetResults) -> list[tuple[CaseRow, Markup]]:
-    """Draw beside every row of cases the change from the baseline to the method."""
-    rows = report.cases[measured.subset]
-    places = [
-        measured.models.index(m) for m in (report.baseline, report.method) if m in measured.models
-    ]
-    if len(places) < 2:
+    """Draw the change from the baseline to the method for every row of cases."""
+    rows, metric = report.cases[measured.subset], measured.metric
+    models = [m for m in (report.baseline, report.method) if m in measured.models]
+    if len(models) < 2:
         return [(row, Markup("")) for row in rows]
-    before, after = places
-    axis = choose_axis([row.values[place] for row in rows for place in places])
-    return [(row, draw_change(axis, row, before, after, measured.metric)) for row in rows]
-
-
-def draw_change(axis: Axis, row: CaseRow, before: int, after: int, metric: str) -> Markup:
+    first, second = map(measured.models.index, models)
+    axis = choose_axis([row.values[index] for row in rows for index in (first, second)])
     sign = 1 if higher_is_better(metric) else -1
-    start, end = (format_value(row.values[name], metric) for name in (before, after))
-    label = f"from {start} to {end}"
-    better = sign * row.difference >= 0
-    return draw_change_row(axis, row.values[before], row.values[after], better, label)
+    changes = []
+    for row in rows:
+        start, end = row.values[first], row.values[second]
+        label = f"from {format_value(start, metric)} to {format_value(end, metric)}"
+        changes.append((row, draw_change_row(axis, start, end, sign * row.difference >= 0, label)))
+    return changes
 
 
 def list_script_frames(viewer: Viewer) -> list[dict[str, object]]:
-    """The frames of the slider, as the page's script reads them."""
+    """Return the frames of the slider as the script of the page reads them."""
     return [asdict(frame) for frame in viewer.frames]
 
 
 def find_case_frames(viewers: list[Viewer]) -> dict[str, tuple[int, int]]:
-    """Case -> its first viewer, and the frame in it to begin with."""
-    found: dict[str, tuple[int, int]] = {}
-    for place, viewer in enumerate(viewers):
+    """Return case -> index of the first viewer that shows it, and the frame to start with."""
+    frames: dict[str, tuple[int, int]] = {}
+    for index, viewer in enumerate(viewers):
         several = len(set(viewer.cases)) > 1
         for frame, case in enumerate(viewer.cases):
-            found.setdefault(case, (place, frame if several else viewer.start))
-    return found
+            frames.setdefault(case, (index, frame if several else viewer.start))
+    return frames

@@ -1,4 +1,4 @@
-"""Everything the report shows, from nnU-Net's folders or from values; nothing is drawn yet."""
+"""Content of the report, from nnU-Net's folders or from files of values; nothing is drawn yet."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ from semi_nnunet.workflows.compare import build_unmeasured_error
 from semi_nnunet.workflows.matched import find_mismatches
 
 CONFIRMING_FIRST = SUBSETS[::-1]
-VALUES_ALONE = (
-    "Made of recorded values alone: pictures, curves and settings are with the trainings; whether "
-    "methods and baseline were trained alike is not known"
+VALUES_ONLY = (
+    "Made only from recorded values: without the trainings there are no pictures, curves and "
+    "settings, and it is unknown whether methods and baseline had the same settings"
 )
 
 
@@ -65,13 +65,16 @@ class CaseRow:
 
 @dataclass(frozen=True)
 class TrainingRecords:
-    """What trainings left beside their numbers: curves, filterings and pictures.
+    """Records of trainings apart from tables of metrics: curves, filterings, pictures, costs.
 
     Args:
         unmeasured: trainings without any table of metrics yet.
-        viewers: cases as pictures, and why some, or all, are missing.
-        runs: the curves of every training; dice: of all of them, a panel for each method.
-        first_run: the place of the method's first training among them.
+        viewers: cases as pictures.
+        viewers_note: why some cases, or all, are not shown.
+        viewers_subset: "validation" or "test".
+        runs: the curves of every training.
+        first_run: index of the method's first training in ``runs``.
+        dice: curves of all trainings, a panel for each method.
         pools: every filtering of the unlabelled images.
         background: data, plans, settings, versions, commands.
         costs: of every method, on each machine.
@@ -94,18 +97,18 @@ class Report:
     """The content of a report's page.
 
     Args:
-        dataset: its name.
-        plans: their identifier.
+        dataset: name of the data set.
+        plans: identifier of the plans.
         metric: that the answer is about.
-        answer: the answer.
-        method: the method that cases are shown of; the first there is if nothing is compared.
-        baseline: what it is compared with, if there is anything.
-        measured: test cases, validation cases; those there are.
+        answer: headline and sentences.
+        method: whose cases are shown; the first method if nothing is compared.
+        baseline: that ``method`` is compared with, if any.
+        measured: results on test cases and on validation cases, as available.
         cases: subset -> a row for every class of every case.
-        methods: what each of them does.
-        trained: what is in the folders of the trainings; None of a report of values alone.
-        choice: how the method was chosen, where somebody tells.
-        submissions: that were measured, if any.
+        methods: a line on each of them.
+        trained: records of the trainings; None for a report of values only.
+        choice: how the method was chosen, if known.
+        submissions: with measured costs, if any.
     """
 
     dataset: str
@@ -123,48 +126,50 @@ class Report:
 
 
 def build_report_from_values(
-    paths: Sequence[Path], baseline: str, metric: str = "dice", chosen: str = ""
+    paths: Sequence[Path], baseline: str, metric: str = "dice", preselected: str = ""
 ) -> Report:
-    """Make the report from a file of ``semi_nnunet compare --write-values`` alone.
+    """Build the report from files of ``semi_nnunet compare --write-values``.
 
     Args:
-        paths: of its files, of one data set and one name of plans.
+        paths: the files, of one data set and one name of plans.
         baseline: trainer to compare with.
-        metric: the one they hold.
-        chosen: the trainer that other cases chose; empty: none.
+        metric: that they hold.
+        preselected: the trainer that was chosen on other cases; empty: none.
 
     Raises:
-        UserError: a file cannot be read, they hold nothing, are not of one data set, or disagree;
-            nobody knows the baseline; the metric is defined nowhere.
+        UserError: a file cannot be read, the files hold no values, are of several data sets, or
+            disagree; the baseline is unknown; no value is defined.
     """
     values, origin = read_values_files(paths, metric)
     if origin is None:
         raise UserError(NO_VALUES)
-    require_known_baseline(baseline, {v.model.trainer for of in values.values() for v in of})
-    found = [
+    trainers = {v.model.trainer for subset_values in values.values() for v in subset_values}
+    require_known_baseline(baseline, trainers)
+    results = [
         measure_subset(subset, {metric: values.get(subset, [])}, baseline)
         for subset in CONFIRMING_FIRST
     ]
-    if not any(found):
+    measured = [item for item in results if item]
+    if not measured:
         raise build_undefined_error(metric)
-    report = build_report(*origin, metric, [item for item in found if item], baseline, chosen)
-    return add_notes(report, [VALUES_ALONE])
+    report = build_report(*origin, metric, measured, baseline, preselected)
+    return add_notes(report, [VALUES_ONLY])
 
 
 def build_report_from_trainings(
-    folders: Folders, plans: str, baseline: str, metric: str = "dice", chosen: str = ""
+    folders: Folders, plans: str, baseline: str, metric: str = "dice", preselected: str = ""
 ) -> Report:
-    """Make the report from all that trainings left.
+    """Build the report from the results folders of trainings.
 
     Args:
         folders: of the data set.
-        plans: identifier; their seeds are found, too.
+        plans: identifier; plans of their seeds are included.
         baseline: trainer to compare with.
         metric: a column of metrics.csv.
-        chosen: the trainer that other cases chose; empty: none.
+        preselected: the trainer that was chosen on other cases; empty: none.
 
     Raises:
-        UserError: nothing was measured, a table lacks the metric, or nobody knows the baseline.
+        UserError: nothing was measured, a table lacks the metric, or the baseline is unknown.
     """
     require_known_baseline(baseline)
     jobs, patient_of = find_jobs(folders, plans), load_patient_finder(folders)
@@ -174,28 +179,24 @@ def build_report_from_trainings(
         subset: read_metrics(list_metric_tables(jobs, subset), metric, patient_of)
         for subset in CONFIRMING_FIRST
     }
-    found = (measure_subset(subset, of_subset, baseline) for subset, of_subset in metrics.items())
-    measured, stale = [item for item in found if item], find_stale_tables(jobs)
+    results = (measure_subset(subset, values, baseline) for subset, values in metrics.items())
+    measured, stale = [item for item in results if item], find_stale_tables(jobs)
     name = folders.results.name
     if not measured:
-        if any(of_subset[metric] for of_subset in metrics.values()):
+        if any(subset_metrics[metric] for subset_metrics in metrics.values()):
             raise build_undefined_error(metric)
         if stale:
-            raise UserError("all that was measured is older than the trainings:", stale)
+            raise UserError("All tables of metrics are older than the trainings:", stale)
         raise build_unmeasured_error(jobs, plans, name)
-    report = build_report(name, plans, metric, measured, baseline, chosen)
+    report = build_report(name, plans, metric, measured, baseline, preselected)
     report = add_notes(report, [*find_mismatches(jobs, baseline), *map(str, stale)])
     return replace(report, trained=collect_training_records(report, folders, jobs, baseline))
 
 
 def require_known_baseline(name: str, measured: Iterable[str] = ()) -> None:
-    """Check that there is such a trainer, whether it was trained or not.
-
-    Raises:
-        UserError: it is none of those measured, nor of those known here.
-    """
-    known = unique([*sorted(measured), *all_trainers()])
-    raise_if_any("The report cannot be made:", unknown("trainer", [name], known))
+    """Raise if the baseline is neither a measured trainer nor a trainer of this package."""
+    names = unique([*sorted(measured), *all_trainers()])
+    raise_if_any("The report cannot be made:", unknown("trainer", [name], names))
 
 
 def build_report(
@@ -204,42 +205,42 @@ def build_report(
     metric: str,
     measured: list[SubsetResults],
     baseline: str,
-    chosen: str = "",
+    preselected: str = "",
 ) -> Report:
-    """Word the answer that follows from the numbers."""
-    said = answer_question(measured, baseline, chosen)
-    method, base = choose_shown_models(measured, said, baseline)
+    """Build the report that follows from the numbers."""
+    answer = answer_question(measured, baseline, preselected)
+    method, base = choose_shown_models(measured, answer, baseline)
     cases = {item.subset: build_case_rows(item, method, base) for item in measured}
     methods = describe_methods(model.trainer for item in measured for model in item.models)
-    return Report(dataset, plans, metric, said, method, base, measured, cases, methods)
+    return Report(dataset, plans, metric, answer, method, base, measured, cases, methods)
 
 
 def add_notes(report: Report, notes: Iterable[str]) -> Report:
-    """The same with more sentences in its answer."""
-    said = report.answer
-    sentences = (*said.sentences, *(f"{note}." for note in notes))
-    return replace(report, answer=replace(said, sentences=sentences))
+    """Return the report with more sentences in its answer."""
+    sentences = (*report.answer.sentences, *(f"{note}." for note in notes))
+    return replace(report, answer=replace(report.answer, sentences=sentences))
 
 
 def collect_training_records(
     report: Report, folders: Folders, jobs: Sequence[Job], baseline: str
 ) -> TrainingRecords:
-    """Gather what is not in the tables of metrics."""
+    """Collect everything that is not in the tables of metrics."""
     subset = report.answer.subset or report.measured[0].subset
     shown = next(item for item in report.measured if item.subset == subset)
     try:
         current = [job for job in jobs if subset in job.current_tables()]
         files = CaseFiles(folders, subset, current)
-        pictures, note = build_viewers(files, shown, report.method, report.baseline)
+        viewers, note = build_viewers(files, shown, report.method, report.baseline)
     except UserError as error:
-        pictures, note = [], f"Not shown: {error}"
+        viewers, note = [], f"Cases cannot be shown: {error}"
+    unmeasured = [
+        name_run(job)
+        for job in jobs
+        if job.segments and not any(path.is_file() for path in job.current_tables().values())
+    ]
     return TrainingRecords(
-        [
-            name_run(job)
-            for job in jobs
-            if job.segments and not any(path.is_file() for path in job.current_tables().values())
-        ],
-        pictures,
+        unmeasured,
+        viewers,
         note,
         subset,
         [build_run(job) for job in jobs],
@@ -252,11 +253,11 @@ def collect_training_records(
 
 
 def choose_shown_models(
-    measured: Sequence[SubsetResults], said: Answer, baseline: str
+    measured: Sequence[SubsetResults], answer: Answer, baseline: str
 ) -> tuple[Model, Model | None]:
-    """The method that the answer is about and its baseline; else the first there is."""
-    if said.compared:
-        model = said.compared.model
+    """Return the method of the answer and its baseline, or the first method and None."""
+    if answer.compared:
+        model = answer.compared.model
         return model, Model(baseline, model.configuration)
     return measured[0].models[0], None
 
@@ -264,11 +265,11 @@ def choose_shown_models(
 def build_case_rows(
     measured: SubsetResults, method: Model, baseline: Model | None
 ) -> list[CaseRow]:
-    """The rows of every case, for each class and all together; the largest loss comes first."""
-    means, rows = measured.of_cases(), []
+    """Return rows of every case, for each class and all classes; the largest loss comes first."""
+    means, rows = measured.case_means(), []
     for case in measured.cases:
         names = dict.fromkeys(
-            name for of_model in means.values() for name in of_model.get(case, {})
+            name for model_means in means.values() for name in model_means.get(case, {})
         )
         for name in names:
             value = {model: means[model].get(case, {}).get(name, math.nan) for model in means}
@@ -281,5 +282,5 @@ def build_case_rows(
 
 
 def build_sort_key(gain: float, case: str) -> tuple[bool, float, str]:
-    """Undefined ones last."""
+    """Return a key that puts the worst gain first and NaN last."""
     return math.isnan(gain), 0.0 if math.isnan(gain) else gain, case

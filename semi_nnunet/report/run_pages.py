@@ -1,4 +1,4 @@
-"""What each training left behind, for the report: its curves, and its filtering of images."""
+"""Curves of each training, and its filterings of unlabelled images, for the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from semi_nnunet.util.files import read_csv
 from semi_nnunet.util.progress import readable_time
 
 MOST_UNCERTAIN = 10
-SEEN = "Dice on patches of cases that were trained on"  # all that fold "all" can tell
+TRAINING_DICE = "Dice on patches of training cases"  # fold "all" has no other cases
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Run:
-    """The curves of one training; none, and a sentence, where it has no history."""
+    """The curves of one training; without a history, only a sentence."""
 
     name: str
     summary: str
@@ -41,7 +41,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pool:
-    """The unlabelled images as one filtering left them: (case, uncertainty, kept) and a chart."""
+    """One filtering of the unlabelled images: (case, uncertainty, kept) and a chart."""
 
     name: str
     summary: str
@@ -50,76 +50,88 @@ class Pool:
 
 
 def name_run(job: Job) -> str:
-    return (
-        f"{shorten_trainer_name(job.trainer)} {job.configuration}, fold {job.fold}, seed {job.seed}"
-    )
+    name = shorten_trainer_name(job.trainer)
+    return f"{name} {job.configuration}, fold {job.fold}, seed {job.seed}"
 
 
 def build_run(job: Job) -> Run:
-    """The curves of a training."""
+    """Draw the curves of a training."""
     history = job.history()
     if not history.rows:
         return Run(name_run(job), "no semi_history.csv: only our trainers write one", [])
     panels = []
     for title, columns in group_into_panels(history):
         lines = [(number, history.series(column)) for number, column in enumerate(columns, 1)]
-        legend = [(number, column.split("/", 1)[-1]) for number, column in enumerate(columns, 1)]
+        legend = [
+            (number, column.split("/", 1)[-1].replace("_", " "))
+            for number, column in enumerate(columns, 1)
+        ]
         label = f"{title} of {name_run(job)} over the epochs"
-        also = (0.0, 1.0) if title == DICE else () if title in LOG_SCALE else (0.0,)
-        chart = draw_curve_panel(lines, label, log=title in LOG_SCALE, also=also)
-        shown = title_dice(job.fold) if title == DICE else title
-        panels.append(Panel(shown, [(n, name.replace("_", " ")) for n, name in legend], chart))
+        log = title in LOG_SCALE
+        include = (0.0, 1.0) if title == DICE else () if log else (0.0,)
+        chart = draw_curve_panel(lines, label, log=log, include=include)
+        panels.append(Panel(title_dice(job.fold) if title == DICE else title, legend, chart))
     return Run(name_run(job), summarise_training(history, job.fold), panels)
 
 
 def title_dice(fold: str) -> str:
-    """What the Dice of patches is called: fold "all" takes them from cases that it trained on."""
-    return SEEN if fold == ALL else DICE
+    """Return the title of the Dice of patches; fold "all" takes them from training cases."""
+    return TRAINING_DICE if fold == ALL else DICE
 
 
 def summarise_training(history: History, fold: str) -> str:
-    """Epochs, time and the last Dice."""
-    said = [format_count(len(history.rows), "epoch")]
+    """Return epochs, time and the last Dice."""
+    facts = [format_count(len(history.rows), "epoch")]
     seconds = sum(history.series("seconds")[1])
     if seconds:
-        said.append(readable_time(seconds))
+        facts.append(readable_time(seconds))
     if dice := history.series("dice/deployed")[1]:
-        said.append(f"{title_dice(fold)} {dice[-1]:.3f}")
-    return ", ".join(said)
+        facts.append(f"{title_dice(fold)} {dice[-1]:.3f}")
+    return ", ".join(facts)
 
 
 def draw_dice_panels(jobs: Sequence[Job], baseline: str) -> list[Panel]:
-    """The Dice of the deployed network of every training: a panel a method, with its baseline."""
-    found: dict[Model, list[tuple[bool, Curve]]] = {}
+    """Draw the Dice of the deployed network of all trainings: a panel for each method.
+
+    Each panel shows the trainings of the baseline, too.
+    """
+    trainings: dict[Model, list[tuple[bool, Curve]]] = {}
     for job in jobs:
         if (series := job.history().series("dice/deployed"))[0]:
-            model, seen = Model(job.trainer, job.configuration), job.fold == ALL
-            found.setdefault(model, []).append((seen, series))
-    methods = [model for model in found if model.trainer != baseline] or list(found)
-    return [
-        draw_dice_panel(model, found, baseline, name_model(model, methods)) for model in methods
-    ]
+            model, on_training_cases = Model(job.trainer, job.configuration), job.fold == ALL
+            trainings.setdefault(model, []).append((on_training_cases, series))
+    methods = [model for model in trainings if model.trainer != baseline] or list(trainings)
+    return [draw_dice_panel(m, trainings, baseline, name_model(m, methods)) for m in methods]
 
 
 def draw_dice_panel(
     model: Model,
-    found: Mapping[Model, Sequence[tuple[bool, Curve]]],
+    trainings: Mapping[Model, Sequence[tuple[bool, Curve]]],
     baseline: str,
     name: str,
 ) -> Panel:
-    """The trainings of one method over those of the baseline; those that saw the cases are told."""
+    """Draw the trainings of one method over those of the baseline.
+
+    Args:
+        model: the method.
+        trainings: model -> whether the Dice is of training cases, and the curve.
+        baseline: the trainer.
+        name: of the method.
+    """
     base = Model(baseline, model.configuration)
-    shown = [((1, 3), name, found[model])]
-    if base in found and base != model:
-        shown.insert(0, ((0, 2), shorten_trainer_name(baseline), found[base]))
+    groups = [((1, 3), name, trainings[model])]
+    if base in trainings and base != model:
+        groups.insert(0, ((0, 2), shorten_trainer_name(baseline), trainings[base]))
     lines, legend = [], []
-    for colours, whose, trainings in shown:
-        for seen, colour in zip((False, True), colours, strict=True):
-            own = [(colour, series) for has_seen, series in trainings if has_seen == seen]
-            lines += own
-            if own:
-                legend.append((colour, f"{whose}, cases it was trained on" if seen else whose))
-    return Panel(name, legend, draw_curve_panel(lines, f"{DICE} of {name}", also=(0.0, 1.0)))
+    for colours, group_name, curves in groups:
+        for on_training_cases, colour in zip((False, True), colours, strict=True):
+            group_lines = [(colour, curve) for flag, curve in curves if flag == on_training_cases]
+            lines += group_lines
+            if group_lines:
+                suffix = ", training cases" if on_training_cases else ""
+                legend.append((colour, f"{group_name}{suffix}"))
+    chart = draw_curve_panel(lines, f"{DICE} of {name}", include=(0.0, 1.0))
+    return Panel(name, legend, chart)
 
 
 def read_pools(job: Job) -> list[Pool]:
@@ -138,9 +150,10 @@ def read_pool(job: Job, path: Path) -> Pool:
         (row["case"], float(row.get("score") or row["uncertainty"]), row["kept"] == "1")
         for row in read_csv(path)[1]
     ]
-    kept = [uncertainty for _, uncertainty, is_kept in rows if is_kept]
-    dropped = [uncertainty for _, uncertainty, is_kept in rows if not is_kept]
-    summary = f"{len(kept)} of {format_count(len(rows), 'unlabelled image')} kept"
-    worst = sorted(rows, key=lambda row: -row[1])[:MOST_UNCERTAIN]
+    kept_scores = [uncertainty for _, uncertainty, is_kept in rows if is_kept]
+    dropped_scores = [uncertainty for _, uncertainty, is_kept in rows if not is_kept]
+    summary = f"{len(kept_scores)} of {format_count(len(rows), 'unlabelled image')} kept"
+    most_uncertain = sorted(rows, key=lambda row: -row[1])[:MOST_UNCERTAIN]
     name = f"{name_run(job)}, epoch {parse_epoch(path)}"
-    return Pool(name, summary, draw_histogram(kept, dropped) if rows else Markup(""), worst)
+    chart = draw_histogram(kept_scores, dropped_scores) if rows else Markup("")
+    return Pool(name, summary, chart, most_uncertain)

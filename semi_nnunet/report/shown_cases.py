@@ -1,4 +1,4 @@
-"""Which cases the report shows as pictures, and the files they are made of."""
+"""Choose the cases that the report shows as pictures, and draw them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from semi_nnunet.report.wording import format_metric, format_value, name_model
 from semi_nnunet.util.errors import UserError
 
 MAX_SLICES, MAX_IMAGES = 24, 200  # of a volume; of a set of 2-D images
-SCORES = ("dice", "iou"), ("dice", "hd95_edge")  # of 2-D images; of volumes
+FLAT_SCORES, VOLUME_SCORES = ("dice", "iou"), ("dice", "hd95_edge")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One position of a viewer's slider: data URIs, and what was measured."""
+    """One position of a viewer's slider: pictures as data URIs, and scores."""
 
     caption: str
     ratio: float
@@ -46,11 +46,11 @@ class Viewer:
 
     Args:
         title: why it is shown.
-        note: what is shown of it.
-        panels: key of the layer -> title; "image" has none.
+        note: which case and predictions it shows.
+        panels: key of the layer -> title; "image" has no layer.
         columns: of the scores.
-        frames: the slices, or images.
-        start: the frame to begin with.
+        frames: the slices or images.
+        start: index of the first frame to show.
         cases: the case of each frame.
     """
 
@@ -66,70 +66,66 @@ class Viewer:
 def build_viewers(
     files: CaseFiles, measured: SubsetResults, method: Model, baseline: Model | None
 ) -> tuple[list[Viewer], str]:
-    """The worst, the median and the best case, and the one that lost most; or every 2-D image.
+    """Draw the worst, the median, the best and the most deteriorated case, or all 2-D images.
 
     Returns:
-        the viewers, and a sentence on what could not be shown.
+        The viewers, and a sentence on the cases that could not be drawn.
     """
-    ranked = rank_cases(measured, method)
-    looked_for = {case: files.find(case, method, baseline) for case in ranked}
-    found = {case: one for case, one in looked_for.items() if one}
-    there = list(found)
-    if not there:
-        return [], "Images, references or predictions of the cases are not there any more."
-    labelling = load_labelling(files, list(found.values()))
+    candidates = {case: files.find(case, method, baseline) for case in rank_cases(measured, method)}
+    existing = {case: case_files for case, case_files in candidates.items() if case_files}
+    ranked = list(existing)
+    if not ranked:
+        return [], "Images, references or predictions of the cases are missing."
+    labelling = load_labelling(files, list(existing.values()))
     names = name_viewer_panels(measured, method, baseline)
-    problems, made = [], []
-    if has_flat_images(found[there[0]], labelling):
-        places = np.linspace(0, len(there) - 1, min(MAX_IMAGES, len(there))).round().astype(int)
-        titled = [("Every image, the worst first", [there[place] for place in places])]
-        if len(places) < len(there):
-            titled = [(f"{len(places)} of {len(there)} images, the worst first", titled[0][1])]
+    if has_flat_images(existing[ranked[0]], labelling):
+        indices = np.linspace(0, len(ranked) - 1, min(MAX_IMAGES, len(ranked))).round().astype(int)
+        title = "Every image, the worst first"
+        if len(indices) < len(ranked):
+            title = f"{len(indices)} of {len(ranked)} images, the worst first"
+        titled = [(title, [ranked[index] for index in indices])]
     else:
-        titled = [
-            (title, [case])
-            for title, case in select_notable_cases(there, measured, method, baseline).items()
-        ]
+        notable = select_notable_cases(ranked, measured, method, baseline)
+        titled = [(title, [case]) for title, case in notable.items()]
+    problems, viewers = [], []
     for title, cases in titled:
         try:
-            of_cases = [found[case] for case in cases]
-            made.append(build_viewer(title, of_cases, labelling, names, measured))
+            shown_files = [existing[case] for case in cases]
+            viewers.append(build_viewer(title, shown_files, labelling, names, measured))
         except (BrokenFileError, OSError, ValueError) as error:
             problems.append(f"{title} cannot be shown: {error}.")
-    return made, " ".join(problems)
+    return viewers, " ".join(problems)
 
 
 def rank_cases(measured: SubsetResults, method: Model) -> list[str]:
-    """The worst first; cases without a value are left out."""
-    means = {case: m[ALL_CLASSES] for case, m in measured.of_cases()[method].items()}
+    """Return the cases from the worst to the best, without undefined ones."""
+    means = {case: m[ALL_CLASSES] for case, m in measured.case_means()[method].items()}
     sign = 1 if higher_is_better(measured.metric) else -1
-    known = [case for case, value in means.items() if not math.isnan(value)]
-    return sorted(known, key=lambda case: (sign * means[case], case))
+    defined = [case for case, value in means.items() if not math.isnan(value)]
+    return sorted(defined, key=lambda case: (sign * means[case], case))
 
 
 def select_notable_cases(
     ranked: Sequence[str], measured: SubsetResults, method: Model, baseline: Model | None
 ) -> dict[str, str]:
-    """Title -> case."""
-    found = {"Worst case": ranked[0], "Median case": ranked[len(ranked) // 2]}
-    found["Best case"] = ranked[-1]
+    """Return title -> case, each case once."""
+    titled = {"Worst case": ranked[0], "Median case": ranked[len(ranked) // 2]}
+    titled["Best case"] = ranked[-1]
     if baseline:
-        means = measured.of_cases()
+        means = measured.case_means()
         sign = 1 if higher_is_better(measured.metric) else -1
-        losses = {
+        gains = {
             case: sign * (means[method][case][ALL_CLASSES] - means[baseline][case][ALL_CLASSES])
             for case in ranked
             if case in means[baseline]
         }
-        lost = min(losses, key=losses.__getitem__, default=None)
-        if lost and losses[lost] < 0:
-            found["Lost most against the baseline"] = lost
-    return {title: case for title, case in found.items() if is_first(title, case, found)}
-
-
-def is_first(title: str, case: str, found: Mapping[str, str]) -> bool:
-    """Whether no earlier title shows the same case."""
-    return next(t for t, c in found.items() if c == case) == title
+        lowest = min(gains, key=gains.__getitem__, default=None)
+        if lowest and gains[lowest] < 0:
+            titled["Largest loss against the baseline"] = lowest
+    first_titles: dict[str, str] = {}
+    for title, case in titled.items():
+        first_titles.setdefault(case, title)
+    return {title: case for case, title in first_titles.items()}
 
 
 def name_viewer_panels(
@@ -149,32 +145,35 @@ def build_viewer(
     names: Mapping[str, str],
     measured: SubsetResults,
 ) -> Viewer:
-    """Make a viewer of the slices of one volume, or of several 2-D images.
+    """Draw the slices of one volume, or several 2-D images.
 
     Raises:
         UserError, BrokenFileError: a file cannot be read, or does not fit.
     """
-    frames, starts, cases = [], [], []
+    frames, errors, cases = [], [], []
     flat = len(files) > 1 or has_flat_images(files[0], labelling)
     columns: list[str] = []
-    for number_of, item in enumerate(files, 1):
-        slices = draw_case_slices(item, labelling)
-        columns, scores = tabulate_scores(item, flat, names)
-        for one in slices:
-            caption = f"slice {one.number} of {one.depth}"
+    for number, case_files in enumerate(files, 1):
+        slices = draw_case_slices(case_files, labelling)
+        columns, scores = tabulate_scores(case_files, flat, names)
+        for drawn in slices:
+            caption = f"slice {drawn.number} of {drawn.depth}"
             if flat:
-                caption = f"{item.case} ({number_of} of {len(files)})"
-            frames.append(make_frame(one, caption, scores))
-            starts.append(one.wrong)
-            cases.append(item.case)
-    start = 0 if flat else int(np.argmax(starts))
-    return Viewer(
-        title, describe_viewer(files, measured, flat), dict(names), columns, frames, start, cases
-    )
+                caption = f"{case_files.case} ({number} of {len(files)})"
+            frames.append(make_frame(drawn, caption, scores))
+            errors.append(drawn.errors)
+            cases.append(case_files.case)
+    start = 0 if flat else int(np.argmax(errors))
+    note = describe_viewer(files, measured, flat)
+    return Viewer(title, note, dict(names), columns, frames, start, cases)
 
 
 def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlice]:
-    """The pictures."""
+    """Draw the slices of a case.
+
+    Raises:
+        UserError: a segmentation does not have the shape of the image.
+    """
     image, geometry = read_voxels(files.image, labelling, False)
     labels = {name: read_voxels(path, labelling, True)[0][0] for name, path in files.labels.items()}
     for name, array in labels.items():
@@ -186,51 +185,56 @@ def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlic
     natural = labelling.reader.__name__ == "NaturalImage2DIO"
     spacing = (1.0, 1.0, 1.0) if natural else geometry.spacing
     colour = natural and len(image) >= 3
-    drawn = CaseDrawing(image, labels, spacing, colour, labelling.ignore)
-    return draw_slices(drawn, labelling.classes, MAX_SLICES)
+    case = CaseDrawing(image, labels, spacing, colour, labelling.ignore)
+    return draw_slices(case, labelling.classes, MAX_SLICES)
 
 
 def tabulate_scores(
     files: FilesOfCase, flat: bool, names: Mapping[str, str]
 ) -> tuple[list[str], list[list[str]]]:
-    """The head, and a row for each class, of what was measured of these very predictions."""
+    """Return the heading, and a row of scores of the shown predictions for each class."""
     rows = {name: read_metric_rows(path, files.case) for name, path in files.tables.items()}
     order = [name for name in ("baseline", "method") if name in rows]
-    some = next(iter(rows["method"].values()), {})
-    metrics = [column for first in SCORES[not flat] for column in some if column.startswith(first)]
+    columns = next(iter(rows["method"].values()), {})
+    starts = FLAT_SCORES if flat else VOLUME_SCORES
+    metrics = [column for start in starts for column in columns if column.startswith(start)]
     head, table = ["class"], []
     for metric in metrics:
         head += [f"{format_metric(metric)}, {names[name]}" for name in order]
-    for name in rows["method"]:
-        cells = [name]
+    for class_name in rows["method"]:
+        cells = [class_name]
         for metric in metrics:
-            texts = [rows[which].get(name, {}).get(metric, "") for which in order]
+            texts = [rows[name].get(class_name, {}).get(metric, "") for name in order]
             cells += [format_value(float(text) if text else math.nan, metric) for text in texts]
         table.append(cells)
     return head, table
 
 
 def describe_viewer(files: Sequence[FilesOfCase], measured: SubsetResults, flat: bool) -> str:
-    """Say what a viewer shows."""
-    one = files[0]
-    shown = f"predictions of fold {one.fold}, seed {one.seed}"
+    """Return the note of a viewer: the case, its means, and the predictions shown."""
+    first = files[0]
+    shown = f"predictions of fold {first.fold}, seed {first.seed}"
     if flat:
-        return f"The {shown}; Dice and IoU are theirs."
-    title, parts = format_metric(measured.metric), []
-    means = measured.of_cases()
+        return f"The {shown}, with their Dice and IoU."
+    title, values = format_metric(measured.metric), []
+    means = measured.case_means()
     for model in measured.models:
-        if one.case in means[model]:
-            value = format_value(means[model][one.case][ALL_CLASSES], measured.metric)
-            parts.append(f"{name_model(model, measured.models)} {value}")
-    return f"{one.case}. {title}, mean over classes and seeds: {', '.join(parts)}. Below: {shown}."
+        if first.case in means[model]:
+            value = format_value(means[model][first.case][ALL_CLASSES], measured.metric)
+            values.append(f"{name_model(model, measured.models)} {value}")
+    return (
+        f"{first.case}. {title}, mean over classes and seeds: {', '.join(values)}. Below: {shown}."
+    )
 
 
-def make_frame(one: DrawnSlice, caption: str, scores: list[list[str]]) -> Frame:
-    kind = "jpeg" if one.image.startswith(b"\xff\xd8") else "png"
-    layers = {name: make_data_uri(layer) for name, layer in one.layers.items()}
-    return Frame(caption, round(one.ratio, 4), make_data_uri(one.image, kind), layers, scores)
+def make_frame(drawn: DrawnSlice, caption: str, scores: list[list[str]]) -> Frame:
+    """Return a frame with the pictures of a slice inline."""
+    image_format = "jpeg" if drawn.image.startswith(b"\xff\xd8") else "png"
+    layers = {name: make_data_uri(layer) for name, layer in drawn.layers.items()}
+    image = make_data_uri(drawn.image, image_format)
+    return Frame(caption, round(drawn.ratio, 4), image, layers, scores)
 
 
-def make_data_uri(content: bytes, kind: str = "png") -> str:
-    """Inline, so that the report needs no other file."""
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
+def make_data_uri(content: bytes, image_format: str = "png") -> str:
+    """Return an inline picture, so that the report needs no other file."""
+    return f"data:image/{image_format};base64,{b64encode(content).decode()}"

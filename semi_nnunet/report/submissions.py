@@ -1,4 +1,4 @@
-"""Submissions that ``semi_nnunet efficiency`` measured: what a case costs beside how good it is."""
+"""Submissions measured by ``semi_nnunet efficiency``: quality, and cost of a case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semi_nnunet.util.errors import Problem, raise_if_any
 from semi_nnunet.util.files import read_json
 
 EFFICIENCY_FILE = "efficiency.json"
-COLUMNS = (  # name in the file, as a heading, digits behind the point
+COLUMNS = (  # name in the file, heading, decimals
     ("dice", "Dice", 3), ("nsd", "NSD", 3), ("seconds", "time, s", 1),
     ("gpu_area", "GPU area, MiB s", 0), ("cpu_area", "CPU area, % s", 0),
     ("gpu_memory", "GPU memory, MiB", 0), ("own_memory", "memory, MiB", 0),
@@ -25,11 +25,11 @@ REQUIRED_MEANS = ("seconds", "cpu_area", "own_memory")
 
 @dataclass(frozen=True)
 class Submission:
-    """One submission: means over its cases, NaN where nothing was measured.
+    """One submission with means over its cases; NaN where nothing was measured.
 
     Args:
         name: of its folder.
-        cases: how many.
+        cases: number of cases.
         command: that was measured.
         means: a number for every one of :data:`COLUMNS`.
     """
@@ -43,64 +43,67 @@ class Submission:
     def texts(self) -> tuple[str, ...]:
         """The :attr:`means` as people read them."""
         return tuple(
-            DASH if math.isnan(value) else f"{value:.{digits}f}"
-            for value, (_, _, digits) in zip(self.means, COLUMNS, strict=True)
+            DASH if math.isnan(value) else f"{value:.{decimals}f}"
+            for value, (_, _, decimals) in zip(self.means, COLUMNS, strict=True)
         )
 
-    def of(self, column: str) -> float:
-        """The mean of a column."""
+    def get_mean(self, column: str) -> float:
         return self.means[[name for name, _, _ in COLUMNS].index(column)]
 
 
 @dataclass(frozen=True)
 class Submissions:
-    """Several of them, and charts of their Dice against what they cost."""
+    """Several submissions, and charts of their Dice against their costs."""
 
     rows: list[Submission]
     panels: list[Panel]
 
     @property
     def headings(self) -> list[str]:
-        """Of the numbers in a row."""
+        """Headings of the numbers in a row."""
         return [heading for _, heading, _ in COLUMNS]
 
 
 def read_submissions(folders: Sequence[str | Path]) -> Submissions | None:
-    """Read what was measured.
+    """Read the results of ``semi_nnunet efficiency``.
 
     Args:
-        folders: that ``semi_nnunet efficiency`` wrote; with none there is nothing.
+        folders: that it wrote.
+
+    Returns:
+        The submissions, or None for no folders.
 
     Raises:
-        UserError: naming all folders without a finished measurement.
+        UserError: lists all folders without a finished measurement.
     """
     rows, problems = list[Submission](), list[Problem]()
     for folder in map(Path, folders):
-        content = (
-            read_json(folder / EFFICIENCY_FILE) if (folder / EFFICIENCY_FILE).is_file() else {}
-        )
+        path = folder / EFFICIENCY_FILE
+        content = read_json(path) if path.is_file() else {}
         mean = content.get("mean", {}) if isinstance(content, dict) else {}
         if not all(isinstance(mean.get(name), int | float) for name in REQUIRED_MEANS):
-            what = f"must hold {EFFICIENCY_FILE} of a finished measurement, got none"
-            problems.append(Problem(str(folder), what, "semi_nnunet efficiency -o there"))
+            message = f"must hold {EFFICIENCY_FILE} of a finished measurement"
+            fix = f"measure it with semi_nnunet efficiency -o {folder}"
+            problems.append(Problem(str(folder), message, fix))
             continue
         means = tuple(float(mean.get(name, math.nan)) for name, _, _ in COLUMNS)
-        named = folder.absolute().name
-        rows.append(Submission(named, len(content["cases"]), str(content["command"]), means))
-    raise_if_any("the cost of submissions cannot be shown:", problems)
+        name = folder.absolute().name
+        rows.append(Submission(name, len(content["cases"]), str(content["command"]), means))
+    raise_if_any("The cost of submissions cannot be shown:", problems)
     return Submissions(rows, draw_submission_panels(rows)) if rows else None
 
 
 def draw_submission_panels(rows: Sequence[Submission]) -> list[Panel]:
-    """Draw Dice against each cost that more than one of the submissions has."""
-    legend, found = [(place, row.name) for place, row in enumerate(rows)], list[Panel]()
+    """Draw Dice against each cost that at least two of the submissions have."""
+    legend, panels = [(index, row.name) for index, row in enumerate(rows)], list[Panel]()
     for name, heading, _ in COLUMNS:
-        known = [row for row in rows if not math.isnan(row.of(name) + row.of("dice"))]
-        if name not in COST_COLUMNS or len(known) < 2:
+        measured = [r for r in rows if not math.isnan(r.get_mean(name) + r.get_mean("dice"))]
+        if name not in COST_COLUMNS or len(measured) < 2:
             continue
         title = f"Dice against {heading}"
         dots = [
-            Dot(place, row.name, row.of(name), row.of("dice")) for place, row in enumerate(rows)
+            Dot(index, row.name, row.get_mean(name), row.get_mean("dice"))
+            for index, row in enumerate(rows)
         ]
-        found.append(Panel(title, legend, draw_scatter(dots, title)))
-    return found
+        panels.append(Panel(title, legend, draw_scatter(dots, title)))
+    return panels

@@ -76,11 +76,7 @@ def replace_hyphen(text: str) -> str:
 
 
 def format_signed(value: float, decimals: int) -> str:
-    """Return a number with its sign; zero has none.
-
-    >>> format_signed(1.52, 1), format_signed(0.01, 1)
-    ('+1.5', '0.0')
-    """
+    """Return "+1.5" or "-0.3"; zero has no sign."""
     if math.isnan(value):
         return DASH
     text = replace_hyphen(f"{value:.{decimals}f}")
@@ -119,19 +115,11 @@ def format_p_value(p: float) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return a number with its noun.
-
-    >>> format_count(1, "case"), format_count(3, "case")
-    ('1 case', '3 cases')
-    """
+    """Return "1 case" or "3 cases"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def join_words(words: Sequence[str]) -> str:
-    """Join words as in a sentence.
-
-    >>> join_words(["a", "b", "c"])
-    'a, b and c'
-    """
+    """Return "a, b and c"."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last

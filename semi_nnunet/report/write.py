@@ -20,13 +20,13 @@ from semi_nnunet.workflows.crossval import PLANS
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """A report that was written.
+    """A written report.
 
     Args:
         path: of the HTML file.
         size: of the file, in bytes.
-        headline: the answer, in a sentence.
-        sentences: what is to be known of it.
+        headline: the answer in a sentence.
+        sentences: the evidence for it.
     """
 
     path: Path
@@ -46,16 +46,16 @@ def write_report_page(
     efficiency: Sequence[str | Path] = (),
     out: str | Path = "report.html",
 ) -> WrittenReport:
-    """Write one HTML file that says whether the methods help, and shows what went wrong where.
+    """Write one HTML file that answers whether the methods help, and shows their errors.
 
     Args:
-        dataset: number or name of the data set whose trainings are shown; None: ``values`` are.
-        values: files that ``semi_nnunet compare --write-values`` wrote, instead of a data set.
-        plans: of the trainings; those of their seeds are found, too.
+        dataset: number or name of the data set whose trainings are shown; None: show ``values``.
+        values: files of ``semi_nnunet compare --write-values``, instead of a data set.
+        plans: of the trainings; plans of their seeds are included.
         baseline: trainer to compare with.
         metric: a column of metrics.csv.
         choice: choice.json of ``semi_nnunet auto``: how the method was chosen.
-        efficiency: folders that ``semi_nnunet efficiency`` wrote: what submissions cost.
+        efficiency: folders of ``semi_nnunet efficiency``: costs of submissions.
         out: the HTML file.
 
     Returns:
@@ -67,19 +67,18 @@ def write_report_page(
     path, files = Path(out), [Path(file) for file in values]
     require_place(path)
     require_default_plans(dataset, files, plans)
-    chosen = None if choice is None else read_choice(choice)
-    method = "" if chosen is None else chosen.trainer
+    method_choice = None if choice is None else read_choice(choice)
+    method = "" if method_choice is None else method_choice.trainer
     submissions = read_submissions(efficiency)
     if files:
         require_other(path, files)
-        content = build_report_from_values(files, baseline, metric, method)
+        report = build_report_from_values(files, baseline, metric, method)
     elif dataset:
-        content = build_report_from_trainings(
-            find_folders(dataset), plans, baseline, metric, method
-        )
+        folders = find_folders(dataset)
+        report = build_report_from_trainings(folders, plans, baseline, metric, method)
     else:
         raise UserError("there is nothing to report", fix="give a data set, or files of values")
-    page = render_report(replace(content, choice=chosen, submissions=submissions))
+    page = render_report(replace(report, choice=method_choice, submissions=submissions))
     write_text(path, page)
-    answer = content.answer
-    return WrittenReport(path, len(page.encode()), answer.headline, tuple(answer.sentences))
+    answer = report.answer
+    return WrittenReport(path, len(page.encode()), answer.headline, answer.sentences)

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class JobLauncher:
     """Where and how jobs run.
 
-    >>> Launcher("slurm", jobs=4, sbatch="--gres=gpu:1").options()
+    >>> JobLauncher("slurm", jobs=4, sbatch="--gres=gpu:1").options()
     ['--jobs', '4', '--launcher', 'slurm', '--sbatch=--gres=gpu:1']
 
     Args:

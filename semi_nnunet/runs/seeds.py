@@ -14,7 +14,7 @@ from semi_nnunet.util.files import read_json, write_json
 def name_seed_plans(plans: str, seed: int) -> str:
     """Return the name of the plans of a seed; seed 0 uses the plans themselves.
 
-    >>> seed_name("nnUNetPlans", 2)
+    >>> name_seed_plans("nnUNetPlans", 2)
     'nnUNetPlans_seed2'
     """
     return f"{plans}_seed{seed}" if seed else plans
@@ -23,7 +23,7 @@ def name_seed_plans(plans: str, seed: int) -> str:
 def split_seed_name(plans: str) -> tuple[str, int]:
     """Split the name of the plans of a seed into the original plans and the seed.
 
-    >>> unseeded("nnUNetPlans_seed2")
+    >>> split_seed_name("nnUNetPlans_seed2")
     ('nnUNetPlans', 2)
     """
     name, _, seed = plans.rpartition("_seed")

@@ -13,7 +13,7 @@ from semi_nnunet.util.errors import UserError
 def format_assignment(key: str, value: Any) -> str:
     """Format a setting for ``semi_nnunet plan --set``; :func:`parse_assignments` reads it.
 
-    >>> assignment_of("2d.class_weights", [1, 2])
+    >>> format_assignment("2d.class_weights", [1, 2])
     '2d.class_weights=[1, 2]'
     """
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"

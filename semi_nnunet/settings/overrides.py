@@ -41,7 +41,7 @@ def use_current_names(layers: Mapping[str, Any]) -> dict[str, Any]:
 def merge_layers(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Merge two sets of layers; the second wins.
 
-    >>> merged({"seed": 1, "2d": {"epochs": 5}}, {"2d": {"epochs": 7}})
+    >>> merge_layers({"seed": 1, "2d": {"epochs": 5}}, {"2d": {"epochs": 7}})
     {'seed': 1, '2d': {'epochs': 7}}
     """
     result = copy.deepcopy(dict(first))

@@ -174,7 +174,7 @@ def find_value_problems(
     >>> @dataclasses.dataclass(frozen=True)
     ... class Example:
     ...     epochs: int = setting(1000, "nnU-Net's", low=1)
-    >>> print(*value_problems(Example, {"epochs": (0, "plans['semi']")}))
+    >>> print(*find_value_problems(Example, {"epochs": (0, "plans['semi']")}))
     plans['semi']['epochs']: must be in [1, inf), got 0. Fix: correct the value
     """
     problems: list[Problem] = []

@@ -1,1 +1,1 @@
-"""Verification of raw data sets: bytes, images, cases, names, domain and memory."""
+"""Verification of raw data sets: bytes, images, cases, domain and memory."""

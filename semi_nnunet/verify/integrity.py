@@ -26,6 +26,7 @@ from semi_nnunet.raw.description import (
 )
 from semi_nnunet.raw.folds import format_names
 from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES
+from semi_nnunet.raw.naming import find_naming_problems
 from semi_nnunet.raw.readers import (
     COPY_AGAIN,
     READER_SPACING_RTOL,
@@ -37,7 +38,6 @@ from semi_nnunet.raw.readers import (
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.verify.image_files import FileFacts, inspect_file
-from semi_nnunet.verify.naming import find_naming_problems
 from semi_nnunet.verify.reports import CaseReport, KnownReports, compute_report_source
 
 logger = logging.getLogger(__name__)

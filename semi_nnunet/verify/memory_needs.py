@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import (
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.raw.description import RawDataset, path_within
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.readers import Geometry, format_numbers
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.memory import GIB, memory_bytes
@@ -58,7 +59,7 @@ def check_memory(
                 report.geometry, len(raw.channels), manager, configurations, available
             )
             if defect:
-                file_name = path_within(files[report.case], str(raw.folder))
+                file_name = os.path.relpath(files[report.case], raw.folder)
                 problems[report.case] = Problem(file_name, defect, FIX)
     if problems and not skip_bad:
         defect = f"resampling {len(problems)} unlabelled images takes more memory than there is"

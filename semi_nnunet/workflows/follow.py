@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class FollowOptions:
     """The stages of a recipe to follow, with their data sets and devices.
 
-    >>> Following(converted=501, first="compare").selected_stages
+    >>> FollowOptions(converted=501, first="compare").selected_stages
     ('compare', 'report', 'distil', 'slim')
 
     Args:

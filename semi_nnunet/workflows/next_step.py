@@ -33,7 +33,7 @@ def suggest_training(dataset: str, plans: str, configuration: str, fold: str = "
 def suggest_preprocessing(dataset: str, plans: str, configurations: Sequence[str]) -> str:
     """Return the command that preprocesses configurations of plans.
 
-    >>> to_preprocess("42", "nnUNetPlans", ["2d", "3d_fullres"])
+    >>> suggest_preprocessing("42", "nnUNetPlans", ["2d", "3d_fullres"])
     'semi_nnunet preprocess -d 42 -p nnUNetPlans -c 2d 3d_fullres'
     """
     return f"semi_nnunet preprocess -d {dataset} -p {plans} -c {' '.join(configurations)}"
@@ -51,7 +51,7 @@ def detect_device() -> str:
 def format_device_option(device: str | None = None) -> Command:
     """Return the option that selects a device in nnU-Net's commands; () for CUDA, their default.
 
-    >>> device_option("cpu")
+    >>> format_device_option("cpu")
     ('-device', 'cpu')
 
     Args:
@@ -125,7 +125,7 @@ def suggest_after_measuring(measured: Path) -> list[str]:
 def format_next_lines(commands: Iterable[str]) -> str:
     r"""Return commands on lines of their own, for the end of a verb's output.
 
-    >>> next_lines(["semi_nnunet plan -d 42", "semi_nnunet status -d 42"])
+    >>> format_next_lines(["semi_nnunet plan -d 42", "semi_nnunet status -d 42"])
     'next: semi_nnunet plan -d 42\n      semi_nnunet status -d 42'
     """
     return "next: " + "\n      ".join(commands)

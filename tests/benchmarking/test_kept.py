@@ -1,4 +1,4 @@
-"""What was measured is found again under the same conditions, and under no others."""
+"""Stored rates are found under the same conditions only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORK = Work("Dataset001_A", "2d", "mine", "cpu", threads=2, rounds=3)
 
 @pytest.fixture
 def folders(empty):  # noqa: F811
-    """With plans, and a rate that was measured with them."""
+    """Folders with plans, and a stored rate."""
     plans = {"plans_name": "mine", "semi": {"epochs": 10}, "configurations": {"2d": {"patch": 1}}}
     for name in ("mine", "other"):
         write_json(empty.preprocessed / f"{name}.json", plans | {"plans_name": name})
@@ -34,19 +34,19 @@ def change(folders, **content) -> None:
     write_json(path, read_json(path) | content)
 
 
-def test_it_is_found_again_and_others_are_added(folders) -> None:
-    found = Kept.of(folders, WORK)
-    assert found.rates == {BASELINE: RATE} and found.path.is_relative_to(folders.results)
+def test_stored_rates_are_found_and_others_are_added(folders) -> None:
+    stored = Kept.of(folders, WORK)
+    assert stored.rates == {BASELINE: RATE} and stored.path.is_relative_to(folders.results)
     later = replace(RATE, date="2025-02-01", step=0.7)
-    found.keep({"SemiCPSTrainer": later})
-    both = Kept.of(folders, WORK)
-    assert both.rates == {BASELINE: RATE, "SemiCPSTrainer": later}
-    assert both.dates(both.rates) == "2025-01-31, 2025-02-01"
-    both.keep({BASELINE: later})
+    stored.keep({"SemiCPSTrainer": later})
+    stored = Kept.of(folders, WORK)
+    assert stored.rates == {BASELINE: RATE, "SemiCPSTrainer": later}
+    assert stored.dates(stored.rates) == "2025-01-31, 2025-02-01"
+    stored.keep({BASELINE: later})
     assert Kept.of(folders, WORK).rates[BASELINE] == later
 
 
-def test_names_lengths_rounds_and_where_plans_come_from_change_no_step(folders) -> None:
+def test_rates_do_not_depend_on_the_name_origin_or_length_of_a_training(folders) -> None:
     assert Kept.of(folders, replace(WORK, plans="other", rounds=9)).rates == {BASELINE: RATE}
     change(folders, semi={"epochs": 7, "steps_per_epoch": 9}, semi_planned={"from": "any"})
     assert Kept.of(folders, WORK).rates == {BASELINE: RATE}
@@ -60,7 +60,7 @@ def test_names_lengths_rounds_and_where_plans_come_from_change_no_step(folders) 
         {"semi": {"SemiCPSTrainer": {"2d": {"unlabelled_batch_size": 3}}}},
     ],
 )
-def test_other_plans_of_the_same_name_are_measured_anew(content, folders) -> None:
+def test_changed_plans_are_measured_again(content, folders) -> None:
     change(folders, **content)
     assert not Kept.of(folders, WORK).rates
 
@@ -68,30 +68,31 @@ def test_other_plans_of_the_same_name_are_measured_anew(content, folders) -> Non
 @pytest.mark.parametrize(
     "changed", [{"configuration": "3d_fullres"}, {"threads": 1}, {"device": "meta"}]
 )
-def test_another_configuration_device_or_number_of_threads_is_measured_anew(changed, folders):
+def test_another_configuration_device_or_number_of_threads_is_measured_again(changed, folders):
     assert not Kept.of(folders, replace(WORK, **changed)).rates
 
 
 @pytest.mark.parametrize("package", ["torch", "nnunetv2", "semi_nnunet"])
-def test_another_version_is_measured_anew(package, folders, monkeypatch) -> None:
-    before = kept.version
-    changed = lambda name: "0.0.1" if name == package else before(name)  # noqa: E731
-    monkeypatch.setattr(kept, "version", changed)
+def test_another_version_is_measured_again(package, folders, monkeypatch) -> None:
+    installed = {name: kept.version(name) for name in ("torch", "nnunetv2", "semi_nnunet")}
+    monkeypatch.setattr(kept, "version", {**installed, package: "0.0.1"}.__getitem__)
     assert not Kept.of(folders, WORK).rates
 
 
-@pytest.mark.parametrize(("what", "value"), [("processor_name", "another"), ("usable_cores", 77)])
-def test_another_machine_is_measured_anew(what, value, folders, monkeypatch) -> None:
-    monkeypatch.setattr(kept, what, lambda: value)
+@pytest.mark.parametrize(
+    ("function", "value"), [("processor_name", "another"), ("usable_cores", 77)]
+)
+def test_another_machine_is_measured_again(function, value, folders, monkeypatch) -> None:
+    monkeypatch.setattr(kept, function, lambda: value)
     assert not Kept.of(folders, WORK).rates
 
 
-def test_compiled_networks_are_measured_anew(folders, monkeypatch) -> None:
+def test_compiled_networks_are_measured_again(folders, monkeypatch) -> None:
     monkeypatch.setenv("nnUNet_compile", "another")
     assert not Kept.of(folders, WORK).rates
 
 
-def test_a_file_that_was_renamed_to_other_conditions_is_not_believed(folders) -> None:
+def test_a_file_with_the_name_of_other_conditions_is_ignored(folders) -> None:
     other = replace(WORK, threads=7)
     Kept.of(folders, WORK).path.rename(Kept.of(folders, other).path)
     assert not Kept.of(folders, other).rates
@@ -99,7 +100,7 @@ def test_a_file_that_was_renamed_to_other_conditions_is_not_believed(folders) ->
 
 
 @pytest.mark.parametrize("content", [[], {}, {"conditions": {}, "rates": {BASELINE: {"step": 1}}}])
-def test_a_file_of_another_content_is_named(content, folders) -> None:
+def test_a_file_with_another_content_is_reported(content, folders) -> None:
     write_json(Kept.of(folders, WORK).path, content)
-    with pytest.raises(UserError, match=r"must be what semi_nnunet benchmark wrote.*remove it"):
+    with pytest.raises(UserError, match="semi_nnunet benchmark"):
         Kept.of(folders, WORK)

@@ -1,4 +1,4 @@
-"""Trainers are ready to be measured, and nothing of that stays."""
+"""Trainers are ready to be measured, and leave no files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.benchmarking.work import STOCK, Work, aside, ready, said
+from semi_nnunet.benchmarking.work import (
+    STOCK,
+    TOO_LARGE,
+    Work,
+    describe_failure,
+    silent_scratch_results,
+    start_trainer,
+)
 from tests.trainers import TRAINERS, each_of
 
 
-def files_of(folder: Path) -> set[Path]:
+def list_files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
@@ -19,11 +26,11 @@ def files_of(folder: Path) -> set[Path]:
 def test_every_trainer_is_ready_with_all_its_terms(name, prepared_dataset, monkeypatch, capfd):
     dataset = prepared_dataset()
     monkeypatch.setenv("nnUNet_results", "the user's")
-    before = files_of(dataset.preprocessed)
+    initial = list_files(dataset.preprocessed)
     work = Work(dataset.name, "2d", "nnUNetPlans", "cpu", threads=1, rounds=2)
     capfd.readouterr()
-    with aside():
-        trainer = ready(work, name)
+    with silent_scratch_results():
+        trainer = start_trainer(work, name)
         trainer.train_step(next(trainer.dataloader_train))
         if name != STOCK:
             means = trainer.records.means()
@@ -33,15 +40,15 @@ def test_every_trainer_is_ready_with_all_its_terms(name, prepared_dataset, monke
             assert all(weight > 0 for weight in ramped)
             assert len(ramped) >= (name != "SemiBaselineTrainer")
     assert os.environ["nnUNet_results"] == "the user's"
-    assert files_of(dataset.preprocessed) == before and not Path("the user's").exists()
+    assert list_files(dataset.preprocessed) == initial and not Path("the user's").exists()
     assert capfd.readouterr().out == ""
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_the_results_folder_is_the_users_again_also_after_a_fault(fails, monkeypatch):
+def test_the_results_folder_is_restored_also_after_an_error(fails, monkeypatch):
     monkeypatch.setenv("nnUNet_results", "the user's")
     try:
-        with aside():
+        with silent_scratch_results():
             folder = Path(os.environ["nnUNet_results"])
             assert folder.is_dir() and folder.name != "the user's"
             if fails:
@@ -51,8 +58,8 @@ def test_the_results_folder_is_the_users_again_also_after_a_fault(fails, monkeyp
     assert os.environ["nnUNet_results"] == "the user's" and not folder.exists()
 
 
-def test_too_little_memory_is_told_and_a_fault_of_ours_is_not_hidden() -> None:
-    assert "alone" in said(MemoryError())
-    assert "alone" in said(RuntimeError("CUDA out of memory. Tried to allocate"))
+def test_too_little_memory_is_reported_and_other_errors_pass() -> None:
+    assert describe_failure(MemoryError()) == TOO_LARGE
+    assert describe_failure(RuntimeError("CUDA out of memory. Tried to allocate")) == TOO_LARGE
     with pytest.raises(RuntimeError, match="shape"):
-        said(RuntimeError("shape mismatch"))
+        describe_failure(RuntimeError("shape mismatch"))

@@ -1,4 +1,4 @@
-"""What the tests of the converters share."""
+"""The fixture of the tests of the converters."""
 
 from __future__ import annotations
 

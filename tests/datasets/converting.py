@@ -1,4 +1,4 @@
-"""Tiny files in the layouts of published data sets, and looks at what became of them."""
+"""Write tiny files in the layouts of published data sets, and check the converted data sets."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ SPACING = (0.5, 0.75, 2.0)
 
 
 class Converter:
-    """Run ``semi_nnunet convert`` in a raw folder of the test's own."""
+    """Runs ``semi_nnunet convert`` in a raw folder of one test."""
 
     def __init__(self, raw: Path, capsys: pytest.CaptureFixture[str]):
         self.raw, self.capsys = raw, capsys
 
     def __call__(self, name: str, source: Path, *options: object, number: int = 700) -> Path:
-        """Convert, check the result, convert again; returns the data set."""
+        """Convert twice, check the result, and return the data set."""
         command = ["convert", name, str(source), "-d", str(number), "-np", "1"]
         command += [str(option) for option in options]
         assert main(command) == 0, self.capsys.readouterr().err
         (dataset,) = self.raw.glob(f"Dataset{number}_*")
         assert_sound(dataset)
-        before = {path: path.lstat().st_mtime_ns for path in dataset.rglob("*")}
+        times = {path: path.lstat().st_mtime_ns for path in dataset.rglob("*")}
         assert main(command) == 0
-        assert {path: path.lstat().st_mtime_ns for path in dataset.rglob("*")} == before
+        assert {path: path.lstat().st_mtime_ns for path in dataset.rglob("*")} == times
         assert "nothing to do" in self.capsys.readouterr().out
         assert not list(self.raw.glob(".*"))
         return dataset
 
     def error(self, name: str, source: Path, *options: object) -> str:
-        """The message of a conversion that must fail, leaving nothing."""
-        before = sorted(self.raw.iterdir())
+        """Return the message of a conversion that must fail without leaving files."""
+        paths = sorted(self.raw.iterdir())
         command = ["convert", name, str(source), "-d", "701", "-np", "1", *map(str, options)]
         assert main(command) == 2
-        assert sorted(self.raw.iterdir()) == before
+        assert sorted(self.raw.iterdir()) == paths
         return self.capsys.readouterr().err
 
     def split(self, dataset: Path, labelled: int) -> Path:
-        """Hide labels by the published list; returns the new data set, which is sound."""
+        """Hide labels by the published list, check the new data set and return it."""
         subsets = str(dataset / "labelled_subsets.json")
         command = ["split", "-d", dataset.name, "-o", "702", "--list", subsets]
         assert main([*command, "--labelled", str(labelled)]) == 0
@@ -65,7 +65,7 @@ class Converter:
 
 
 def assert_sound(dataset: Path) -> None:
-    """Nothing is wrong with it, but that a fully labelled one has no imagesUn yet."""
+    """Assert that a data set has no problems; a completely labelled one may lack imagesUn."""
     problems = find_dataset_problems(dataset)
     if not (dataset / "imagesUn").exists():
         problems = [problem for problem in problems if problem.where != "imagesUn"]
@@ -73,12 +73,12 @@ def assert_sound(dataset: Path) -> None:
     for report in check_dataset(dataset, 1, show_progress=False):
         assert report.problems == ()
     for labels in dataset.glob("labels*"):
-        images = {path.name.replace("_0000.", ".") for path in parts(dataset, "images", labels)}
+        images = {path.name.replace("_0000.", ".") for path in list_images(dataset, labels)}
         assert images == {path.name for path in labels.iterdir()}
 
 
-def parts(dataset: Path, kind: str, like: Path) -> list[Path]:
-    return list((dataset / f"{kind}{like.name.removeprefix('labels')}").iterdir())
+def list_images(dataset: Path, labels: Path) -> list[Path]:
+    return list((dataset / labels.name.replace("labels", "images")).iterdir())
 
 
 def write_volume(
@@ -88,7 +88,7 @@ def write_volume(
     shape: tuple[int, ...] = (4, 6, 8),
     dtype: Any = np.int16,
 ) -> np.ndarray:
-    """An image of noise, or a label that holds every one of the values; (..., z, y, x)."""
+    """Write an image of noise, or a label with all of the values; return it (..., z, y, x)."""
     rng = np.random.default_rng(seed)
     if labels is None:
         array = rng.integers(-100, 400, shape).astype(dtype)
@@ -108,20 +108,20 @@ def write_picture(path: Path, array: np.ndarray, **options: int) -> None:
 
 
 def read(path: Path) -> np.ndarray:
-    """The voxels of a volume (z, y, x) or a picture."""
+    """Read the voxels of a volume (z, y, x) or of a picture."""
     if path.suffix == ".png":
         return np.asarray(io.imread(path))
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
 def cases(folder: Path) -> set[str]:
-    """Case names of a folder of images or labels."""
+    """Return the names of the cases in a folder of images or labels."""
     names = {path.name.removesuffix(".nii.gz").removesuffix(".png") for path in folder.glob("*")}
     return {name.removesuffix("_0000") if "images" in folder.name else name for name in names}
 
 
 def patients(dataset: Path, part: str) -> set[str]:
-    """Those of whom a part, such as "Tr", has cases, by dataset.json."""
+    """Return the patients of a part such as "Tr"."""
     patient_of = build_patient_finder(json.loads((dataset / "dataset.json").read_text()))
     return set(map(patient_of, cases(dataset / f"images{part}")))
 

@@ -21,7 +21,7 @@ from tests.datasets.converting import (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def download(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("source") / "ACDC"
     for i in range(1, 101):
         patient = root / "training" / f"patient{i:03d}"
@@ -36,36 +36,36 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def source(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "ACDC"))
+def source(download: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(download, tmp_path / "ACDC"))
 
 
-def test_patients_are_split_as_published(made: Path, convert: Converter) -> None:
-    dataset = convert("acdc", made)
-    found = counts(dataset)
-    assert (found["imagesTr"], found["imagesVal"], found["imagesTs"]) == (140, 20, 40)
+def test_patients_are_split_as_published(download: Path, convert: Converter) -> None:
+    dataset = convert("acdc", download)
+    images = counts(dataset)
+    assert (images["imagesTr"], images["imagesVal"], images["imagesTs"]) == (140, 20, 40)
     assert {"patient002_ED", "patient002_ES"} < cases(dataset / "imagesVal")
     assert len(patients(dataset, "Tr")) == 70 and "patient099" in patients(dataset, "Tr")
     assert len(patients(dataset, "Val")) == 10 and len(patients(dataset, "Ts")) == 20
     lists = subsets(dataset)
-    assert tuple(map(int, subsets(dataset))) == acdc.PUBLISHED  # what recipes are checked by
+    assert tuple(map(int, subsets(dataset))) == acdc.PUBLISHED  # with which recipes are checked
     assert set(lists) == {"6", "14", "28"}
     labelled = ("099", "038", "050", "100", "058", "021", "049")
     assert lists["14"] == [f"patient{p}_{phase}" for p in labelled for phase in ("ED", "ES")]
-    frame = read(made / "training/patient099/patient099_frame09.nii.gz")
+    frame = read(download / "training/patient099/patient099_frame09.nii.gz")
     np.testing.assert_array_equal(read(dataset / "imagesTr/patient099_ES_0000.nii.gz"), frame)
     assert set(np.unique(read(dataset / "labelsTr/patient099_ES.nii.gz"))) == {0, 1, 2, 3}
 
 
-def test_labels_are_hidden_by_patients(made: Path, convert: Converter) -> None:
-    new = convert.split(convert("acdc", made), 6)
+def test_labels_of_whole_patients_are_hidden(download: Path, convert: Converter) -> None:
+    new = convert.split(convert("acdc", download), 6)
     assert cases(new / "labelsTr") == {
         f"patient{p}_{phase}" for p in ("099", "038", "050") for phase in ("ED", "ES")
     }
     assert counts(new)["imagesUn"] == 134
 
 
-def test_what_is_missing_or_wrong_is_named(source: Path, convert: Converter) -> None:
+def test_missing_and_wrong_files_are_reported(source: Path, convert: Converter) -> None:
     training = source / "training"
     (training / "patient007/patient007_frame09_gt.nii.gz").unlink()
     (training / "patient008/Info.cfg").unlink()
@@ -73,6 +73,6 @@ def test_what_is_missing_or_wrong_is_named(source: Path, convert: Converter) -> 
     (training / "patient010/Info.cfg").write_text("ED: 1\nES: 3\n")
     message = convert.error("acdc", source)
     assert "patient007_frame09_gt.nii.gz" in message
-    assert "patient008/Info.cfg: the file is absent" in message
+    assert "patient008/Info.cfg: the file is missing" in message
     assert "patient009/Info.cfg: must hold the lines" in message
     assert "patient010_frame03.nii.gz" in message

@@ -31,7 +31,7 @@ def block(first: int) -> np.ndarray:
     return mask
 
 
-def test_lesions_are_split_among_each_kind(source: Path, convert: Converter) -> None:
+def test_test_cases_are_drawn_from_each_kind(source: Path, convert: Converter) -> None:
     dataset = convert("busi", source, "--incomplete")
     assert counts(dataset) == {"imagesTr": 9, "labelsTr": 9, "imagesTs": 2, "labelsTs": 2}
     assert {case.split("_")[0] for case in cases(dataset / "imagesTs")} == {"benign", "malignant"}
@@ -51,12 +51,12 @@ def test_normal_pictures_have_empty_labels(source: Path, convert: Converter) -> 
     assert read(next(dataset.glob("labels*/normal_002.png"))).max() == 0
 
 
-def test_missing_and_unexpected_files_are_named(source: Path, convert: Converter) -> None:
+def test_missing_and_unexpected_files_are_reported(source: Path, convert: Converter) -> None:
     (source / "malignant/malignant (2)_mask.png").unlink()
     (source / "benign/benign (3).png").unlink()
     write_picture(source / "benign/lesion.png", block(0))
     message = convert.error("busi", source)
-    assert "malignant (2)_mask.png: the file is absent" in message
-    assert "benign (3).png: the file is absent" in message
-    assert "benign/lesion.png: is no file of BUSI" in message
-    assert "there must be 437, found 5" in message
+    assert "malignant (2)_mask.png: the file is missing" in message
+    assert "benign (3).png: the file is missing" in message
+    assert "benign/lesion.png: does not belong to BUSI" in message
+    assert "there must be 437, got 5" in message

@@ -1,4 +1,4 @@
-"""A conversion writes all or nothing, and knows its own work."""
+"""A conversion writes all or nothing, and is not repeated."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def full_disk(path: Path) -> Usage:
 
 
 def write_text(text: str, target: Path) -> None:
-    if text == "full":  # the disk of this process, too
+    if text == "full":  # also in this process
         shutil.disk_usage = full_disk
         raise RuntimeError("ITK ERROR: could not write")
     if text == "bad":
-        raise RuntimeError("ITK ERROR: the file is torn")
+        raise RuntimeError("ITK ERROR: the file is incomplete")
     target.write_text(text, encoding="utf-8")
 
 
@@ -39,7 +39,7 @@ def conversion(*images: str) -> Conversion:
         for part in [("Tr", "Un", "Val", "Ts")[i % 4]]
         for label in [None if part == "Un" else partial(write_text, "label")]
     ]
-    return Conversion("Toy", ("CT",), ("organ",), cases, "nobody", [["case0"]])
+    return Conversion("Toy", ("CT",), ("organ",), cases, "authors", [["case0"]])
 
 
 def test_every_part_has_its_folders(tmp_path: Path) -> None:
@@ -60,23 +60,23 @@ def test_the_same_conversion_is_done_once(tmp_path: Path) -> None:
     target = tmp_path / "Dataset001_Toy"
     assert write_conversion(conversion("a"), target, {"seed": 0}, 1)
     assert not write_conversion(conversion("other"), target, {"seed": 0}, 1)
-    for other, record in ((conversion("a"), {"seed": 1}), (conversion("a", "b"), {"seed": 0})):
+    for changed, record in ((conversion("a"), {"seed": 1}), (conversion("a", "b"), {"seed": 0})):
         with pytest.raises(UserError, match="was not made by this command"):
-            write_conversion(other, target, record, 1)
+            write_conversion(changed, target, record, 1)
     assert (target / "imagesTr/case0_0000.nii.gz").read_text() == "a"
 
 
-def test_all_files_that_cannot_be_converted_are_named_and_none_is_left(tmp_path: Path) -> None:
+def test_all_broken_files_are_reported_and_nothing_is_written(tmp_path: Path) -> None:
     target = tmp_path / "Dataset001_Toy"
     with pytest.raises(UserError) as error:
         write_conversion(conversion("bad", "b", "bad"), target, {}, 1)
     assert [problem.where for problem in error.value.problems] == ["source0", "source2"]
-    assert "the file is torn" in str(error.value)
+    assert "the file is incomplete" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch, processes) -> None:
+def test_a_full_disk_is_not_reported_as_broken_files(tmp_path, monkeypatch, processes) -> None:
     target, cases = tmp_path / "Dataset001_Toy", conversion("full", "full", "full", "full")
     monkeypatch.setattr(shutil, "disk_usage", full_disk)
     with pytest.raises(UserError, match="is full: 0 MiB are free") as error:
@@ -84,7 +84,7 @@ def test_a_full_disk_is_no_fault_of_the_files(tmp_path, monkeypatch, processes) 
     assert "source0" not in str(error.value) and not list(tmp_path.iterdir())
 
 
-def test_leftovers_of_an_interrupted_conversion_do_not_survive(tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_conversion_are_removed(tmp_path: Path) -> None:
     target = tmp_path / "Dataset001_Toy"
     aside = tmp_path / f".Dataset001_Toy.{os.uname().nodename}.{ended_process()}.tmp"
     leftover = aside / "imagesTr/old_0000.nii.gz"

@@ -1,4 +1,4 @@
-"""The one list of converters: complete, and the same from Python as from the command line."""
+"""The list of converters is complete, and works from Python as on the command line."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.datasets.converting import Converter
 from tests.datasets.test_kvasir import source  # noqa: F401  (a fixture)
 
 
-def test_every_module_that_converts_is_listed() -> None:
+def test_every_converter_is_listed() -> None:
     folder = Path(converters.__file__).parent
     texts = {path.stem: path.read_text() for path in folder.glob("*.py")}
-    found = {
+    modules = {
         name for name, text in texts.items() if "def convert(" in text and "def add_opt" in text
     }
-    assert found == set(CONVERTERS)
+    assert modules == set(CONVERTERS)
     for name in CONVERTERS:
         assert callable(converter_module(name).convert)
 
 
-def test_from_python_it_makes_what_the_command_makes(
+def test_python_and_the_command_make_the_same_data_set(
     source: Path,  # noqa: F811
     convert: Converter,
 ) -> None:
@@ -33,11 +33,11 @@ def test_from_python_it_makes_what_the_command_makes(
     again = convert_data("kvasir", str(source), 700, processes=1, incomplete=True)
     assert again.folder == dataset and not again.is_new  # with the same defaults
     assert (again.counts["Tr"], again.counts["Ts"], again.published) == (8, 2, ())
-    other = convert_data("kvasir", source, 701, "Polyps", processes=1, incomplete=True, size=16)
-    assert other.is_new and other.folder.name == "Dataset701_Polyps"
+    resized = convert_data("kvasir", source, 701, "Polyps", processes=1, incomplete=True, size=16)
+    assert resized.is_new and resized.folder.name == "Dataset701_Polyps"
 
 
-def test_what_cannot_be_is_told_before_anything_is_written(
+def test_mistakes_are_reported_before_anything_is_written(
     source: Path,  # noqa: F811
     convert: Converter,
 ) -> None:

@@ -1,4 +1,4 @@
-"""COVID-19 CT: no scan is in training and test."""
+"""COVID-19 CT: no scan is both for training and for the test."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.datasets.covid import scan_of, test_scans
+from semi_nnunet.datasets.covid import draw_test_scans, find_scan
 from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import Converter, cases, counts, patients, read, write_picture
 
-test_scans.__test__ = False  # type: ignore[attr-defined]
+draw_test_scans.__test__ = False  # type: ignore[attr-defined]
 SCANS = {
     "Jun_coronacases_case1": 6,
     "Morozov_study_0255": 3,
@@ -35,10 +35,10 @@ def source(tmp_path: Path) -> Path:
 
 def test_a_scan_is_for_training_or_for_the_test(source: Path, convert: Converter) -> None:
     dataset = convert("covid", source)
-    tested = {scan_of(case) for case in cases(dataset / "imagesTs")}
-    trained = {scan_of(case) for case in cases(dataset / "imagesTr")}
-    assert patients(dataset, "Ts") == tested
-    assert tested | trained == set(SCANS) and not tested & trained
+    test_scans = {find_scan(case) for case in cases(dataset / "imagesTs")}
+    trained = {find_scan(case) for case in cases(dataset / "imagesTr")}
+    assert patients(dataset, "Ts") == test_scans
+    assert test_scans | trained == set(SCANS) and not test_scans & trained
     assert 0.1 < counts(dataset)["imagesTs"] / 20 <= 0.3
 
 
@@ -52,21 +52,21 @@ def test_pictures_are_grey_and_masks_binary(source: Path, convert: Converter) ->
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_about_the_wanted_part_of_the_slices_is_held_out() -> None:
+def test_about_the_given_share_of_the_slices_is_for_the_test() -> None:
     names = [f"scan{s}_{i}" for s in range(50) for i in range(1 + s % 7)]
     for seed in range(5):
-        tested = test_scans(names, 20, seed)
-        part = sum(scan_of(name) in tested for name in names) / len(names)
-        assert 0.2 <= part <= 0.3
+        test_scans = draw_test_scans(names, 20, seed)
+        share = sum(find_scan(name) in test_scans for name in names) / len(names)
+        assert 0.2 <= share <= 0.3
 
 
 def test_slices_of_one_scan_cannot_be_split() -> None:
-    with pytest.raises(UserError, match="of 1 scans"):
-        test_scans([f"scan_{i}" for i in range(9)], 20, 0)
+    with pytest.raises(UserError, match="1 scans"):
+        draw_test_scans([f"scan_{i}" for i in range(9)], 20, 0)
 
 
-def test_missing_masks_and_folders_are_named(source: Path, convert: Converter) -> None:
+def test_missing_masks_and_folders_are_reported(source: Path, convert: Converter) -> None:
     (source / "masks/bjorke_2.png").unlink()
-    assert "masks/bjorke_2.png: the file is absent" in convert.error("covid", source)
+    assert "masks/bjorke_2.png: the file is missing" in convert.error("covid", source)
     (source / "empty").mkdir()
     assert "there are no pictures" in convert.error("covid", source / "empty")

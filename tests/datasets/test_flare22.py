@@ -1,4 +1,4 @@
-"""FLARE22: labelled and unlabelled images as they come."""
+"""FLARE22: labelled and unlabelled images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def test_images_nobody_labelled_go_to_the_pool(source: Path, convert: Converter) -> None:
+def test_images_without_labels_go_to_images_un(source: Path, convert: Converter) -> None:
     dataset = convert("flare22", source, "--incomplete")
     assert counts(dataset) == {
         **{"imagesTr": 3, "labelsTr": 3, "imagesUn": 4, "imagesTs": 3, "labelsTs": 3}
@@ -38,11 +38,11 @@ def test_images_nobody_labelled_go_to_the_pool(source: Path, convert: Converter)
     np.testing.assert_array_equal(read(copy), read(original))
 
 
-def test_tuning_images_may_lack_their_labels_all_together(source: Path, convert: Converter) -> None:
+def test_tuning_labels_may_be_missing_completely(source: Path, convert: Converter) -> None:
     labels = sorted((source / "Validation/labels").iterdir())
     labels[0].unlink()
     message = convert.error("flare22", source, "--incomplete")
-    assert "FLARETs_0001.nii.gz: the file is absent" in message
+    assert "FLARETs_0001.nii.gz: the file is missing" in message
     for path in labels[1:]:
         path.unlink()
     dataset = convert("flare22", source, "--incomplete", "--symlink")
@@ -50,7 +50,7 @@ def test_tuning_images_may_lack_their_labels_all_together(source: Path, convert:
     assert (dataset / "imagesUn/Case_00001_0000.nii.gz").is_symlink()
 
 
-def test_an_incomplete_download_is_taken_only_if_wanted(source: Path, convert: Converter) -> None:
+def test_an_incomplete_download_needs_an_option(source: Path, convert: Converter) -> None:
     message = convert.error("flare22", source)
-    assert "there must be 50, found 3" in message and "there must be 2000, found 4" in message
+    assert "there must be 50, got 3" in message and "there must be 2000, got 4" in message
     assert "--incomplete" in message

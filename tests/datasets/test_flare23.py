@@ -1,4 +1,4 @@
-"""FLARE23: labels of some of the organs, and images without any."""
+"""FLARE23: labels of some organs, and images without labels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from semi_nnunet.datasets.flare23 import LABELS
 from semi_nnunet.raw.classes import AnnotatedClasses
 from tests.datasets.converting import Converter, cases, counts, write_volume
 
-HELD = {"FLARE23_0001": range(15), "FLARE23_0002": [0, 1, 14], "FLARE23_0003": [0, 2, 13]}
+LABEL_VALUES = {"FLARE23_0001": range(15), "FLARE23_0002": [0, 1, 14], "FLARE23_0003": [0, 2, 13]}
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     root = tmp_path / "FLARE23"
-    for number, (case, values) in enumerate(HELD.items()):
+    for number, (case, values) in enumerate(LABEL_VALUES.items()):
         write_volume(root / f"imagesTr2200/{case}_0000.nii.gz", number)
         write_volume(root / f"labelsTr2200/{case}.nii.gz", labels=values)
     for number in (4, 5):
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def test_a_label_annotates_the_classes_that_it_holds(source: Path, convert: Converter) -> None:
+def test_a_label_annotates_the_classes_it_contains(source: Path, convert: Converter) -> None:
     dataset = convert("flare23", source, "--incomplete")
     assert counts(dataset) == {
         **{"imagesTr": 3, "labelsTr": 3, "imagesUn": 2, "imagesTs": 1, "labelsTs": 1}
@@ -42,11 +42,11 @@ def test_a_label_annotates_the_classes_that_it_holds(source: Path, convert: Conv
     annotated = AnnotatedClasses.of(description)
     assert annotated is not None
     assert annotated.names("FLARE23_0001") == LABELS  # complete
-    assert annotated.names("FLARETs_0001") == LABELS  # although nobody has a tumour there
+    assert annotated.names("FLARETs_0001") == LABELS  # although it has no tumour
 
 
-def test_what_is_missing_is_named(source: Path, convert: Converter) -> None:
+def test_missing_files_are_reported(source: Path, convert: Converter) -> None:
     (source / "labelsTr2200/FLARE23_0002.nii.gz").unlink()
     message = convert.error("flare23", source)
-    assert "FLARE23_0002.nii.gz: the file is absent" in message
-    assert "there must be 2200, found 3" in message and "there must be 1800, found 2" in message
+    assert "FLARE23_0002.nii.gz: the file is missing" in message
+    assert "there must be 2200, got 3" in message and "there must be 1800, got 2" in message

@@ -45,7 +45,7 @@ def test_masks_are_thresholded(source: Path, convert: Converter) -> None:
     np.testing.assert_array_equal(picture, read_jpg(source / "images/cju03.jpg"))
 
 
-def test_pictures_are_resized_if_wanted(source: Path, convert: Converter) -> None:
+def test_pictures_are_resized_on_request(source: Path, convert: Converter) -> None:
     dataset = convert("kvasir", source, "--incomplete", "--size", 16)
     assert read(next(dataset.glob("images*/cju03_0000.png"))).shape == (16, 16, 3)
     mask = read(next(dataset.glob("labels*/cju03.png")))
@@ -57,13 +57,13 @@ def test_pairs_must_be_complete(source: Path, convert: Converter) -> None:
     (source / "images/cju04.jpg").unlink()
     write_picture(source / "overview.png", np.zeros((4, 4), np.uint8))
     message = convert.error("kvasir", source)
-    assert "masks/cju03.jpg: the file is absent" in message
-    assert "images/cju04.jpg: the file is absent" in message
-    assert "overview.png: is no file of Kvasir-SEG" in message
-    assert "there must be 1000, found 9" in message
+    assert "masks/cju03.jpg: the file is missing" in message
+    assert "images/cju04.jpg: the file is missing" in message
+    assert "overview.png: does not belong to Kvasir-SEG" in message
+    assert "there must be 1000, got 9" in message
 
 
-def test_a_mask_of_another_size_and_a_broken_picture_are_named(
+def test_a_mask_of_another_size_and_a_broken_picture_are_reported(
     source: Path, convert: Converter
 ) -> None:
     write_picture(source / "masks/cju03.jpg", np.zeros((8, 8), np.uint8))
@@ -80,7 +80,7 @@ def test_a_mask_of_another_size_and_a_broken_picture_are_named(
         (["-d", 1000], "-d: must be a number from 1 to 999, got 1000"),
         (["--name", "a/b"], "--name: must be a name without"),
         (["--name", ""], "--name: must be a name without"),
-        (["--test-percent", 1], "between 1 and 9, got 0. Fix: a larger --test-percent"),
+        (["--test-percent", 1], "between 1 and 9, got 0. Fix: raise --test-percent"),
     ],
 )
 def test_what_no_data_set_can_have_is_refused(

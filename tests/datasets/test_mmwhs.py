@@ -39,12 +39,12 @@ def test_from_ct_to_mr_as_published(source: Path, convert: Converter) -> None:
     assert cases(dataset / "imagesTs") == {"mr_1007", "mr_1009", "mr_1018", "mr_1019"}
     assert cases(dataset / "labelsVal") == {"mr_1012", "mr_1015", "mr_1016"}
     (labelled,) = subsets(dataset).values()
-    assert tuple(map(int, subsets(dataset))) == mmwhs.PUBLISHED  # what recipes are checked by
-    left_out = {"ct_1003", "ct_1008", "ct_1014", "ct_1019"}
-    assert set(labelled) == {f"ct_{number}" for number in NUMBERS} - left_out
+    assert tuple(map(int, subsets(dataset))) == mmwhs.PUBLISHED  # with which recipes are checked
+    test_ct = {"ct_1003", "ct_1008", "ct_1014", "ct_1019"}
+    assert set(labelled) == {f"ct_{number}" for number in NUMBERS} - test_ct
     new = convert.split(dataset, 16)
     assert {case[:2] for case in cases(new / "imagesUn")} == {"mr"}
-    for folder in (dataset, new):  # nobody is warned that MR differs from CT
+    for folder in (dataset, new):  # no warning that MR differs from CT
         assert RawDataset.of(folder).other_domain
     assert counts(new)["imagesUn"] == 13
 
@@ -65,24 +65,24 @@ def test_four_structures_are_kept_and_nothing_is_cropped(source: Path, convert: 
     np.testing.assert_array_equal(label, expected)
 
 
-def test_all_axes_run_to_the_left_to_the_back_and_up(source: Path, convert: Converter) -> None:
+def test_all_images_get_the_same_axes(source: Path, convert: Converter) -> None:
     for kind in ("image", "label"):
         path = source / f"ct_train/ct_train_1001_{kind}.nii.gz"
-        turned = sitk.DICOMOrient(sitk.ReadImage(str(path)), "SRA")
-        sitk.WriteImage(turned, str(path))
+        reoriented = sitk.DICOMOrient(sitk.ReadImage(str(path)), "SRA")
+        sitk.WriteImage(reoriented, str(path))
     original = read(source / "ct_train/ct_train_1001_image.nii.gz")
     dataset = convert("mmwhs", source, "--target", "mr")
     image = sitk.ReadImage(str(dataset / "imagesTr/ct_1001_0000.nii.gz"))
     np.testing.assert_allclose(np.reshape(image.GetDirection(), (3, 3)), np.eye(3), atol=1e-6)
-    written = sitk.GetArrayFromImage(image)
-    assert written.shape != original.shape and sorted(written.flat) == sorted(original.flat)
+    array = sitk.GetArrayFromImage(image)
+    assert array.shape != original.shape and sorted(array.flat) == sorted(original.flat)
 
 
-def test_missing_cases_and_foreign_labels_are_named(source: Path, convert: Converter) -> None:
+def test_missing_cases_and_unknown_values_are_reported(source: Path, convert: Converter) -> None:
     path = source / "mr_train/mr_train_1012_label.nii.gz"
     write_volume(path, labels=(0, 205, 77))
     message = convert.error("mmwhs", source, "--target", "mr")
     assert "mr_train_1012" in message and "got 77" in message
     path.unlink()
     message = convert.error("mmwhs", source, "--target", "mr")
-    assert "mr_train_1012_label.nii.gz: the file is absent" in message
+    assert "mr_train_1012_label.nii.gz: the file is missing" in message

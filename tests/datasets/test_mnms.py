@@ -61,7 +61,7 @@ def test_two_and_five_percent_of_each_vendor_are_labelled(source: Path, convert:
     assert counts(new)["imagesUn"] == 46
 
 
-def test_a_case_is_a_whole_frame(source: Path, convert: Converter) -> None:
+def test_a_case_is_a_complete_frame(source: Path, convert: Converter) -> None:
     dataset = convert("mnms", source, "--target", "D")
     study = read(source / "Training/Labeled/A00XY0/A00XY0_sa.nii.gz")
     np.testing.assert_array_equal(read(dataset / "imagesTr/A_A00XY0_ED_0000.nii.gz"), study[0])
@@ -75,11 +75,11 @@ def test_the_published_numbers_follow_from_the_rule() -> None:
     subjects = {
         f"{v}{i:03d}": {"Vendor": v} for v, number in numbers.items() for i in range(number)
     }
-    found = [[len(_subset(subjects, v, p, 0)) for v in numbers] for p in (2, 5)]
-    assert found == [[10, 8, 12, 12], [26, 22, 30, 30]]
+    sizes = [[len(_subset(subjects, v, p, 0)) for v in numbers] for p in (2, 5)]
+    assert sizes == [[10, 8, 12, 12], [26, 22, 30, 30]]
 
 
-def test_what_the_table_and_the_files_do_not_share_is_named(
+def test_subjects_of_only_the_table_or_the_files_are_reported(
     source: Path, convert: Converter
 ) -> None:
     (source / "Validation/B01XY0/B01XY0_sa_gt.nii.gz").unlink()
@@ -88,8 +88,8 @@ def test_what_the_table_and_the_files_do_not_share_is_named(
     table = source / TABLE
     table.write_text(table.read_text().replace("A00XY0,Some,A", "A00XY0,Some,Q"))
     message = convert.error("mnms", source, "--target", "A")
-    assert "B01XY0_sa_gt.nii.gz: the file is absent" in message
-    assert "B02XY0_sa.nii.gz: the file is absent" in message
+    assert "B01XY0_sa_gt.nii.gz: the file is missing" in message
+    assert "B02XY0_sa.nii.gz: the file is missing" in message
     assert "Z00XY0_sa.nii.gz: the table has no such subject" in message
     assert "line 2" in message
     table.unlink()
@@ -103,7 +103,7 @@ def test_a_table_in_another_encoding_is_read(source: Path, convert: Converter) -
 
 
 @pytest.mark.parametrize(("comma", "encoding"), [(";", "utf-8"), (",", "utf-16")])
-def test_a_table_without_the_columns_is_refused(
+def test_a_table_without_the_columns_is_reported(
     source: Path, convert: Converter, comma: str, encoding: str
 ) -> None:
     table = source / TABLE
@@ -113,7 +113,7 @@ def test_a_table_without_the_columns_is_refused(
     assert "line 2" not in message
 
 
-def test_a_subject_that_is_listed_twice_is_named(source: Path, convert: Converter) -> None:
+def test_a_subject_that_is_listed_twice_is_reported(source: Path, convert: Converter) -> None:
     table = source / TABLE
     table.write_text(table.read_text() + "100,A00XY0,Some,B,1,50,1,2\n")
     message = convert.error("mnms", source, "--target", "A")
@@ -126,7 +126,7 @@ def test_frames_of_unused_subjects_may_be_unknown(source: Path, convert: Convert
     assert counts(convert("mnms", source, "--target", "A"))["imagesTr"] == 52
 
 
-def test_a_frame_that_does_not_exist_is_named(source: Path, convert: Converter) -> None:
+def test_a_frame_that_does_not_exist_is_reported(source: Path, convert: Converter) -> None:
     table = source / TABLE
     table.write_text(table.read_text().replace("A00XY0,Some,A,1,50,0,3", "A00XY0,Some,A,1,50,0,9"))
     message = convert.error("mnms", source, "--target", "A")

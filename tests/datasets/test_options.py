@@ -1,4 +1,4 @@
-"""Options that several data sets have."""
+"""Options of several converters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semi_nnunet.datasets.options import (
     add_size,
     add_symlink,
     add_test_percent,
-    whole_number,
+    parse_whole_number,
 )
 
 
@@ -39,7 +39,7 @@ def parse(add: Callable[..., None], *words: str, **options: Any) -> dict[str, An
         (add_test_percent, {}, ["--test-percent", "99"], {"test_percent": 99}),
     ],
 )
-def test_what_is_not_given_has_its_default(
+def test_missing_options_have_their_default(
     add: Callable[..., None], options: dict[str, Any], words: list[str], expected: dict[str, Any]
 ) -> None:
     assert parse(add, *words, **options) == expected
@@ -56,7 +56,7 @@ def test_what_is_not_given_has_its_default(
         (add_test_percent, ["--test-percent", "100"], "whole number from 1 to 99, got '100'"),
     ],
 )
-def test_a_number_outside_its_range_is_refused_before_anything_is_converted(
+def test_a_number_outside_its_range_is_reported_before_anything_is_converted(
     add: Callable[..., None], words: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -64,7 +64,7 @@ def test_a_number_outside_its_range_is_refused_before_anything_is_converted(
     assert says in capsys.readouterr().err
 
 
-def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     for add, options, shown in (
         (add_seed, {}, "default: 0"),
         (add_size, {}, "default: as it is"),
@@ -77,7 +77,7 @@ def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_ends_of_a_range_belong_to_it() -> None:
-    parse_edge = whole_number(2, 4)
+    parse_edge = parse_whole_number(2, 4)
     assert [parse_edge(text) for text in ("2", "4", "003")] == [2, 4, 3]
     for text in ("1", "5", "", "+3", "3 "):
         with pytest.raises(argparse.ArgumentTypeError, match="from 2 to 4"):

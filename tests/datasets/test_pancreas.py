@@ -1,4 +1,4 @@
-"""MSD Pancreas: one class, a test set drawn by a seed, slices of one size if wanted."""
+"""MSD Pancreas: one class, a test set drawn by a seed, slices of one size on request."""
 
 from __future__ import annotations
 
@@ -42,49 +42,49 @@ def test_the_test_cases_depend_on_the_seed(source: Path, convert: Converter) -> 
     assert cases(first / "imagesTs") != cases(second / "imagesTs")
 
 
-def test_slices_are_resized_over_the_same_field_of_view(source: Path, convert: Converter) -> None:
+def test_resized_slices_have_the_same_field_of_view(source: Path, convert: Converter) -> None:
     ramp = np.tile(np.arange(12, dtype=np.float32), (3, 12, 1))
     path = source / "imagesTr/pancreas_001.nii.gz"
-    before = sitk.ReadImage(str(path))
+    original_image = sitk.ReadImage(str(path))
     image = sitk.GetImageFromArray(ramp)
-    image.CopyInformation(before)
+    image.CopyInformation(original_image)
     sitk.WriteImage(image, str(path))
     dataset = convert("pancreas", source, "--test", 1, "--size", 24)
-    found = next(dataset.glob("images*/pancreas_001_0000.nii.gz"))
-    after = sitk.ReadImage(str(found))
-    assert after.GetSize() == (24, 24, 3)
+    path = next(dataset.glob("images*/pancreas_001_0000.nii.gz"))
+    resized = sitk.ReadImage(str(path))
+    assert resized.GetSize() == (24, 24, 3)
     for corner in ((-0.5, -0.5, -0.5), (1.0, 1.0, 1.0)):
         old, new = (
-            [c if c < 0 else size - 0.5 for c, size in zip(corner, one.GetSize(), strict=True)]
-            for one in (before, after)
+            [c if c < 0 else size - 0.5 for c, size in zip(corner, image.GetSize(), strict=True)]
+            for image in (original_image, resized)
         )
         np.testing.assert_allclose(
-            before.TransformContinuousIndexToPhysicalPoint(old),
-            after.TransformContinuousIndexToPhysicalPoint(new),
+            original_image.TransformContinuousIndexToPhysicalPoint(old),
+            resized.TransformContinuousIndexToPhysicalPoint(new),
             atol=1e-5,
         )
-    row = sitk.GetArrayFromImage(after)[1, 7]
+    row = sitk.GetArrayFromImage(resized)[1, 7]
     np.testing.assert_allclose(row, np.clip(np.arange(24) / 2 - 0.25, 0, 11), atol=1e-4)
     label = read(next(dataset.glob("labels*/pancreas_001.nii.gz")))
     original = read(source / "labelsTr/pancreas_001.nii.gz") > 0
     np.testing.assert_array_equal(label, original.repeat(2, axis=1).repeat(2, axis=2))
 
 
-def test_what_dataset_json_lists_must_be_there_and_nothing_else(
-    source: Path, convert: Converter
-) -> None:
+def test_files_must_agree_with_dataset_json(source: Path, convert: Converter) -> None:
     (source / "labelsTr/pancreas_004.nii.gz").unlink()
     write_volume(source / "imagesTr/pancreas_300.nii.gz")
     write_volume(source / "labelsTr/prediction.nii.gz")
     message = convert.error("pancreas", source)
-    assert "labelsTr/pancreas_004.nii.gz: the file is absent" in message
+    assert "labelsTr/pancreas_004.nii.gz: the file is missing" in message
     assert "pancreas_300: dataset.json does not list it" in message
-    assert "labelsTr/prediction.nii.gz: is no file of MSD Task07_Pancreas" in message
+    assert "labelsTr/prediction.nii.gz: does not belong to MSD Task07_Pancreas" in message
     (source / "dataset.json").write_text("{}")
     assert "must list the training cases" in convert.error("pancreas", source)
 
 
-def test_more_test_cases_than_there_are_cases_are_refused(source: Path, convert: Converter) -> None:
+def test_more_test_cases_than_there_are_cases_are_reported(
+    source: Path, convert: Converter
+) -> None:
     assert "--test must be between 1 and 5, got 56" in convert.error("pancreas", source)
 
 

@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from semi_nnunet.datasets.phantom import (
     LABEL_KINDS,
     SPACING_ZYX_MM,
-    phantom_case,
+    make_phantom,
     write_phantom_dataset,
 )
 from semi_nnunet.util.errors import UserError
@@ -36,9 +36,9 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_a_case_is_a_function_of_its_arguments():
-    image, label = phantom_case(3, TINY, channels=2)
-    again, label_again = phantom_case(3, TINY, channels=2)
-    other, _ = phantom_case(4, TINY, channels=2)
+    image, label = make_phantom(3, TINY, channels=2)
+    again, label_again = make_phantom(3, TINY, channels=2)
+    other, _ = make_phantom(4, TINY, channels=2)
     np.testing.assert_array_equal(image, again)
     np.testing.assert_array_equal(label, label_again)
     assert not np.array_equal(image, other)
@@ -46,8 +46,8 @@ def test_a_case_is_a_function_of_its_arguments():
 
 @pytest.mark.parametrize("shape", [(24, 64, 64), TINY, (1, 32, 40)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_case_has_the_shapes_types_and_values_it_promises(shape, channels):
-    image, label = phantom_case(0, shape, channels)
+def test_a_case_has_the_documented_shapes_types_and_values(shape, channels):
+    image, label = make_phantom(0, shape, channels)
     assert image.shape == (channels, *shape) and image.dtype == np.float32
     assert label.shape == shape and label.dtype == np.uint8
     assert np.isfinite(image).all()
@@ -57,32 +57,32 @@ def test_a_case_has_the_shapes_types_and_values_it_promises(shape, channels):
 
 @pytest.mark.parametrize("difficulty", [0.0, 2.5])
 def test_a_case_is_finite_at_any_difficulty(difficulty):
-    image, label = phantom_case(1, TINY, difficulty=difficulty)
+    image, label = make_phantom(1, TINY, difficulty=difficulty)
     assert np.isfinite(image).all() and label.any()
 
 
 def test_channels_show_one_body_with_different_contrast():
-    image, label = phantom_case(0, TINY, channels=2)
-    single, label_of_single = phantom_case(0, TINY, channels=1)
+    image, label = make_phantom(0, TINY, channels=2)
+    single, label_of_single = make_phantom(0, TINY, channels=1)
     np.testing.assert_array_equal(label, label_of_single)
     np.testing.assert_array_equal(image[0], single[0])
     assert not np.allclose(image[0], image[1])
 
 
 def test_nearly_every_case_shows_every_organ_in_the_middle_third():
-    labels = [phantom_case(seed, TINY)[1] for seed in range(20)]
+    labels = [make_phantom(seed, TINY)[1] for seed in range(20)]
     for organ in (1, 2, 3):
         in_the_middle = [(label[4:8] == organ).any(axis=(1, 2)).all() for label in labels]
         assert np.mean(in_the_middle) >= 0.9
 
 
-def test_the_paired_organ_lies_on_both_sides():
-    label = phantom_case(0)[1]
+def test_the_paired_organ_is_on_both_sides():
+    label = make_phantom(0)[1]
     x = np.nonzero(label == 2)[2]
     assert (x < 28).any() and (x > 36).any()
 
 
-def test_case_names_are_disjoint_and_nothing_labels_the_unlabelled(tmp_path):
+def test_case_names_are_disjoint_and_unlabelled_cases_have_no_label(tmp_path):
     folder = write_tiny(tmp_path / "Dataset999_Phantom")
     assert names(folder / "imagesTr") == {f"phantom_{i:04d}_0000.nii.gz" for i in (0, 1, 2)}
     assert names(folder / "imagesUn") == {f"phantom_{i:04d}_0000.nii.gz" for i in (3, 4)}
@@ -127,7 +127,7 @@ def test_dataset_json_and_labels_agree_with_nnunet(tmp_path, label_kind):
         assert read(path).max() == 3, "test labels are complete"
 
 
-def test_ignored_voxels_are_all_that_partial_annotation_changes(tmp_path):
+def test_partial_annotation_changes_only_ignored_voxels(tmp_path):
     whole = write_tiny(tmp_path / "whole", label_kind="labels")
     part = write_tiny(tmp_path / "part", label_kind="ignore")
     for name in names(whole / "labelsTr"):
@@ -168,13 +168,13 @@ def test_png_is_read_by_nnunet_as_a_slice(tmp_path, channels, label_kind):
         ({"channels": 2, "file_ending": ".png"}, r"1 \(grey\) or 3 \(RGB\)"),
     ],
 )
-def test_a_wrong_argument_is_refused_before_anything_is_written(tmp_path, arguments, message):
+def test_a_wrong_argument_is_reported_before_anything_is_written(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         write_tiny(tmp_path / "new", **arguments)
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_with_cases_is_refused_as_stale_labels_would_leak(tmp_path):
+def test_a_folder_with_cases_is_reported_because_old_labels_would_leak(tmp_path):
     write_tiny(tmp_path)
-    with pytest.raises(UserError, match="already holds phantom cases"):
+    with pytest.raises(UserError, match="already contains phantom cases"):
         write_tiny(tmp_path, labelled=1)

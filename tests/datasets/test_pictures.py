@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.datasets.pictures import read_grey, read_masks, read_rgb, resized
+from semi_nnunet.datasets.pictures import read_grey, read_masks, read_rgb, resize_picture
 from semi_nnunet.raw.readers import BrokenFileError
 from tests.datasets.converting import write_picture
 
@@ -22,7 +22,7 @@ def test_grey_is_grey_however_it_is_stored(tmp_path: Path, kind: str) -> None:
     assert read_rgb(tmp_path / "picture.png").shape == (8, 6, 3)
 
 
-def test_sixteen_bits_are_refused(tmp_path: Path) -> None:
+def test_sixteen_bits_are_reported(tmp_path: Path) -> None:
     Image.fromarray(GREY.astype(np.uint16) * 100).save(tmp_path / "picture.png")
     with pytest.raises(BrokenFileError, match="8 bits, got uint16"):
         read_rgb(tmp_path / "picture.png")
@@ -38,7 +38,7 @@ def test_masks_of_any_kind_are_united(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(union, ((first > 0) | (second > 0)).astype(np.uint8))
 
 
-def test_masks_of_different_size_are_refused(tmp_path: Path) -> None:
+def test_masks_of_different_size_are_reported(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", np.zeros((8, 6), np.uint8))
     write_picture(tmp_path / "b.png", np.zeros((6, 8), np.uint8))
     with pytest.raises(BrokenFileError, match="one size"):
@@ -48,12 +48,12 @@ def test_masks_of_different_size_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [3, 9, 16])
 def test_resizing_a_mask_makes_no_new_values(size: int) -> None:
     mask = np.random.default_rng(0).choice([0, 1, 3], (12, 10)).astype(np.uint8)
-    small = resized(mask, size, is_label=True)
+    small = resize_picture(mask, size, is_label=True)
     assert small.shape == (size, size) and small.dtype == np.uint8
     assert set(np.unique(small)) <= {0, 1, 3}
-    colours = resized(np.stack([mask] * 3, axis=-1), size, is_label=False)
+    colours = resize_picture(np.stack([mask] * 3, axis=-1), size, is_label=False)
     assert colours.shape == (size, size, 3) and colours.max() <= 3
 
 
-def test_no_size_changes_nothing() -> None:
-    assert resized(GREY, None, is_label=False) is GREY
+def test_without_a_size_pictures_are_unchanged() -> None:
+    assert resize_picture(GREY, None, is_label=False) is GREY

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.datasets.pictures import resized
-from semi_nnunet.datasets.retouch import evenly_spaced
+from semi_nnunet.datasets.pictures import resize_picture
+from semi_nnunet.datasets.retouch import space_evenly
 from semi_nnunet.util.errors import UserError
 from tests.datasets.converting import (
     Converter,
@@ -41,14 +41,16 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def test_test_slices_are_of_volumes_of_their_own(source: Path, convert: Converter) -> None:
+def test_test_slices_come_from_other_volumes_than_training_slices(
+    source: Path, convert: Converter
+) -> None:
     dataset = convert("retouch", source, *SMALL)
     assert counts(dataset) == {"imagesTr": 24, "labelsTr": 24, "imagesTs": 6, "labelsTs": 6}
-    tested = {case.rsplit("_", 1)[0] for case in cases(dataset / "imagesTs")}
+    test_patients = {case.rsplit("_", 1)[0] for case in cases(dataset / "imagesTs")}
     trained = {case.rsplit("_", 1)[0] for case in cases(dataset / "imagesTr")}
-    assert {volume.split("_")[0] for volume in tested} == set(FIRST)
-    assert patients(dataset, "Ts") == tested and patients(dataset, "Tr") == trained
-    assert len(tested) == 3 and len(trained) == 6 and not tested & trained
+    assert {volume.split("_")[0] for volume in test_patients} == set(FIRST)
+    assert patients(dataset, "Ts") == test_patients and patients(dataset, "Tr") == trained
+    assert len(test_patients) == 3 and len(trained) == 6 and not test_patients & trained
 
 
 def test_labelled_slices_are_of_few_volumes_of_several_vendors(
@@ -79,42 +81,42 @@ def test_masks_keep_their_values_and_pictures_their_contrast(
         assert image.shape == (16, 16) and image.dtype == np.uint8 and image.std() > 1
 
 
-def test_a_slice_is_the_one_of_its_number(source: Path, convert: Converter) -> None:
+def test_a_slice_has_the_number_in_its_name(source: Path, convert: Converter) -> None:
     options = ("--incomplete", "--size", 12, "--training", 36, "--test", 18, "--labelled", 1)
     dataset = convert("retouch", source, *options)
     volume = read(source / "RETOUCH-TrainingSet-Cirrus/TRAIN001/oct.mhd")
     for path in dataset.glob("images*/Cirrus_TRAIN001_*_0000.png"):
         number = int(path.stem.split("_")[2])
-        np.testing.assert_array_equal(read(path), resized(volume[number], 12, is_label=False))
+        np.testing.assert_array_equal(
+            read(path), resize_picture(volume[number], 12, is_label=False)
+        )
 
 
-def test_missing_volumes_and_files_are_named(source: Path, convert: Converter) -> None:
+def test_missing_volumes_and_files_are_reported(source: Path, convert: Converter) -> None:
     folder = source / "RETOUCH-TrainingSet-Topcon"
     (folder / "TRAIN049/reference.mhd").unlink()
     (folder / "TRAIN050/oct.raw").unlink()
     write_volume(source / "TRAIN099/oct.mhd", shape=SHAPE, dtype=np.uint8)
     message = convert.error("retouch", source)
-    assert "Topcon/TRAIN049/reference.mhd: the file is absent" in message
-    assert "Topcon/TRAIN050/oct.raw: the file is absent" in message
-    assert "TRAIN099/oct.mhd: is no file of RETOUCH" in message
-    assert "Cirrus volumes: there must be 24, found 3" in message
+    assert "Topcon/TRAIN049/reference.mhd: the file is missing" in message
+    assert "Topcon/TRAIN050/oct.raw: the file is missing" in message
+    assert "TRAIN099/oct.mhd: does not belong to RETOUCH" in message
+    assert "Cirrus volumes: there must be 24, got 3" in message
 
 
-def test_too_many_slices_are_refused(source: Path, convert: Converter) -> None:
+def test_too_many_slices_are_reported(source: Path, convert: Converter) -> None:
     assert "--test must be between 1 and 18" in convert.error("retouch", source, "--incomplete")
 
 
-def test_too_many_labelled_slices_are_refused(source: Path, convert: Converter) -> None:
+def test_too_many_labelled_slices_are_reported(source: Path, convert: Converter) -> None:
     words = ("--incomplete", "--test", 3, "--training", 4, "--labelled", 5)
     message = convert.error("retouch", source, *words)
-    assert "--labelled must be between 1 and 4, got 5. Fix: a smaller --labelled" in message
+    assert "--labelled must be between 1 and 4, got 5. Fix: lower --labelled" in message
 
 
 def test_slices_are_evenly_spaced() -> None:
     slices = [("v", i) for i in range(10)]
-    assert [z for _, z in evenly_spaced(slices, 5, "--test")] == [0, 2, 4, 6, 8]
-    assert evenly_spaced(slices, 10, "--test") == slices
-    with pytest.raises(
-        UserError, match=r"must be between 1 and 10, got 11\. Fix: a smaller --test"
-    ):
-        evenly_spaced(slices, 11, "--test")
+    assert [z for _, z in space_evenly(slices, 5, "--test")] == [0, 2, 4, 6, 8]
+    assert space_evenly(slices, 10, "--test") == slices
+    with pytest.raises(UserError, match=r"must be between 1 and 10, got 11\. Fix: lower --test"):
+        space_evenly(slices, 11, "--test")

@@ -1,4 +1,4 @@
-"""Files are found wherever they lie; what is missing or unexpected is reported at once."""
+"""Files are found in any folder; missing and unexpected ones are reported together."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.datasets.source import Source, held_out, shuffled
+from semi_nnunet.datasets.source import DownloadFolder, draw_test_cases, shuffle_names
 from semi_nnunet.util.errors import UserError
 
 
@@ -21,7 +21,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def find(source: Source) -> dict[str, dict[str, Path]]:
+def find(source: DownloadFolder) -> dict[str, dict[str, Path]]:
     return source.find(
         (".nii.gz",),
         image=r"img(?P<id>0\d)\.nii\.gz",
@@ -31,12 +31,12 @@ def find(source: Source) -> dict[str, dict[str, Path]]:
 
 
 def test_files_are_sorted_by_kind_and_case(root: Path) -> None:
-    source = Source(root, "Toy")
-    found = find(source)
-    assert list(found["image"]) == ["01", "02"] and list(found["label"]) == ["01"]
-    assert found["image"]["02"] == root / "b/c/img02.nii.gz"
-    assert found["test"] == {}
-    source.check()
+    source = DownloadFolder(root, "Toy")
+    files = find(source)
+    assert list(files["image"]) == ["01", "02"] and list(files["label"]) == ["01"]
+    assert files["image"]["02"] == root / "b/c/img02.nii.gz"
+    assert files["test"] == {}
+    source.raise_problems()
 
 
 def test_folders_behind_links_are_searched_once(
@@ -51,11 +51,11 @@ def test_folders_behind_links_are_searched_once(
     ):
         (root / name).symlink_to(target)
     (elsewhere / "deep/round").symlink_to(elsewhere)
-    source = Source(root, "Toy")
-    found = find(source)
-    source.check()
-    assert found["image"]["01"] == root / "a/img01.nii.gz"
-    assert found["label"] == {
+    source = DownloadFolder(root, "Toy")
+    files = find(source)
+    source.raise_problems()
+    assert files["image"]["01"] == root / "a/img01.nii.gz"
+    assert files["label"] == {
         **{"01": root / "a/label01.nii.gz", "02": root / "deep/label02.nii.gz"}
     }
 
@@ -63,39 +63,39 @@ def test_folders_behind_links_are_searched_once(
 def test_every_problem_is_in_one_error(root: Path) -> None:
     (root / "a/scan.nii.gz").write_text("")
     (root / "b/img01.nii.gz").write_text("")
-    source = Source(root, "Toy")
-    found = find(source)
-    source.need_pairs(found["image"], found["label"], "img{}.nii.gz", "label{}.nii.gz")
-    source.need_number(2, 3, "images", incomplete=False)
+    source = DownloadFolder(root, "Toy")
+    files = find(source)
+    source.require_pairs(files["image"], files["label"], "img{}.nii.gz", "label{}.nii.gz")
+    source.require_number(2, 3, "images", incomplete=False)
     with pytest.raises(UserError) as error:
-        source.check()
+        source.raise_problems()
     assert [problem.where for problem in error.value.problems] == [
         *("a/scan.nii.gz", "b/img01.nii.gz", "label02.nii.gz", "Toy: images")
     ]
-    assert "is a second file of 01, beside a/img01.nii.gz" in str(error.value)
-    assert "there must be 3, found 2" in str(error.value)
+    assert "is a second file of 01, next to a/img01.nii.gz" in str(error.value)
+    assert "there must be 3, got 2" in str(error.value)
 
 
-def test_an_incomplete_set_may_be_wanted_but_not_an_empty_one(root: Path) -> None:
-    source = Source(root, "Toy")
-    source.need_number(2, 3, "images", incomplete=True)
+def test_a_data_set_may_be_incomplete_but_not_empty(root: Path) -> None:
+    source = DownloadFolder(root, "Toy")
+    source.require_number(2, 3, "images", incomplete=True)
     assert source.problems == []
-    source.need_number(0, 3, "images", incomplete=True)
+    source.require_number(0, 3, "images", incomplete=True)
     assert len(source.problems) == 1
 
 
-def test_a_source_that_is_no_folder_is_refused(root: Path) -> None:
+def test_a_source_that_is_no_folder_is_reported(root: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
-        Source(root / "README.txt", "Toy")
+        DownloadFolder(root / "README.txt", "Toy")
 
 
-def test_a_random_choice_depends_on_names_and_seed_alone() -> None:
+def test_a_random_choice_depends_only_on_names_and_seed() -> None:
     names = [f"case_{i}" for i in range(20)]
-    assert shuffled(names, 1) == shuffled(reversed(names), 1) != shuffled(names, 2)
-    assert held_out(names, 5, 1, "--test") == set(shuffled(names, 1)[:5])
-    with pytest.raises(UserError, match=r"--test must be between 1 and 19, got 20\. Fix: a smal"):
-        held_out(names, 20, 1, "--test")
-    with pytest.raises(UserError, match=r"got 0\. Fix: a larger --test-percent$"):
-        held_out(names, 0, 1, "--test-percent: the number of test cases")
+    assert shuffle_names(names, 1) == shuffle_names(reversed(names), 1) != shuffle_names(names, 2)
+    assert draw_test_cases(names, 5, 1, "--test") == set(shuffle_names(names, 1)[:5])
+    with pytest.raises(UserError, match=r"--test must be between 1 and 19, got 20\. Fix: lower"):
+        draw_test_cases(names, 20, 1, "--test")
+    with pytest.raises(UserError, match=r"got 0\. Fix: raise --test-percent$"):
+        draw_test_cases(names, 0, 1, "--test-percent: the number of test cases")
     with pytest.raises(UserError, match="Fix: complete the download"):
-        held_out(names[:1], 1, 1, "--test")
+        draw_test_cases(names[:1], 1, 1, "--test")

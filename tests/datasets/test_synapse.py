@@ -36,7 +36,7 @@ def test_cases_are_split_as_published(source: Path, convert: Converter) -> None:
         f"synapse_{n}" for n in ("0001", "0007", "0023", "0030")
     }
     assert subsets(dataset) == {"4": [f"synapse_{number}" for number in LABELLED]}
-    assert tuple(map(int, subsets(dataset))) == synapse.PUBLISHED  # what recipes are checked by
+    assert tuple(map(int, subsets(dataset))) == synapse.PUBLISHED  # with which recipes are checked
     new = convert.split(dataset, 4)
     assert counts(new)["imagesUn"] == 16 and counts(new)["labelsTr"] == 4
     assert not (new / "labelsUn").exists()
@@ -60,19 +60,17 @@ def test_files_may_be_linked(source: Path, convert: Converter) -> None:
     assert not (dataset / "labelsTs/synapse_0008.nii.gz").is_symlink()
 
 
-def test_missing_and_unexpected_files_are_all_named(source: Path, convert: Converter) -> None:
+def test_missing_and_unexpected_files_are_all_reported(source: Path, convert: Converter) -> None:
     (source / "RawData/Training/img/img0005.nii.gz").unlink()
     (source / "RawData/Training/label/label0034.nii.gz").unlink()
     write_volume(source / "scan.nii.gz")
     message = convert.error("synapse", source)
-    for name in ("img0005.nii.gz", "label0034.nii.gz", "scan.nii.gz: is no file of Synapse"):
+    for name in ("img0005.nii.gz", "label0034.nii.gz", "scan.nii.gz: does not belong to Synapse"):
         assert name in message
     assert "complete the download" in message
 
 
-def test_a_label_with_a_foreign_value_is_named_and_nothing_is_left(
-    source: Path, convert: Converter
-) -> None:
+def test_a_label_with_an_unknown_value_is_reported(source: Path, convert: Converter) -> None:
     write_volume(source / "RawData/Training/label/label0002.nii.gz", labels=(0, 14))
     message = convert.error("synapse", source)
     assert "label0002.nii.gz" in message and "got 14" in message

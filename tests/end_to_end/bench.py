@@ -1,4 +1,4 @@
-"""A data set in nnU-Net's folders on a disk that can be filled, and a training of it."""
+"""A data set in nnU-Net's folders on a disk that can be filled, and a training on it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Bench:
     monkeypatch: pytest.MonkeyPatch
 
     def copy(self, *kinds: str) -> Path:
-        """Copy "raw" or "preprocessed" of the data set to the disk; the folder of the last."""
+        """Copy "raw" or "preprocessed" of the data set to the disk; return the last folder."""
         for kind in ("raw", "preprocessed", "results"):
             (self.disk.folder / kind).mkdir(exist_ok=True)
             self.monkeypatch.setenv(f"nnUNet_{kind}", str(self.disk.folder / kind))
@@ -52,7 +52,7 @@ class Bench:
         return self.disk.folder / kind / self.dataset.name
 
     def model(self, *kinds: str) -> str:
-        """A trained model on the disk, and copies of the data set."""
+        """Make a trained model on the disk, and copies of the data set."""
         trained = save_as_trained(self.make_trainer("SemiBaselineTrainer"))
         shutil.copy(self.dataset.preprocessed / "dataset_fingerprint.json", trained)
         self.copy(*kinds)
@@ -60,14 +60,14 @@ class Bench:
 
 
 def train(bench: Bench, **settings: int) -> Work:
-    """A short training that goes on from its last checkpoint."""
+    """Train a few steps, continuing from the last checkpoint."""
     plans = bench.copy("raw", "preprocessed") / "nnUNetPlans.json"
     write_json(plans, {**read_json(plans), "semi": {**SHORT, **settings}})
     return (*TRAIN, "SemiMeanTeacherTrainer")
 
 
 def saved(disk: Disk) -> None:
-    """Wait for the checkpoint of the first epoch, which is written beside the next steps."""
+    """Wait for the checkpoint of the first epoch, which is written during the next steps."""
     until = time.monotonic() + 60
     while not list(disk.folder.glob("results/*/*/fold_0/checkpoint_latest.pth")):
         assert time.monotonic() < until
@@ -75,7 +75,7 @@ def saved(disk: Disk) -> None:
 
 
 def check_files(disk: Disk, before: dict[str, bytes]) -> None:
-    """The old files are as they were, and no new one is torn."""
+    """Assert that old files are unchanged and no new file is incomplete."""
     now = disk.files()
     assert {name: now.get(name) for name in before} == before
     assert torn(disk.folder, now) == {}

@@ -1,4 +1,4 @@
-"""A bench on a disk of the test's own."""
+"""A bench on a disk of one test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A disk that is full after so many bytes, real processes on it, and what they leave."""
+"""A disk that gets full, real processes on it, and the files they leave."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Disk:
             subprocess.run(["umount", self.folder], check=True)
 
     def fill(self, room: int | None) -> None:
-        """Leave so many bytes; None: all."""
+        """Leave so many free bytes; ``None``: all."""
         filler = self.folder / FILLER
         filler.unlink(missing_ok=True)
         if room is not None:
@@ -91,7 +91,7 @@ class Disk:
         return process.exitcode, "".join(said)
 
     def make_read_only(self) -> None:
-        """Also for root, and while files are open for writing."""
+        """Make the folder read-only, also for root and for files open for writing."""
         over = [["--bind", self.folder, self.folder], ["-o", "remount,ro,bind", self.folder]]
         for words in over:
             subprocess.run(["mount", *words], check=True)
@@ -100,12 +100,12 @@ class Disk:
         subprocess.run(["umount", self.folder], check=True)
 
     def files(self) -> dict[str, bytes]:
-        """Every file under its final name -> its content."""
+        """Return final name -> content of every file."""
         named = {str(path.relative_to(self.folder)): path for path in self.folder.rglob("*")}
         return {name: named[name].read_bytes() for name in named if is_final(named[name], name)}
 
     def left_aside(self) -> list[Path]:
-        """What a writer has not removed."""
+        """Return the temporary files of a writer."""
         return [path for path in self.folder.rglob("*") if path.name.endswith((".tmp", ".before"))]
 
 
@@ -137,7 +137,7 @@ def speak(saying: Any, work: Work, limit: int | None) -> None:
 
 
 def called(work: Work) -> int:
-    """The exit code."""
+    """Return the exit code."""
     if not isinstance(work, tuple):
         install_error_hook()
         work()
@@ -186,7 +186,7 @@ LOOK: dict[str, Callable[[Path], Any]] = {
 
 
 def torn(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """The files that cannot be read to their end, and why."""
+    """Return the files that cannot be read completely, and why."""
     found = {}
     for name in names:
         ending = next((one for one in LOOK if name.endswith(one)), None)

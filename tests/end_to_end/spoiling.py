@@ -1,4 +1,4 @@
-"""A small valid data set, and ways to spoil it, each of one bad input."""
+"""A small valid data set, and ways to spoil one input."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Bench:
         return self.folder / "preprocessed" / NAME
 
     def outcome(self) -> dict[str, int]:
-        """What commands have written, with the time at which they did."""
+        """Return the output files of commands with their times."""
         folders = [self.folder / name for name in ("preprocessed", "results")]
         files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
         return {
@@ -74,7 +74,7 @@ Words = Callable[[Bench], tuple[str, ...]]
 
 
 def run(words: tuple[str, ...]) -> int:
-    """One of our verbs, or nnU-Net's training, as it is typed."""
+    """Run one of our verbs, or nnU-Net's training, as typed."""
     if words[0] != "nnUNetv2_train":
         with no_processes():
             return main(words)
@@ -95,7 +95,7 @@ def run(words: tuple[str, ...]) -> int:
 
 
 def each(**spoils: Callable[[Path], object]) -> Spoil:
-    """Several files at once: u=... is imagesUn/u_0000.nii.gz, and so on."""
+    """Spoil several files: u=... is imagesUn/u_0000.nii.gz, and so on."""
     files = {"a": A, "b": B, "u": U, "v": V, "t": T, "label_a": LABEL_A, "label_b": LABEL_B}
 
     def spoil(bench: Bench) -> None:
@@ -106,12 +106,12 @@ def each(**spoils: Callable[[Path], object]) -> Spoil:
 
 
 def seed_of(path: Path) -> int:
-    """Voxels of each file of its own: equal ones leak."""
+    """Return the seed of a file: files with equal voxels count as leaks."""
     return sum(path.name.encode())
 
 
 def truncated(keep: float) -> Callable[[Path], None]:
-    """The first part of a file, or what is left without some bytes."""
+    """Keep the first part of a file, or drop some bytes."""
     return lambda path: truncate(path, keep)
 
 
@@ -133,7 +133,7 @@ def unreadable(path: Path) -> None:
 
 
 def holding(value: float) -> Callable[[Path], None]:
-    """An image with one voxel of a value."""
+    """Write an image with one voxel of a value."""
 
     def spoil(path: Path) -> None:
         array = voxels(seed_of(path), dtype=np.float32)
@@ -148,7 +148,7 @@ def full_of(value: float) -> Callable[[Path], None]:
 
 
 def labelled_with(value: float) -> Callable[[Path], None]:
-    """A label with one voxel of a value."""
+    """Write a label with one voxel of a value."""
 
     def spoil(path: Path) -> None:
         array = label().astype(np.float32)
@@ -159,7 +159,7 @@ def labelled_with(value: float) -> Callable[[Path], None]:
 
 
 def on_grid(seed: int = 7, shape: tuple[int, ...] = SHAPE, **geometry: Any) -> Callable:
-    """An image elsewhere, or a label where the file is one."""
+    """Move an image, or the label if the file is one."""
 
     def spoil(path: Path) -> None:
         is_label = path.parent.name == "labelsTr"
@@ -169,7 +169,7 @@ def on_grid(seed: int = 7, shape: tuple[int, ...] = SHAPE, **geometry: Any) -> C
 
 
 def in_format(ending: str, spoil: Spoil) -> Spoil:
-    """The data set in another format, spoilt."""
+    """Convert the data set to another format, then spoil it."""
 
     def anew(bench: Bench) -> None:
         shutil.rmtree(bench.raw)
@@ -180,7 +180,7 @@ def in_format(ending: str, spoil: Spoil) -> Spoil:
 
 
 def with_channels(spoil: Spoil) -> Spoil:
-    """The data set with two channels, spoilt."""
+    """Give the data set two channels, then spoil it."""
 
     def anew(bench: Bench) -> None:
         shutil.rmtree(bench.raw)
@@ -195,7 +195,7 @@ def spaced(*pixdim: float) -> Callable[[Path], None]:
 
 
 def without_place(path: Path) -> None:
-    """NIfTI of neither qform nor sform."""
+    """Write NIfTI without qform and sform."""
     image = nib.Nifti1Image(voxels(7).T, None)
     image.header.set_zooms((1, 1, 2))
     image.header["qform_code"] = image.header["sform_code"] = 0
@@ -244,7 +244,7 @@ def described(**changes: Any) -> Spoil:
 
 
 def listed_ids(*ids: str) -> Spoil:
-    """Labelled cases listed in dataset.json, under ids of its own."""
+    """List labelled cases in dataset.json under other names."""
     entry = {"images": [A], "label": LABEL_A}
     return described(numTraining=len(ids), dataset=dict.fromkeys(ids, entry))
 
@@ -294,7 +294,7 @@ def as_of_old(plans: dict[str, Any]) -> dict[str, Any]:
 
 
 def other_checkpoint(**of: Any) -> Spoil:
-    """The checkpoint of another training where nnUNetv2_train --c looks for that of its own."""
+    """Put the checkpoint of another training where nnUNetv2_train --c looks for one."""
 
     def spoil(bench: Bench) -> None:
         options = {"trainer": "SemiMeanTeacherTrainer", **of}
@@ -322,7 +322,7 @@ def continued(bench: Bench) -> tuple[str, ...]:
 
 
 def hostile_model(bench: Bench) -> None:
-    """A model whose checkpoint makes a folder as soon as it is unpickled."""
+    """Write a model whose checkpoint makes a folder when it is unpickled."""
     small_model(bench.folder, gift=Gift(bench.folder / "executed"))
     model = bench.folder / "made" / MODEL
     plans = {"image_reader_writer": "SimpleITKIO", "plans_name": "nnUNetPlans"}
@@ -356,7 +356,7 @@ def install(bench: Bench) -> tuple[str, ...]:
 
 
 def pseudo_labelled(spoil: Callable[[Path], object]) -> Spoil:
-    """A training case whose label a model drew, as distil writes them."""
+    """Add a training case with a pseudo label, as distil writes it."""
 
     def taken(bench: Bench) -> None:
         (bench.raw / U).rename(bench.raw / "imagesTr/u_0000.nii.gz")

@@ -1,4 +1,4 @@
-"""Every bad input that we promise to handle: what a user types, and what the user then sees."""
+"""Every bad input that we promise to handle: the command, and its message."""
 
 from __future__ import annotations
 
@@ -447,7 +447,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
 
 
 def open_by_mode(path: Any, *arguments: Any) -> Any:
-    """What a user meets; the superuser may read what nobody may."""
+    """Let file modes count, as for normal users; root may read everything."""
     if not os.stat(path).st_mode & 0o444:
         raise PermissionError(13, "Permission denied", str(path))
     return open(path, *arguments)
@@ -455,7 +455,7 @@ def open_by_mode(path: Any, *arguments: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("row", ROWS)
-def test_a_bad_input_is_named_or_handled(
+def test_a_bad_input_is_reported_or_handled(
     row: str, bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for one in ROWS[row]:
@@ -472,7 +472,7 @@ def test_a_bad_input_is_named_or_handled(
 
 
 def require_refused(one: Refused, bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
-    """It ends with an error that names every spoilt file, and nothing else; nothing is written."""
+    """Assert an error that names exactly the spoilt files, and no output."""
     before, words = bench.outcome(), one.words(bench)
     assert run(words) == (1 if words[0] == "nnUNetv2_train" else 2)
     said = capsys.readouterr()
@@ -485,7 +485,7 @@ def require_refused(one: Refused, bench: Bench, capsys: pytest.CaptureFixture[st
 
 
 def require_named(says: Mapping[str, str], error: str) -> None:
-    """Each line of an error is a problem with a fix; all of them are told, and no others."""
+    """Assert that an error lists exactly the expected problems, each with a fix."""
     lines = [line.strip() for line in error.splitlines() if line.startswith("  ")]
     left = list(lines)
     for where, text in says.items():
@@ -497,7 +497,7 @@ def require_named(says: Mapping[str, str], error: str) -> None:
 
 
 def require_works(one: Works, capsys: pytest.CaptureFixture[str]) -> None:
-    """It does its work, with the warnings that are told and no others."""
+    """Assert that a command succeeds with exactly the expected warnings."""
     assert run(PREPROCESS) == 0
     said = capsys.readouterr().out
     labelled, unlabelled = one.ready
@@ -528,7 +528,9 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-def test_all_bad_inputs_are_named_at_once(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_bad_inputs_are_reported_together(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     says = {}
     for case, (spoil, text) in IMAGES.items():
         path = bench.raw / f"imagesUn/{case}_0000.nii.gz"

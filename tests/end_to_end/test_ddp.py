@@ -1,4 +1,4 @@
-"""Two DDP processes (gloo, on the CPU, where nnU-Net itself would want two GPUs)."""
+"""Two DDP processes (gloo, on the CPU; nnU-Net would need two GPUs)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_processes_share_the_batches_and_see_different_patches(
 def test_two_processes_step_as_one_does_on_both_batches(
     prepared_dataset: Any, tmp_path: Path, make_trainer: Any, settings: dict[str, Any]
 ):
-    """With nnU-Net's loss and with ours, whose batch Dice is that of all processes."""
+    """With nnU-Net's loss and with ours, whose batch Dice is computed over all processes."""
     dataset = prepared_dataset("labels", 1)
     short = {"epochs": 1, "steps_per_epoch": 1, "deep_supervision": False, **settings}
     results = train_on_two(dataset, tmp_path, "SemiBaselineTrainer", **short)
@@ -92,7 +92,7 @@ def test_the_curves_of_two_processes_are_those_of_one_with_the_whole_batch(
     tmp_path: Path,
     make_trainer: Any,
 ):
-    """Losses, Dice and reliability of each step, and the networks after the last one."""
+    """Compare losses, Dice and reliability of each step, and the final networks."""
     settings = {
         **SETTINGS, **SAME_FOR_ALL, "epochs": 6, "steps_per_epoch": 1, "momentum": 0.9,
         "validation_steps_per_epoch": 2, "unlabelled_start_steps": 2, "initial_lr": 0.05,
@@ -124,7 +124,7 @@ def test_the_curves_of_two_processes_are_those_of_one_with_the_whole_batch(
 def test_filtering_locating_and_reliability_are_the_same_on_all_processes(
     name: str, score: str, prepared_dataset: Any, tmp_path: Path
 ):
-    """Each process predicts half of the images, and all of them go on with the same ones."""
+    """Each process predicts half of the images; all continue with the same selection."""
     settings = {
         "epochs": 4, "filter_epochs": (1, 2), "filter_keep": 2, "filter_score": score,
         "locate_epochs": (3,), "unlabelled_foreground_oversampling": 0.5,
@@ -146,7 +146,7 @@ def test_filtering_locating_and_reliability_are_the_same_on_all_processes(
 
 
 def joined(batches: Any) -> list[dict[str, dict[str, Any]]]:
-    """The patches of several processes as one batch."""
+    """Join the patches of several processes to one batch."""
     return [
         {
             stream: {
@@ -162,7 +162,7 @@ def joined(batches: Any) -> list[dict[str, dict[str, Any]]]:
 def train_on_two(
     dataset: Any, folder: Path, trainer: str, fold: int | str = 0, **settings: Any
 ) -> list[dict[str, Any]]:
-    """Train to the end in two processes; what each of them has then."""
+    """Train to the end in two processes; return their states."""
     plans, port = dataset.plans, free_port()
     plans["semi"] = {trainer: {**SETTINGS, **settings}}
     (folder / "job.json").write_text(json.dumps([plans, dataset.dataset_json, trainer, fold]))
@@ -175,7 +175,7 @@ def train_on_two(
 
 
 def train_on_one(folder: Path, told: dict[str, str]) -> None:
-    """What one process does."""
+    """Train in one process."""
     torch.set_num_threads(1)
     os.environ.update(told)
     plans, dataset_json, name, fold = json.loads((folder / "job.json").read_text())

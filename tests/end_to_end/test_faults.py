@@ -22,8 +22,8 @@ SHOWN_BY = {
         "end_to_end/test_kill_and_continue.py::"
         "test_killed_and_continued_training_equals_an_uninterrupted_one",
         "end_to_end/test_launches.py::"
-        "test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes",
-        "end_to_end/test_launches.py::test_processes_whose_starter_is_asked_to_leave_save_too",
+        "test_a_training_that_was_asked_to_stop_continues_with_any_number_of_processes",
+        "end_to_end/test_launches.py::test_processes_save_when_their_parent_is_asked_to_stop",
     ),
     "killed_preprocessing": (
         "data/test_preprocessing.py::test_a_killed_run_continues_and_ends_as_an_uninterrupted_one",
@@ -40,17 +40,17 @@ SHOWN_BY = {
         "data/test_preprocessing.py::test_a_full_disk_is_reported_with_its_free_space",
         "pseudo_labels/test_pool.py::test_a_full_disk_is_not_blamed_on_the_image",
         "cli/test_main.py::test_a_full_or_closed_disk_is_no_traceback",
-        "end_to_end/test_full_disk.py::test_a_full_disk_is_named_and_costs_nothing_but_time",
-        "end_to_end/test_full_disk.py::test_a_training_ends_at_the_checkpoint_that_it_cannot_write"
-        "_and_goes_on_from_the_one_before",
-        "end_to_end/test_full_disk.py::test_pictures_that_the_disk_does_not_take_cost_no_training",
+        "end_to_end/test_full_disk.py::test_a_full_disk_is_reported_and_only_costs_time",
+        "end_to_end/test_full_disk.py::"
+        "test_a_training_ends_at_a_checkpoint_it_cannot_write_and_continues_from_the_last",
+        "end_to_end/test_full_disk.py::test_pictures_that_cannot_be_written_do_not_stop_a_training",
         "data/test_file_bytes.py::test_an_incomplete_written_image_is_a_disk_error",
         "runs/test_commands.py::test_a_log_that_the_disk_does_not_take_costs_nothing",
     ),
     "killed_rank": (
-        "end_to_end/test_launches.py::test_a_killed_process_ends_the_others_and_all_go_on_exactly",
+        "end_to_end/test_launches.py::test_a_killed_process_ends_the_others_and_all_continue_exactly",
         "end_to_end/test_launches.py::"
-        "test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes",
+        "test_a_training_that_was_asked_to_stop_continues_with_any_number_of_processes",
         "runs/test_process_group.py::"
         "test_two_machines_train_a_fold_and_continue_by_themselves_after_a_kill",
     ),
@@ -74,7 +74,7 @@ SHOWN_BY = {
     "lost_results_folder": (
         "util/test_files.py::test_a_disk_error_is_reported_with_the_fix",
         "end_to_end/test_lost_results.py::"
-        "test_a_training_that_loses_its_results_ends_with_a_message_and_goes_on",
+        "test_a_training_that_loses_its_results_ends_with_a_message_and_continues",
         "runs/test_local.py::test_a_job_without_a_folder_fails_and_the_others_continue",
     ),
     "second_launch": (
@@ -85,7 +85,7 @@ SHOWN_BY = {
     ),
     "requeued_twice": (
         "end_to_end/test_launches.py::"
-        "test_a_job_that_is_queued_again_twice_while_it_runs_leaves_the_first_alone",
+        "test_a_job_that_is_queued_twice_does_not_disturb_the_running_one",
     ),
     "wrong_clock": (
         "end_to_end/test_surroundings.py::test_a_user_gets_from_images_to_a_report",
@@ -105,7 +105,7 @@ SHOWN_BY = {
         "runs/test_crossval.py::"
         "test_ctrl_c_pressed_twice_ends_all_processes_and_the_same_command_continues",
         "end_to_end/test_kill_and_continue.py::"
-        "test_ctrl_c_pressed_twice_ends_the_stock_command_and_its_workers",
+        "test_ctrl_c_pressed_twice_ends_nnunets_command_and_its_workers",
         "runs/test_crossval.py::"
         "test_an_interruption_ends_the_trainings_which_continue_from_the_checkpoint",
     ),
@@ -119,7 +119,7 @@ SHOWN_BY = {
 
 
 @pytest.mark.parametrize("name", sorted({name for names in SHOWN_BY.values() for name in names}))
-def test_what_shows_it_is_there(name: str) -> None:
+def test_the_tests_exist(name: str) -> None:
     file, _, function = name.partition("::")
     tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
     assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

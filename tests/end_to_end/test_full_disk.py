@@ -1,4 +1,4 @@
-"""A disk that is full, at every kind of write: the message, the old files, and going on."""
+"""A disk that gets full at every kind of write: the message, the old files, and continuing."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def preprocess(bench: Bench) -> Work:
 
 
 def plan_anew(bench: Bench) -> Work:
-    """A labelled case is gone, which changes the fingerprint, the plans and dataset.json."""
+    """Remove a labelled case, which changes the fingerprint, the plans and dataset.json."""
     raw = bench.copy("preprocessed", "raw")
     write_json(raw / "dataset.json", {**read_json(raw / "dataset.json"), "numTraining": 4})
     for name in ("imagesTr/phantom_0000_0000.nii.gz", "labelsTr/phantom_0000.nii.gz"):
@@ -48,7 +48,7 @@ def plan_anew(bench: Bench) -> Work:
 
 
 def domain_check(bench: Bench) -> Work:
-    """An unlabelled image of huge voxels."""
+    """Add an unlabelled image with huge voxels."""
     path = sorted((bench.copy("preprocessed", "raw") / "imagesUn").iterdir())[0]
     image = sitk.ReadImage(str(path))
     image.SetSpacing((20, 20, 20))
@@ -57,7 +57,7 @@ def domain_check(bench: Bench) -> Work:
 
 
 def pseudo_label(bench: Bench, out: str = "labelled") -> tuple[str, ...]:
-    """The process of a shard."""
+    """Run the process of a shard."""
     model = bench.model("preprocessed", "raw")
     where = ("-i", str(bench.place("raw") / "imagesUn"), "-o", str(bench.disk.folder / out))
     shard = ("--shards", "1", "--only", "0", "--worker", "--device", "cpu")
@@ -65,7 +65,7 @@ def pseudo_label(bench: Bench, out: str = "labelled") -> tuple[str, ...]:
 
 
 def distil(bench: Bench) -> Work:
-    """The pool is labelled before."""
+    """Label the pool first."""
     words = pseudo_label(
         bench, f"raw/pseudo_labels_{bench.dataset.name}Again".replace("911", "913")
     )
@@ -160,7 +160,7 @@ LIMITS: dict[Callable[[Bench], Work], tuple[int, ...]] = {
 
 
 def check_message(disk: Disk, said: str) -> None:
-    """One line says what cannot be written and what to do."""
+    """Assert that one line names the output and the fix."""
     (line,) = [line for line in said.splitlines() if "error:" in line]
     assert "Traceback" not in said
     assert ": error: could not write " in line and str(disk.folder) in line, line
@@ -169,7 +169,7 @@ def check_message(disk: Disk, said: str) -> None:
 
 @pytest.mark.parametrize("is_small", [True, False], ids=["full", "limit"])
 @pytest.mark.parametrize("kind", ROOMS, ids=lambda kind: kind.__name__)
-def test_a_full_disk_is_named_and_costs_nothing_but_time(
+def test_a_full_disk_is_reported_and_only_costs_time(
     kind: Callable[[Bench], Work], is_small: bool, make_bench: Callable[[bool], Bench]
 ) -> None:
     bench = make_bench(is_small)
@@ -188,7 +188,7 @@ def test_a_full_disk_is_named_and_costs_nothing_but_time(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_small", [True, False], ids=["full", "limit"])
-def test_a_training_ends_at_the_checkpoint_that_it_cannot_write_and_goes_on_from_the_one_before(
+def test_a_training_ends_at_a_checkpoint_it_cannot_write_and_continues_from_the_last(
     is_small: bool, make_bench: Callable[[bool], Bench]
 ) -> None:
     bench = make_bench(is_small)
@@ -209,7 +209,7 @@ def test_a_training_ends_at_the_checkpoint_that_it_cannot_write_and_goes_on_from
     assert list(disk.folder.glob("results/*/*/fold_0/checkpoint_final.pth"))
 
 
-def test_a_training_does_not_begin_on_a_full_disk(make_bench: Callable[[bool], Bench]) -> None:
+def test_a_training_does_not_start_on_a_full_disk(make_bench: Callable[[bool], Bench]) -> None:
     bench = make_bench(True)
     work = train(bench)
     before = bench.disk.files()
@@ -219,7 +219,7 @@ def test_a_training_does_not_begin_on_a_full_disk(make_bench: Callable[[bool], B
     check_files(bench.disk, before)
 
 
-def test_pictures_that_the_disk_does_not_take_cost_no_training(
+def test_pictures_that_cannot_be_written_do_not_stop_a_training(
     make_bench: Callable[[bool], Bench],
 ) -> None:
     bench = make_bench(False)

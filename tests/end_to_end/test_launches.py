@@ -1,4 +1,4 @@
-"""Real processes of one training: killed, asked to leave, continued by others, launched twice."""
+"""Real processes of one training: killed, asked to stop, continued by others, started twice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def dataset(prepared_dataset: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def whole(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The last checkpoint of two processes that nobody has disturbed."""
+    """The last checkpoint of two undisturbed processes."""
     training = Training(tmp_path_factory.mktemp("whole"), dataset.number)
     for rank in training.finish(2):
         assert rank.steps == ALL_STEPS
@@ -50,7 +50,7 @@ def in_step(ranks: list[Rank], step: int) -> bool:
 
 
 def same_ending(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    """The same student, teacher and history."""
+    """Return whether student, teacher and history are equal."""
     one, other = first["semi"], second["semi"]
     for row in [*one["history"], *other["history"]]:
         row.pop("seconds", None)
@@ -59,7 +59,7 @@ def same_ending(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_and_all_go_on_exactly(
+def test_a_killed_process_ends_the_others_and_all_continue_exactly(
     victim: int, training: Training, whole: dict[str, Any]
 ) -> None:
     ranks = training.start(2, slow=True)
@@ -74,7 +74,7 @@ def test_a_killed_process_ends_the_others_and_all_go_on_exactly(
 
 @pytest.fixture(scope="module")
 def left(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of two processes of which the second was asked to leave, within an epoch."""
+    """The results of two processes, the second of which was asked to stop within an epoch."""
     training = Training(tmp_path_factory.mktemp("left"), dataset.number)
     ranks = training.start(2, slow=True)
     wait_for(lambda: in_step(ranks, 8))
@@ -86,7 +86,7 @@ def left(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes(
+def test_a_training_that_was_asked_to_stop_continues_with_any_number_of_processes(
     count: int, left: Path, training: Training, whole: dict[str, Any]
 ) -> None:
     shutil.copytree(left, training.results)
@@ -106,7 +106,7 @@ def test_what_one_was_asked_to_leave_goes_on_with_any_number_of_processes(
 
 
 def spawn_two(training: Training, port: int) -> None:
-    """As ``nnUNetv2_train -num_gpus 2`` does, with processes that are forked."""
+    """Start two processes as ``nnUNetv2_train -num_gpus 2`` does, but forked."""
     torch.multiprocessing.start_processes(spawned, (training, port), nprocs=2, start_method="fork")
 
 
@@ -115,10 +115,10 @@ def spawned(number: int, training: Training, port: int) -> None:
     run_rank(told, training.words(), training.results / f"{number}.txt", True)
 
 
-def test_processes_whose_starter_is_asked_to_leave_save_too(
+def test_processes_save_when_their_parent_is_asked_to_stop(
     training: Training, whole: dict[str, Any]
 ) -> None:
-    """nnUNetv2_train -num_gpus dies of SIGTERM, and the system then interrupts those it started."""
+    """nnUNetv2_train -num_gpus dies of SIGTERM, and the system then interrupts its children."""
     training.results.mkdir()
     starter = forked(spawn_two, training, free_port())
     ranks = [Rank(starter, training.results / f"{number}.txt") for number in range(2)]
@@ -133,7 +133,7 @@ def test_processes_whose_starter_is_asked_to_leave_save_too(
     assert same_ending(training.checkpoint(), whole)
 
 
-def test_a_job_that_is_queued_again_twice_while_it_runs_leaves_the_first_alone(
+def test_a_job_that_is_queued_twice_does_not_disturb_the_running_one(
     training: Training, whole: dict[str, Any]
 ) -> None:
     first = training.start(2, slow=True)

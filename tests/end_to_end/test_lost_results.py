@@ -12,7 +12,7 @@ from tests.end_to_end.bench import Bench, check_files, saved, train
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["removed", "read_only"])
-def test_a_training_that_loses_its_results_ends_with_a_message_and_goes_on(
+def test_a_training_that_loses_its_results_ends_with_a_message_and_continues(
     way: str, make_bench: Callable[[bool], Bench]
 ) -> None:
     bench = make_bench(True)

@@ -1,4 +1,4 @@
-"""The way of a user from images to a report, in real processes and in odd surroundings."""
+"""The way of a user from images to a report, in real processes and unusual environments."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = ("epochs=2", "steps_per_epoch=1", "validation_steps_per_epoch=1")
 
 @dataclass
 class Place:
-    """Where nnU-Net's three folders are, and the variables that the processes get."""
+    """nnU-Net's three folders, and the variables of the processes."""
 
     root: Path
     variables: dict[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Place:
         return self.root / "preprocessed" / DATASET
 
     def start(self, *words: object) -> subprocess.Popen[bytes]:
-        """One command of ours."""
+        """Start one of our commands."""
         folders = {f"nnUNet_{n}": str(self.root / n) for n in ("raw", "preprocessed", "results")}
         environment = {
             **os.environ, **folders, "nnUNet_extTrainer": str(TRAINERS_FOLDER), **self.variables,
@@ -51,7 +51,7 @@ class Place:
         )  # fmt: skip
 
     def run(self, *words: object) -> str:
-        """One command of ours, which must end well; what it said."""
+        """Run one of our commands, which must succeed; return its output."""
         process = self.start(*words)
         said = process.communicate(timeout=500)[0].decode("utf-8", "replace")
         assert process.returncode == 0 and "Traceback" not in said, said[-3000:]
@@ -64,12 +64,12 @@ def odd_path(place: Place) -> None:
 
 
 def without_asserts(place: Place) -> None:
-    """As ``python -O``."""
+    """Run ``python -O``."""
     place.variables["PYTHONOPTIMIZE"] = "1"
 
 
 def turkish(place: Place) -> None:
-    """Files without a declared encoding would be in Turkish Latin-5; i has another capital."""
+    """Use Turkish Latin-5 for files without a declared encoding; i has another capital letter."""
     if shutil.which("localedef") is None:
         pytest.skip("localedef is not here, which makes a locale")
     locales = place.root.parent / "locales"
@@ -82,7 +82,7 @@ def turkish(place: Place) -> None:
 
 
 def linked_images(place: Place) -> None:
-    """imagesUn is a link to a folder elsewhere, whose images are links, too."""
+    """Make imagesUn a link to another folder whose images are links, too."""
     elsewhere, store = place.root / "elsewhere", place.root / "store"
     place.raw.joinpath("imagesUn").rename(store)
     elsewhere.mkdir()
@@ -92,7 +92,7 @@ def linked_images(place: Place) -> None:
 
 
 def skewed_clock(place: Place) -> None:
-    """Images that were written in 1990 and in 2090."""
+    """Date images to 1990 and 2090."""
     for number, path in enumerate(sorted(place.raw.rglob("*.nii.gz"))):
         seconds = 3_800_000_000 if number % 2 else 640_000_000
         os.utime(path, (seconds, seconds))
@@ -149,7 +149,7 @@ def test_a_user_gets_from_images_to_a_report(
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
-    """Makes a folder read-only, also for root; undone at the end."""
+    """Makes a folder read-only, also for root, until the end of the test."""
     mounted: list[Path] = []
 
     def make(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_raw_data_may_be_read_only(tmp_path: Path, read_only: Callable[[Path], N
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Path -> checksum of what preprocessing leaves, but for times and logs."""
+    """Return path -> checksum of the preprocessed files, without times and logs."""
     return {
         str(path.relative_to(folder)): sha256_of_file(path)
         for path in sorted(folder.rglob("*"))

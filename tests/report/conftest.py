@@ -1,4 +1,4 @@
-"""A tree of results and its page, made once a session; do not write into them."""
+"""A tree of results and its page, made once in a session; do not write into them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of methods whose gain over the baseline is known."""
+"""Values of methods with a given gain over the baseline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ def values(trainer: str, gain: float, cases: int = 12, noise: float = 0.004) -> 
 @cache  # the intervals are of 10,000 samples each
 def measured(subset: str, metric: str = "dice", **gains: float) -> SubsetResults:
     rows = [v for trainer, gain in gains.items() for v in values(trainer, gain)]
-    found = compare_with_baseline(rows, BASE, metric) if BASE in gains and len(gains) > 1 else []
+    compared = compare_with_baseline(rows, BASE, metric) if BASE in gains and len(gains) > 1 else []
     return SubsetResults(
-        subset, metric, tuple(rows), tuple(found), (build_metric_table(rows, found, BASE, metric),)
+        subset,
+        metric,
+        tuple(rows),
+        tuple(compared),
+        (build_metric_table(rows, compared, BASE, metric),),
     )

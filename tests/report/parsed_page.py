@@ -1,4 +1,4 @@
-"""A page of ours, taken apart again: its tables, images, elements and text."""
+"""Parsers of the report's page: tables, images, elements and text."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Page(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag, pairs):
-        found = dict(pairs)
+        attributes = dict(pairs)
         if tag == "img":
-            self.images.append(found)
-        if "data-group" in found:
-            self.group = f"{found['data-group']} {found['data-name']}"
+            self.images.append(attributes)
+        if "data-group" in attributes:
+            self.group = f"{attributes['data-group']} {attributes['data-name']}"
         elif tag == "section":
             self.group = ""
         elif tag == "table":
-            self.tables.setdefault(found.get("id", self.group), [])
-            self.rows = self.tables[found.get("id", self.group)]
+            self.tables.setdefault(attributes.get("id", self.group), [])
+            self.rows = self.tables[attributes.get("id", self.group)]
         elif tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
-            self.rows[-1].append((found.get("data-value", ""), ""))
+            self.rows[-1].append((attributes.get("data-value", ""), ""))
             self.cell = self.rows[-1]
 
     def handle_endtag(self, tag):

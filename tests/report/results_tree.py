@@ -1,4 +1,4 @@
-"""A small results folder as trainings leave it: predictions, tables, histories, settings."""
+"""A small results folder of trainings: predictions, tables, histories, settings."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from semi_nnunet.training.history import History
 NAME = "Dataset007_Seven"
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
 BASE, OURS, OTHER = "SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiFixMatchTrainer"
-SHARPNESS = {BASE: 0.5, OURS: 0.2, OTHER: 0.45}  # how many voxels of the borders are wrong
+SHARPNESS = {BASE: 0.5, OURS: 0.2, OTHER: 0.45}  # share of wrong voxels at borders
 
 
 class Tree:
     """nnU-Net's folders of data set 7.
 
     Args:
-        root: where they are made.
-        shape: of the images; two numbers: colour images.
+        root: folder of the folders.
+        shape: of the images; two numbers make colour images.
         cases: of each subset.
         name: of the data set.
         labels: its classes.
-        called: the end of each case's name.
+        called: suffix of each case's name.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Tree:
         self.root, self.flat = root, len(shape) == 2
         self.ending = ".png" if self.flat else ".nii.gz"
         self.raw, self.preprocessed, self.results = (
-            root / kind / name for kind in ("raw", "preprocessed", "results")
+            root / folder / name for folder in ("raw", "preprocessed", "results")
         )
         self.references: dict[str, np.ndarray] = {}
         for folder in (self.raw, self.preprocessed, self.results):
@@ -90,7 +90,7 @@ class Tree:
             monkeypatch.setenv(f"nnUNet_{name}", str(self.root / name))
 
     def train(self, trainer: str, seed: int = 0, fold: str = "0", subsets=("test",)) -> Path:
-        """Leave what a training leaves; how wrong it is depends on the trainer alone."""
+        """Write the files of a training; the error rate depends only on the trainer."""
         plans = f"nnUNetPlans_seed{seed}" if seed else "nnUNetPlans"
         folder = self.results / f"{trainer}__{plans}__2d" / f"fold_{fold}"
         rng = np.random.default_rng([seed, *trainer.encode()])
@@ -103,12 +103,12 @@ class Tree:
             if subset == "validation":
                 references = self.preprocessed / "gt_segmentations"
             description = str(self.preprocessed / "dataset.json")
-            where = ["-i", str(folder / subset), "-r", str(references)]
-            assert main(["evaluate", *where, "--dataset-json", description, "-np", "1"]) == 0
+            folders = ["-i", str(folder / subset), "-r", str(references)]
+            assert main(["evaluate", *folders, "--dataset-json", description, "-np", "1"]) == 0
         return folder
 
     def describe(self, folder: Path, unlabelled: bool) -> None:
-        """History, settings, cost and, if it is semi-supervised, a filtering."""
+        """Write history, settings, cost and, if ``unlabelled``, a filtering."""
         rows: list[dict[str, float]] = []
         for epoch in range(10):
             row = {"epoch": epoch, "learning_rate": 0.01 * (1 - epoch / 10), "seconds": 60.0}
@@ -124,10 +124,10 @@ class Tree:
         }
         record = {"semi_nnunet": "0.1.0", "torch": "2.0", "settings": settings}
         self.write_json(folder / "semi_settings.json", record)
-        where = {"machine": "CPU 3000, 1 thread", "seconds": 1500.0 if unlabelled else 600.0}
-        share = {**where, "memory_gib": 1.5, "gpu_memory_gib": None}
+        run = {"machine": "CPU 3000, 1 thread", "seconds": 1500.0 if unlabelled else 600.0}
+        share = {**run, "memory_gib": 1.5, "gpu_memory_gib": None}
         self.write_json(
-            folder / "semi_cost.json", {"training": [share], "validation": {**where, "cases": 600}}
+            folder / "semi_cost.json", {"training": [share], "validation": {**run, "cases": 600}}
         )
         if unlabelled:
             scores = {f"pool_{n}": n / 12 for n in range(12)}
@@ -137,7 +137,7 @@ class Tree:
 
 
 def organ(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-    """A ball, a part of it of another class."""
+    """Return a ball, one side of it of another class."""
     places = np.indices(shape)
     middle = [size / 2 + rng.uniform(-1, 1) for size in shape]
     distance = sum(
@@ -148,13 +148,13 @@ def organ(shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
 
 
 def blurred(label: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Some voxels take the label of a neighbour."""
+    """Give some voxels the label of a neighbour."""
     shifted = np.roll(label, 2, axis=-1)
     return np.where(rng.random(label.shape) < share, shifted, label)
 
 
 def whole_tree(root: Path, **more: object) -> Tree:
-    """Baseline and method, two seeds, described."""
+    """Write baseline and method with two seeds each."""
     tree = Tree(root, **more)
     for trainer in (BASE, OURS):
         for seed in (0, 1):

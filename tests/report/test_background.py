@@ -1,4 +1,4 @@
-"""What the numbers rest on is told: data, plans, settings, commands."""
+"""The background of the report: data, plans, settings, commands."""
 
 from __future__ import annotations
 
@@ -29,30 +29,26 @@ from tests.report.results_tree import BASE, OURS
 from tests.runs.parsing import parse_command
 
 
-def test_a_line_on_every_trainer():
+def test_every_trainer_has_a_description():
     assert "Tarvainen" in describe_trainer(OURS)
     for stock in ("nnUNetTrainer", "nnUNetTrainer_5epochs"):
-        assert describe_trainer(stock).startswith(
-            f"{stock}: nnU-Net's own, which learns from the labelled"
-        )
-    assert (
-        describe_trainer("MyOwnTrainer") == "MyOwnTrainer"
-    )  # in nnUNet_extTrainer, or not there any more
+        assert describe_trainer(stock).startswith(f"{stock}: nnU-Net's own trainer")
+    assert describe_trainer("MyOwnTrainer") == "MyOwnTrainer"  # in nnUNet_extTrainer, or deleted
 
 
-def test_images_that_select_left_out_are_told(tmp_path):
+def test_numbers_of_used_and_selected_images_are_shown(tmp_path):
     folders = Folders(tmp_path, tmp_path, tmp_path)
     used = [{"cases": {"unlabelled": ["u"] * number}} for number in (8, 3, 8)]
     assert describe_pool(folders, [{}]) == ""
-    assert describe_pool(folders, used[::2]) == "Trainings began with 8 unlabelled images."
+    assert describe_pool(folders, used[::2]) == "Trainings started with 8 unlabelled images."
     write_json(tmp_path / "semi_selected.json", {"score": "uncertainty", "cases": ["u"] * 3})
     assert "began with 3 to 8 unlabelled images. semi_nnunet select (--score uncertainty) " in (
-        said := describe_pool(folders, used)
+        sentences := describe_pool(folders, used)
     )
-    assert "has chosen 3 to train on" in said
+    assert "has chosen 3 to train on" in sentences
 
 
-def test_pictures_have_no_third_axis_to_tell():
+def test_pictures_have_no_third_axis():
     """nnU-Net gives it a spacing of 999."""
     picture = {"spacings": [[999, 1, 1], [999.0, 0.5, 0.5]], "shapes_after_crop": [[1, 64, 80]] * 2}
     assert dict(format_fingerprint(picture)) == {
@@ -70,11 +66,11 @@ def test_pictures_have_no_third_axis_to_tell():
         (None, "null"), ("cosine", "cosine"), ({"a": 1}, '{"a": 1}'), ([[1, 2], [3]], "1 x 2 x 3"),
     ],
 )  # fmt: skip
-def test_values_are_written_for_people(value, text):
+def test_values_of_json_are_readable(value, text):
     assert format_json_value(value) == text
 
 
-def test_what_a_configuration_inherits_is_told_too():
+def test_inherited_values_of_a_configuration_are_shown():
     network = {"network_class_name": "a.b.UNet", "arch_kwargs": {"features_per_stage": [8, 16]}}
     plans = {
         "configurations": {
@@ -110,7 +106,7 @@ def test_settings_that_differ_between_the_trainings_of_a_method_are_named():
     assert ours.note == "differs between its trainings: seed, epochs"
 
 
-def test_every_version_that_was_trained_with_is_told():
+def test_every_software_version_is_listed():
     records = [{"torch": "2.4"}, {}, {"torch": "2.1", "python": "3.11"}, {"torch": "2.4"}]
     assert list_versions(records) == [
         ("torch", "2.1, 2.4"), ("python", "3.11"),
@@ -118,14 +114,14 @@ def test_every_version_that_was_trained_with_is_told():
     ]  # fmt: skip
 
 
-def test_settings_are_told_as_they_can_be_typed():
-    given = {"epochs": 3, "2d": {"mirror": False}, OURS: {"2d": {"views": ["a", "b"]}}, "x": "y"}
-    words = list(list_given_settings(given))
+def test_settings_are_shown_as_they_can_be_typed():
+    settings = {"epochs": 3, "2d": {"mirror": False}, OURS: {"2d": {"views": ["a", "b"]}}, "x": "y"}
+    words = list(list_given_settings(settings))
     assert words == ["epochs=3", "2d.mirror=false", f'{OURS}.2d.views=["a", "b"]', "x=y"]
-    assert parse_assignments(words) == given
+    assert parse_assignments(words) == settings
 
 
-def test_the_commands_make_the_same_trainings_again(tmp_path):
+def test_the_commands_repeat_the_same_trainings(tmp_path):
     jobs = [
         job(trainer, seed, fold, configuration)
         for trainer, configuration in ((BASE, "2d"), (OURS, "2d"), (OURS, "3d_fullres"))
@@ -137,41 +133,41 @@ def test_the_commands_make_the_same_trainings_again(tmp_path):
     assert [words[1] for words in lines if words[0] == "semi_nnunet"] == [
         "preprocess", "crossval", "crossval", "compare", "report",
     ]  # fmt: skip
-    again = set()
+    repeated = set()
     for words in lines:
         if words[1] == "crossval":
             parsed = parse_command(words)
             assert parsed.plans == "nnUNetPlans"
-            again |= {
+            repeated |= {
                 (trainer, configuration, fold, seed)
                 for trainer in parsed.trainers
                 for configuration in parsed.configurations
                 for fold in parsed.folds
                 for seed in range(parsed.seeds)
             }
-    assert again == {(j.trainer, j.configuration, j.fold, j.seed) for j in jobs}
+    assert repeated == {(j.trainer, j.configuration, j.fold, j.seed) for j in jobs}
     trained = [words[2:] for words in lines if words[0] == "nnUNetv2_train"]
     assert len(trained) == len(jobs) and {words[-1] for words in trained} == {
         "nnUNetPlans", "nnUNetPlans_seed1",
     }  # fmt: skip
 
 
-def test_all_of_a_tree_is_collected_and_what_is_not_there_left_out(tree, tmp_path):
+def test_the_background_is_collected_and_missing_files_are_left_out(tree, tmp_path):
     folders = Folders(tree.raw, tree.preprocessed, tree.results)
-    found = collect_background(folders, "nnUNetPlans", find_jobs(folders, "nnUNetPlans"))
-    data = dict(found.data)
+    collected = collect_background(folders, "nnUNetPlans", find_jobs(folders, "nnUNetPlans"))
+    data = dict(collected.data)
     assert data["labelled cases"] == data["test cases"] == "7" and data["unlabelled cases"] == "0"
     assert data["labels"] == "background 0; liver 1; tumour 2" and data["channels"] == "CT"
-    assert [name for name, _ in found.plans] == ["2d"] and len(found.settings) == 2
+    assert [name for name, _ in collected.plans] == ["2d"] and len(collected.settings) == 2
     nothing = collect_background(
         Folders(tmp_path / "a", tmp_path / "b", tmp_path / "c"), "gone", []
     )
     assert nothing.data == [("data set", "b")] and nothing.plans == nothing.settings == []
 
 
-def test_every_method_is_told_once():
-    told = describe_methods([OURS, BASE, OURS])
-    assert [name for name, _ in told] == ["MeanTeacher", "Baseline"]
+def test_every_method_is_described_once():
+    methods = describe_methods([OURS, BASE, OURS])
+    assert [name for name, _ in methods] == ["MeanTeacher", "Baseline"]
     assert all(
-        text.startswith(trainer) for (_, text), trainer in zip(told, (OURS, BASE), strict=True)
+        text.startswith(trainer) for (_, text), trainer in zip(methods, (OURS, BASE), strict=True)
     )

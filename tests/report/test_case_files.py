@@ -1,4 +1,4 @@
-"""Everything that was drawn on a case is found where trainings left it, or nothing is."""
+"""All files of a case are found, or none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def folders(tree, tmp_path) -> Folders:
     """A copy of the tree, to take files away from."""
     shutil.copytree(tree.root, tmp_path / "tree")
     return Folders(
-        *(tmp_path / "tree" / kind / NAME for kind in ("raw", "preprocessed", "results"))
+        *(tmp_path / "tree" / name / NAME for name in ("raw", "preprocessed", "results"))
     )
 
 
@@ -38,30 +38,32 @@ def files_of(folders: Folders, subset: str = "test") -> CaseFiles:
     return CaseFiles(folders, subset, find_jobs(folders))
 
 
-def test_image_reference_and_predictions_are_of_the_first_seed_that_both_have(folders):
-    found = files_of(folders).find("test_0", METHOD, BASELINE)
-    assert found is not None and (found.fold, found.seed) == ("0", 0)
-    assert found.image == folders.raw / "imagesTs" / "test_0_0000.nii.gz"
-    assert set(found.labels) == {"reference", "method", "baseline"}
-    assert found.labels["reference"] == folders.raw / "labelsTs" / "test_0.nii.gz"
-    assert all(path.is_file() for path in (*found.labels.values(), *found.tables.values()))
+def test_predictions_are_of_the_first_seed_that_both_models_have(folders):
+    files_of_case = files_of(folders).find("test_0", METHOD, BASELINE)
+    assert files_of_case is not None and (files_of_case.fold, files_of_case.seed) == ("0", 0)
+    assert files_of_case.image == folders.raw / "imagesTs" / "test_0_0000.nii.gz"
+    assert set(files_of_case.labels) == {"reference", "method", "baseline"}
+    assert files_of_case.labels["reference"] == folders.raw / "labelsTs" / "test_0.nii.gz"
+    assert all(
+        path.is_file() for path in (*files_of_case.labels.values(), *files_of_case.tables.values())
+    )
     gone = folders.results / f"{BASE}__nnUNetPlans__2d" / "fold_0" / "test" / "test_0.nii.gz"
     gone.unlink()
     later = files_of(folders).find("test_0", METHOD, BASELINE)
     assert later is not None and later.seed == 1
     for name, trainer in (("method", OURS), ("baseline", BASE)):
-        where = folders.results / f"{trainer}__nnUNetPlans_seed1__2d" / "fold_0" / "test"
-        assert later.labels[name] == where / "test_0.nii.gz"
-        assert later.tables[name] == where / "metrics.csv"
+        folder = folders.results / f"{trainer}__nnUNetPlans_seed1__2d" / "fold_0" / "test"
+        assert later.labels[name] == folder / "test_0.nii.gz"
+        assert later.tables[name] == folder / "metrics.csv"
 
 
-def test_without_a_baseline_only_the_method_is_looked_for(folders):
+def test_without_a_baseline_only_the_method_needs_predictions(folders):
     shutil.rmtree(folders.results / f"{BASE}__nnUNetPlans__2d")
     shutil.rmtree(folders.results / f"{BASE}__nnUNetPlans_seed1__2d")
     files = files_of(folders)
     assert files.find("test_0", METHOD, BASELINE) is None
-    alone = files.find("test_0", METHOD, None)
-    assert alone is not None and set(alone.labels) == {"reference", "method"}
+    only_method = files.find("test_0", METHOD, None)
+    assert only_method is not None and set(only_method.labels) == {"reference", "method"}
     assert files.find("test_0", Model(OURS, "3d_fullres"), None) is None  # of no training
 
 
@@ -73,41 +75,41 @@ def test_a_case_whose_image_or_reference_is_gone_is_not_shown(folders, gone):
     assert files.find("test_2", METHOD, BASELINE) is not None
 
 
-def test_validation_cases_have_the_references_that_nnunet_keeps(folders):
+def test_validation_cases_use_the_references_of_nnunet(folders):
     validation = folders.results / f"{OURS}__nnUNetPlans__2d" / "fold_0" / "validation"
     validation.mkdir()
     shutil.copy(folders.preprocessed / "gt_segmentations" / "validation_0.nii.gz", validation)
-    found = files_of(folders, "validation").find("validation_0", METHOD, None)
-    assert found is not None and found.image.parent == folders.raw / "imagesTr"
-    assert found.labels["reference"].parent == folders.preprocessed / "gt_segmentations"
+    files_of_case = files_of(folders, "validation").find("validation_0", METHOD, None)
+    assert files_of_case is not None and files_of_case.image.parent == folders.raw / "imagesTr"
+    assert files_of_case.labels["reference"].parent == folders.preprocessed / "gt_segmentations"
     assert files_of(folders, "test").find("validation_0", METHOD, None) is None
 
 
-def test_a_data_set_that_is_gone_is_told(folders):
+def test_a_missing_data_set_is_reported(folders):
     shutil.rmtree(folders.raw)
     with pytest.raises(UserError, match=r"dataset\.json"):
         files_of(folders)
 
 
-def test_labels_are_read_as_the_data_set_says(folders, tree):
+def test_labels_are_read_as_the_data_set_describes_them(folders, tree):
     files = files_of(folders)
-    found = files.find("test_3", METHOD, None)
-    assert found is not None
-    (folders.preprocessed / "dataset.json").unlink()  # that of the raw data set says the same
-    labelling = load_labelling(files, [found])
+    files_of_case = files.find("test_3", METHOD, None)
+    assert files_of_case is not None
+    (folders.preprocessed / "dataset.json").unlink()  # the raw data set has the same
+    labelling = load_labelling(files, [files_of_case])
     assert dict(labelling.classes) == {"liver": (1,), "tumour": (2,)} and labelling.ignore is None
-    array, geometry = read_voxels(found.labels["reference"], labelling, is_label=True)
+    array, geometry = read_voxels(files_of_case.labels["reference"], labelling, is_label=True)
     assert np.array_equal(array[0], tree.references["test_3"])
     assert geometry.spacing == pytest.approx((3.0, 1.0, 0.7)) and not has_flat_images(
-        found, labelling
+        files_of_case, labelling
     )
 
 
-def test_rows_are_those_of_the_case_by_class(folders):
+def test_rows_of_a_case_are_read_by_class(folders):
     path = folders.results / f"{OURS}__nnUNetPlans__2d" / "fold_0" / "test" / "metrics.csv"
     with path.open(newline="") as file:
-        wanted = {row["class"]: row for row in csv.DictReader(file) if row["case"] == "test_2"}
-    assert read_metric_rows(path, "test_2") == wanted and set(wanted) == {"liver", "tumour"}
+        expected = {row["class"]: row for row in csv.DictReader(file) if row["case"] == "test_2"}
+    assert read_metric_rows(path, "test_2") == expected and set(expected) == {"liver", "tumour"}
     assert (
         read_metric_rows(path, "test_20") == {}
         and read_metric_rows(Path("gone.csv"), "test_2") == {}

@@ -1,4 +1,4 @@
-"""Charts have round ticks, and are drawn of anything."""
+"""Charts have round ticks, and can be drawn from any numbers."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def numbers_of(mark: str, attributes: str) -> list[float]:
-    """The numbers of one kind of mark: ``numbers_of(svg, 'class="box".* x')``."""
-    return [float(one) for one in re.findall(rf'<\w+ {attributes}="([\d.]+)%?"', mark)]
+    """Return the numbers of one kind of mark: ``numbers_of(svg, 'class="box".* x')``."""
+    return [float(number) for number in re.findall(rf'<\w+ {attributes}="([\d.]+)%?"', mark)]
 
 
 def test_an_axis_has_round_ticks_and_room():
     axis = choose_axis([0.61, 0.94])
     assert axis.low < 0.61 and axis.high > 0.94 and axis.ticks == (0.6, 0.7, 0.8, 0.9)
-    assert [axis.written(tick) for tick in axis.ticks] == ["0.6", "0.7", "0.8", "0.9"]
-    assert Axis(0, 1, (0, 0.25, 0.5)).written(0.25) == "0.25"
-    narrow = [choose_axis([low, low + width], wanted=3) for low in CUTS for width in CUTS]
-    assert min(len(one.ticks) for one in narrow) >= 2
+    assert [axis.format_tick(tick) for tick in axis.ticks] == ["0.6", "0.7", "0.8", "0.9"]
+    assert Axis(0, 1, (0, 0.25, 0.5)).format_tick(0.25) == "0.25"
+    narrow = [choose_axis([low, low + width], tick_count=3) for low in CUTS for width in CUTS]
+    assert min(len(axis_of_range.ticks) for axis_of_range in narrow) >= 2
     assert choose_axis([NAN]).ticks and choose_axis([3.0, 3.0]).high > 3
 
 
@@ -50,12 +50,12 @@ def test_ticks_are_evenly_spaced_inside_the_axis_and_percents_are_linear(values)
     assert np.ptp(np.diff(axis.ticks)) == pytest.approx(0, abs=1e-9 * axis.high)
     assert axis.percent(axis.low) == 0 and axis.percent(axis.high) == 100
     assert axis.percent((axis.low + axis.high) / 2) == pytest.approx(50, abs=0.01)
-    assert [float(axis.written(t).replace("\N{MINUS SIGN}", "-")) for t in axis.ticks] == [
+    assert [float(axis.format_tick(t).replace("\N{MINUS SIGN}", "-")) for t in axis.ticks] == [
         pytest.approx(tick) for tick in axis.ticks
     ]
 
 
-def test_charts_are_drawn_of_anything():
+def test_charts_can_be_drawn_from_any_numbers():
     row = draw_interval_row(UNIT, 0.5, 0.25, 0.75, "better", "a & b")
     assert 'x1="25.0%"' in row and 'cx="50.0%"' in row and "a &amp; b" in row
     assert '<line class="bar' not in draw_interval_row(UNIT, 0.5, NAN, NAN, "", "one case")
@@ -64,19 +64,19 @@ def test_charts_are_drawn_of_anything():
     assert 'class="box"' not in draw_box_row(UNIT, {"z": NAN}, 0, "nothing")
 
 
-def test_an_interval_is_coloured_by_what_was_found_and_only_zero_is_marked():
-    for said, kind in (("better", "better"), ("WORSE", "worse"), ("no evidence", "open")):
-        row = draw_interval_row(Axis(-1, 1, (-1, 0, 1)), 0.2, 0.1, 0.3, said, "")
-        assert f'class="bar {kind}"' in row and f'class="dot {kind}"' in row
+def test_an_interval_has_the_colour_of_its_verdict_and_only_zero_is_marked():
+    for verdict, colour in (("better", "better"), ("WORSE", "worse"), ("no evidence", "open")):
+        row = draw_interval_row(Axis(-1, 1, (-1, 0, 1)), 0.2, 0.1, 0.3, verdict, "")
+        assert f'class="bar {colour}"' in row and f'class="dot {colour}"' in row
         assert numbers_of(row, 'class="zero" x1') == [50.0]
 
 
-def test_a_box_holds_the_middle_half_and_its_whiskers_leave_outliers_alone():
+def test_a_box_holds_the_middle_half_and_its_whiskers_stop_before_outliers():
     values = {f"case_{n}": n / 20 for n in range(9)} | {"far": 0.99}
     box = draw_box_row(UNIT, values, 1, "dice")
     first, median, third = np.percentile([*values.values()], (25, 50, 75))
-    (left,), (width,) = (numbers_of(box, f'class="box" [^>]*{name}') for name in ("x", "width"))
-    assert [left, left + width] == pytest.approx([100 * first, 100 * third])
+    (start,), (width,) = (numbers_of(box, f'class="box" [^>]*{name}') for name in ("x", "width"))
+    assert [start, start + width] == pytest.approx([100 * first, 100 * third])
     assert numbers_of(box, 'class="median" [^>]*x1') == pytest.approx([100 * median])
     assert numbers_of(box, 'class="whisker" x1') == [0.0]
     assert numbers_of(box, 'class="whisker" [^>]*x2') == [40.0]  # not as far as 99
@@ -108,12 +108,12 @@ def test_names_of_cases_and_labels_are_escaped():
         assert "<script" not in row and "&lt;script&gt;alert(1)&lt;/script&gt;" in row
 
 
-def test_ten_methods_have_ten_colours_and_the_baseline_its_own():
-    assert [wrap_series_number(place) for place in range(13)] == [*range(11), 1, 2]
+def test_the_baseline_and_ten_methods_have_different_colours():
+    assert [wrap_series_number(index) for index in range(13)] == [*range(11), 1, 2]
     assert format_series_style(3) == 'style="--c:var(--series-3)"'
 
 
-SEEN_BY = {  # linear RGB as severe red and green blindness see it (Machado et al. 2009)
+SEEN_BY = {  # linear RGB as seen with severe red or green blindness (Machado et al. 2009)
     "normal": np.eye(3),
     "protanopia": np.array(
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
@@ -127,7 +127,7 @@ SEEN_BY = {  # linear RGB as severe red and green blindness see it (Machado et a
 
 
 def oklab(colour: str, seen: np.ndarray) -> np.ndarray:
-    """Where equal distances look equally far apart (Ottosson 2020)."""
+    """Convert to Oklab, where equal distances look equally far apart (Ottosson 2020)."""
     rgb = np.array([int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_lms = [[0.41222, 0.53633, 0.05145], [0.21190, 0.68070, 0.10740], [0.08830, 0.28172, 0.62998]]
@@ -141,15 +141,15 @@ def oklab(colour: str, seen: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", [0, 1, 2])
 @pytest.mark.parametrize("sight", SEEN_BY)
-def test_colours_of_methods_are_apart_from_each_other_and_from_better_and_worse(mode, sight):
-    """In light, in dark and on paper: as far apart as so many can be, and then some more."""
+def test_colours_of_methods_differ_from_each_other_and_from_better_and_worse(mode, sight):
+    """In light mode, in dark mode and on paper, also with colour blindness."""
     css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
     block = css.split(":root {")[1 + mode].split("}")[0]
-    found = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
     names = [*(f"series-{n}" for n in range(SERIES)), "better", "worse"]
-    places = {name: oklab(found[name], SEEN_BY[sight]) for name in names}
+    places = {name: oklab(colours[name], SEEN_BY[sight]) for name in names}
     least = 0.1 if sight == "normal" else 0.075
-    for one, other in combinations(names, 2):
-        methods = [name for name in (one, other) if name not in ("series-0", "better", "worse")]
-        distance = np.linalg.norm(places[one] - places[other])
-        assert not methods or distance > least, (one, other, distance)
+    for first, second in combinations(names, 2):
+        methods = [name for name in (first, second) if name not in ("series-0", "better", "worse")]
+        distance = np.linalg.norm(places[first] - places[second])
+        assert not methods or distance > least, (first, second, distance)

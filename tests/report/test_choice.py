@@ -1,4 +1,4 @@
-"""How a method was chosen is told in Markdown and in a file for the report."""
+"""The choice of a method is written as Markdown and as a file for the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_page_is_a_table_between_sentences() -> None:
     assert {line.count("|") for line in lines if line.startswith("|")} == {6}
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_written_choice_can_be_read(tmp_path: Path) -> None:
     path = tmp_path / "choice.json"
     CHOICE.write(path)
     assert read_choice(path) == CHOICE

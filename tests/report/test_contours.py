@@ -1,4 +1,4 @@
-"""Layers over a slice: contours in the right colours, and who is wrong."""
+"""Layers over a slice: contours in the right colours, and errors."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_contours_of_the_reference_are_white_below_those_of_the_method():
     reference[10:30, 10:30], method[10:30, 20:50] = 1, 1
     layer = outline_classes(method, reference, CLASSES)
     assert layer[20, 10] == WHITE and layer[20, 20] == FIRST_CLASS and layer[0, 0] == 0
-    same = outline_classes(reference, reference, CLASSES)
-    assert WHITE not in same  # covered
+    covered = outline_classes(reference, reference, CLASSES)
+    assert WHITE not in covered  # covered
     assert fill_classes(reference, CLASSES)[20, 20] == FIRST_FILL
 
 
-def test_overlapping_regions_are_drawn_both_and_wrong_where_either_is():
+def test_overlapping_regions_are_both_drawn_and_both_count_as_errors():
     label = volume()[4]
     layer = fill_classes(enlarge_to_pixels(label, label.shape), REGIONS)
     assert {FIRST_CLASS, FIRST_CLASS + 1, FIRST_FILL, FIRST_FILL + 1} <= set(np.unique(layer))
@@ -56,7 +56,7 @@ def test_overlapping_regions_are_drawn_both_and_wrong_where_either_is():
     assert mark_errors(other, label, REGIONS).sum() == (label == 2).sum()
 
 
-def test_disagreement_tells_who_is_wrong():
+def test_disagreement_shows_which_model_is_wrong():
     method, baseline = np.array([[0, 1, 0, 1]], bool), np.array([[0, 0, 1, 1]], bool)
     assert draw_disagreement(method, baseline).tolist() == [
         [0, FIRST_ERROR + 1, FIRST_ERROR, FIRST_ERROR + 2]
@@ -75,18 +75,18 @@ def test_layers_are_small_and_the_colours_of_classes_repeat():
 @pytest.mark.parametrize("size", [(10.0, 20.0), (30.0, 7.0), (5.0, 5.0)])
 def test_every_pixel_of_an_enlarged_slice_is_its_nearest_voxel(size):
     label = np.arange(12).reshape(3, 4)
-    found = enlarge_to_pixels(label, size)
-    rows, columns = found.shape
-    assert max(found.shape) == PIXELS and rows / columns == pytest.approx(
+    enlarged = enlarge_to_pixels(label, size)
+    rows, columns = enlarged.shape
+    assert max(enlarged.shape) == PIXELS and rows / columns == pytest.approx(
         size[0] / size[1], rel=0.01
     )
-    by_hand = [
+    expected = [
         [label[3 * y // rows, 4 * x // columns] for x in range(columns)] for y in range(rows)
     ]
-    assert np.array_equal(found, by_hand)
+    assert np.array_equal(enlarged, expected)
 
 
-def test_a_file_of_a_layer_has_the_colours_and_opacities_of_the_palette():
+def test_the_file_of_a_layer_has_the_colours_and_opacities_of_the_palette():
     layer = np.arange(len(PALETTE), dtype=np.uint8)[None]
     with Image.open(io.BytesIO(encode_layer(layer))) as picture:
         pixels = np.asarray(picture.convert("RGBA"))[0]
@@ -104,11 +104,11 @@ def test_the_legend_has_the_colours_that_are_drawn():
     assert len({*CLASS_COLOURS}) == len(CLASS_COLOURS)
 
 
-def test_wrong_voxels_are_counted_on_the_voxels_of_the_slice():
+def test_errors_are_counted_on_the_voxels_of_the_slice():
     reference = volume()[4]
     method, baseline = np.roll(reference, 1, 0), np.roll(reference, 2, 0)
     labels = {"reference": reference, "baseline": baseline, "method": method}
-    layers, wrong = draw_layers(labels, CLASSES, (40.0, 60.0))
-    assert wrong == (method != reference).sum() > 0 and set(layers) == {*labels, "disagreement"}
-    _, none = draw_layers({"reference": reference, "method": reference}, CLASSES, (40.0, 60.0))
-    assert none == 0
+    layers, errors = draw_layers(labels, CLASSES, (40.0, 60.0))
+    assert errors == (method != reference).sum() > 0 and set(layers) == {*labels, "disagreement"}
+    _, no_errors = draw_layers({"reference": reference, "method": reference}, CLASSES, (40.0, 60.0))
+    assert no_errors == 0

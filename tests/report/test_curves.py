@@ -1,4 +1,4 @@
-"""Curves and histograms show the numbers that they are given, and are drawn of anything."""
+"""Curves and histograms show the given numbers, whatever they are."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def points_of(panel: str) -> list[list[tuple[float, float]]]:
     ]
 
 
-def test_curves_and_histograms_are_drawn_of_anything():
-    many = draw_curve_panel(
+def test_curves_and_histograms_can_be_drawn_from_any_numbers():
+    panel = draw_curve_panel(
         [(1, (range(1, 1001), np.linspace(1, 0.001, 1000).tolist()))], "x", log=True
     )
-    assert many.count(",") <= 160 and ">0.01<" in many
+    assert panel.count(",") <= 160 and ">0.01<" in panel
     assert 'class="alone"' in draw_curve_panel([(0, ([1], [0.5]))], "one epoch")
     assert draw_curve_panel([(0, ([1, 2], [NAN, NAN]))], "nothing")
     bars = draw_histogram([0.1, 0.2], [0.2, 0.9])
@@ -44,9 +44,11 @@ def test_curves_and_histograms_are_drawn_of_anything():
 
 
 def test_points_are_the_values_from_the_first_epoch_to_the_last():
-    panel = draw_curve_panel([(0, ([1, 2, 3, 5], [0.0, NAN, 0.5, 1.0]))], "Dice", also=(0.0, 1.0))
+    panel = draw_curve_panel(
+        [(0, ([1, 2, 3, 5], [0.0, NAN, 0.5, 1.0]))], "Dice", include=(0.0, 1.0)
+    )
     (points,) = points_of(panel)
-    assert len(points) == 3  # of the epoch without a number there is none
+    assert len(points) == 3  # the epoch without a number has no point
     across = [(x - LEFT) / (WIDTH - LEFT - 8) for x, _ in points]
     assert across == pytest.approx([0, 0.5, 1], abs=1e-3)
     (low, high), heights = (points[0][1], points[2][1]), [y for _, y in points]
@@ -60,7 +62,7 @@ def test_curves_share_the_axes_and_keep_their_colours():
     assert [panel.count(f"var(--series-{number})") for number in (0, 1, 2)] == [0, 1, 1]
 
 
-def test_a_logarithmic_axis_is_for_positive_values_alone():
+def test_a_logarithmic_axis_needs_positive_values():
     falling = [1.0, 0.1, 0.01]
     (points,) = points_of(draw_curve_panel([(0, ([1, 2, 3], falling))], "loss", log=True))
     heights = [y for _, y in points]
@@ -81,26 +83,29 @@ def test_ticks_of_powers_are_round_numbers_inside_the_axis(ends):
 
 @pytest.mark.parametrize("length", [1, 2, MAX_POINTS, MAX_POINTS + 1, 5000])
 def test_thinned_curves_keep_their_order_and_both_ends(length):
-    kept = thin_out([float(n) for n in range(length)])
-    assert len(kept) == min(length, MAX_POINTS) and len(set(kept)) == len(kept)
-    assert kept == sorted(kept) and kept[0] == 0 and kept[-1] == length - 1
+    thinned = thin_out([float(n) for n in range(length)])
+    assert len(thinned) == min(length, MAX_POINTS) and len(set(thinned)) == len(thinned)
+    assert thinned == sorted(thinned) and thinned[0] == 0 and thinned[-1] == length - 1
 
 
-def test_bars_of_a_histogram_are_as_high_as_the_cases_are_many():
+def test_heights_of_bars_are_proportional_to_the_number_of_cases():
     rng = np.random.default_rng(0)
-    kept, dropped = rng.random(40).tolist(), (0.5 + rng.random(17)).tolist()
+    kept_values, dropped_values = rng.random(40).tolist(), (0.5 + rng.random(17)).tolist()
     bars = re.findall(
-        r'<rect class="(\w+)" .*?y="([\d.]+)" height="([\d.]+)"', draw_histogram(kept, dropped)
+        r'<rect class="(\w+)" .*?y="([\d.]+)" height="([\d.]+)"',
+        draw_histogram(kept_values, dropped_values),
     )
-    counts, _ = np.histogram([*kept, *dropped], 24)
+    counts, _ = np.histogram([*kept_values, *dropped_values], 24)
     tallest = counts.max()
-    assert f">{tallest}</text>" in draw_histogram(kept, dropped)
-    for name, values in (("kept", kept), ("dropped", dropped)):
-        heights = sum(float(height) for kind, _, height in bars if kind == name)
+    assert f">{tallest}</text>" in draw_histogram(kept_values, dropped_values)
+    for name, values in (("kept", kept_values), ("dropped", dropped_values)):
+        heights = sum(float(height) for css_class, _, height in bars if css_class == name)
         assert heights * tallest / (HEIGHT - BOTTOM - TOP) == pytest.approx(len(values), abs=0.1)
-    on_the_floor = [float(y) + float(height) for kind, y, height in bars if kind == "kept"]
+    on_the_floor = [
+        float(y) + float(height) for css_class, y, height in bars if css_class == "kept"
+    ]
     assert on_the_floor == pytest.approx([HEIGHT - BOTTOM] * len(on_the_floor), abs=0.1)
-    assert "of 40 kept and 17 dropped cases" in draw_histogram(kept, dropped)
+    assert "of 40 kept and 17 dropped cases" in draw_histogram(kept_values, dropped_values)
 
 
 def test_equal_uncertainties_make_one_bar():

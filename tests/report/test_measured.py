@@ -23,7 +23,7 @@ from tests.report.parsed_page import Page
 from tests.report.results_tree import BASE, OTHER, OURS, whole_tree
 
 
-def test_a_metric_that_is_defined_nowhere_is_left_out(tmp_path, monkeypatch, capsys):
+def test_a_metric_without_any_value_is_left_out(tmp_path, monkeypatch, capsys):
     tree = whole_tree(tmp_path, cases=3)
     tree.set_paths(monkeypatch)
     for path in tree.results.rglob("metrics.csv"):
@@ -38,10 +38,10 @@ def test_a_metric_that_is_defined_nowhere_is_left_out(tmp_path, monkeypatch, cap
     tables = Page((tmp_path / "report.html").read_text()).tables
     assert "metric-test assd_edge_mm" in tables and "metric-test hd95_edge_mm" not in tables
     assert main(["report", "-d", "7", "--metric", "hd95_edge_mm", *out]) == 2
-    assert "hd95_edge_mm must be defined for one class of one case" in capsys.readouterr().err
+    assert "hd95_edge_mm is not defined" in capsys.readouterr().err
 
 
-def test_means_of_a_case_are_those_over_folds_and_seeds_and_then_classes():
+def test_cases_are_averaged_over_folds_and_seeds_and_then_classes():
     rng = np.random.default_rng(0)
     rows = [
         Value(Model(OURS, "2d"), fold, seed, case, name, float(rng.random()))
@@ -50,66 +50,66 @@ def test_means_of_a_case_are_those_over_folds_and_seeds_and_then_classes():
         for case in ("a", "b")
         for name in ("liver", "tumour")
     ]
-    rows[0] = replace(rows[0], value=math.nan)  # it is counted in no mean
+    rows[0] = replace(rows[0], value=math.nan)  # means skip it
     means = average_cases(rows)
     for case in ("a", "b"):
-        of_classes = {
+        class_means = {
             name: np.nanmean([v.value for v in rows if (v.case, v.name) == (case, name)])
             for name in ("liver", "tumour")
         }
         assert means[case] == pytest.approx(
-            {ALL_CLASSES: np.mean([*of_classes.values()]), **of_classes}
+            {ALL_CLASSES: np.mean([*class_means.values()]), **class_means}
         )
 
 
-def test_the_baseline_comes_first_and_its_means_are_those_of_its_values():
-    found = measured("test", **{OURS: 0.03, OTHER: 0.02, BASE: 0})
-    (table,) = found.tables
+def test_the_baseline_comes_first_and_means_agree_with_the_values():
+    results = measured("test", **{OURS: 0.03, OTHER: 0.02, BASE: 0})
+    (table,) = results.tables
     assert [row.model.trainer for row in table.rows] == [BASE, OTHER, OURS]
     assert table.columns == (ALL_CLASSES, "liver", "tumour")
     for row in table.rows:
-        own = [v for v in found.values if v.model == row.model]
-        liver = np.mean([v.value for v in own if v.name == "liver"])
+        model_values = [v for v in results.values if v.model == row.model]
+        liver = np.mean([v.value for v in model_values if v.name == "liver"])
         assert row.trainings == 2 and row.cells[1].value == pytest.approx(liver)
-        assert row.cells[0].value == pytest.approx(np.mean([v.value for v in own]))
-    with_another = build_metric_table(found.values, [], OURS, "dice")
-    assert [row.model.trainer for row in with_another.rows] == [OURS, BASE, OTHER]
-    baseline, *others = table.rows
+        assert row.cells[0].value == pytest.approx(np.mean([v.value for v in model_values]))
+    with_other_baseline = build_metric_table(results.values, [], OURS, "dice")
+    assert [row.model.trainer for row in with_other_baseline.rows] == [OURS, BASE, OTHER]
+    baseline, *methods = table.rows
     assert all(cell.difference is None for cell in baseline.cells)
-    for row in others:
-        for cell, of_baseline in zip(row.cells, baseline.cells, strict=True):
-            assert cell.difference.mean == pytest.approx(cell.value - of_baseline.value)
-            assert cell.said == "better"
+    for row in methods:
+        for cell, baseline_cell in zip(row.cells, baseline.cells, strict=True):
+            assert cell.difference.mean == pytest.approx(cell.value - baseline_cell.value)
+            assert cell.verdict == "better"
 
 
-def test_every_case_of_every_method_is_there_once():
-    found = measured("test", **{BASE: 0, OURS: 0.03})
-    assert found.cases == sorted(f"c{n}" for n in range(12)) and found.unit == "case"
-    assert found.classes == ["liver", "tumour"]
-    of_cases = found.of_cases()
-    assert {model.trainer for model in of_cases} == {BASE, OURS}
-    assert all(set(cases) == {*found.cases} for cases in of_cases.values())
+def test_every_case_of_every_method_appears_once():
+    results = measured("test", **{BASE: 0, OURS: 0.03})
+    assert results.cases == sorted(f"c{n}" for n in range(12)) and results.unit == "case"
+    assert results.classes == ["liver", "tumour"]
+    means = results.case_means()
+    assert {model.trainer for model in means} == {BASE, OURS}
+    assert all(set(cases) == {*results.cases} for cases in means.values())
 
 
-def test_what_is_defined_nowhere_is_not_measured():
+def test_undefined_metrics_are_not_measured():
     rows = values(BASE, 0)
-    nowhere = [replace(v, value=math.nan) for v in rows]
-    assert measure_subset("test", {"dice": nowhere}, BASE) is None
+    undefined = [replace(v, value=math.nan) for v in rows]
+    assert measure_subset("test", {"dice": undefined}, BASE) is None
     assert measure_subset("test", {"dice": []}, BASE) is None
-    found = measure_subset("test", {"dice": rows, "hd95_edge_mm": nowhere}, BASE)
-    assert found is not None and [table.metric for table in found.tables] == ["dice"]
-    assert found.compared == ()  # one trainer alone is no mistake
+    results = measure_subset("test", {"dice": rows, "hd95_edge_mm": undefined}, BASE)
+    assert results is not None and [table.metric for table in results.tables] == ["dice"]
+    assert results.compared == ()  # one trainer is not an error
 
 
-def test_an_invented_class_counts_against_the_one_who_invents_it():
+def test_an_invented_class_counts_against_the_method():
     ours, base = ([replace(v, name="liver") for v in values(name, 0)[:2]] for name in (OURS, BASE))
-    base = [replace(v, value=math.nan) for v in base]  # nothing is there, and it says so
+    base = [replace(v, value=math.nan) for v in base]  # the class is absent, also in the prediction
     ours = [replace(v, value=0.0) for v in ours]
-    found = measure_subset("test", {"dice": [*ours, *base]}, BASE)
-    assert found is not None and found.compared[0].overall.mean == -1.0
+    results = measure_subset("test", {"dice": [*ours, *base]}, BASE)
+    assert results is not None and results.compared[0].overall.mean == -1.0
 
 
-def test_metrics_are_shown_in_the_order_in_which_people_ask_if_all_tables_have_them(tmp_path):
+def test_common_metrics_that_all_tables_have_are_shown_in_a_fixed_order(tmp_path):
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     paths[0].write_text("case,class,hd95_edge_mm,volume_ml,dice,iou\n")
     paths[1].write_text("case,class,dice,hd95_edge_mm,nsd_surfel_2mm\n")

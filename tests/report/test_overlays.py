@@ -39,36 +39,36 @@ def test_slices_with_foreground_are_chosen_evenly_up_to_the_limit():
 
 
 def test_a_case_becomes_slices_with_every_layer():
-    found = draw_slices(drawn(volume()), CLASSES)
-    assert [one.number for one in found] == [3, 4, 5, 6, 7, 8, 9] and found[0].depth == 12
-    for one in found:
-        assert set(one.layers) == {"reference", "baseline", "method", "disagreement"}
-        assert opened(one.image).mode == "L"
-        for layer in one.layers.values():
+    slices = draw_slices(drawn(volume()), CLASSES)
+    assert [drawn_slice.number for drawn_slice in slices] == [3, 4, 5, 6, 7, 8, 9] and slices[
+        0
+    ].depth == 12
+    for drawn_slice in slices:
+        assert set(drawn_slice.layers) == {"reference", "baseline", "method", "disagreement"}
+        assert opened(drawn_slice.image).mode == "L"
+        for layer in drawn_slice.layers.values():
             lowest, highest = opened(layer).convert("RGBA").getchannel("A").getextrema()
-            assert lowest == 0 and highest > 150  # nothing around, something drawn
-    assert found[0].wrong == 2 * 20  # a row above and one below
-    assert found[2].wrong > found[0].wrong  # the tumour is there
+            assert lowest == 0 and highest > 150  # transparent outside, opaque on contours
+    assert slices[0].errors == 2 * 20  # a row above and one below
+    assert slices[2].errors > slices[0].errors  # the tumour is there
 
 
 def test_without_a_baseline_its_layer_is_left_out():
     label = volume()
-    alone = CaseDrawing(
-        np.ones((1, *label.shape)), {"reference": label, "method": label}, (1, 1, 1)
-    )
-    (first, *_) = draw_slices(alone, CLASSES)
-    assert set(first.layers) == {"reference", "method", "disagreement"} and first.wrong == 0
+    case = CaseDrawing(np.ones((1, *label.shape)), {"reference": label, "method": label}, (1, 1, 1))
+    (first, *_) = draw_slices(case, CLASSES)
+    assert set(first.layers) == {"reference", "method", "disagreement"} and first.errors == 0
     assert opened(first.layers["disagreement"]).convert("RGBA").getextrema()[3] == (0, 0)
 
 
-def test_voxels_keep_their_shape_and_thick_slices_are_what_is_scrolled():
+def test_voxels_keep_their_shape_and_the_viewer_scrolls_through_thick_slices():
     label = np.zeros((10, 10, 10), int)
     label[3:7, 3:7, 3:7] = 1
-    (one, *_) = draw_slices(drawn(label, spacing=(1.0, 2.0, 0.5)), CLASSES)
+    (first, *_) = draw_slices(drawn(label, spacing=(1.0, 2.0, 0.5)), CLASSES)
     assert find_slice_axis((1.0, 2.0, 0.5)) == 1 and find_slice_axis((1.0, 1.5, 1.0)) == 0
-    assert one.ratio == pytest.approx(0.5)  # 10 x 0.5 mm wide, 10 x 1 mm high
-    width, height = opened(one.layers["reference"]).size
-    assert width / height == pytest.approx(one.ratio, rel=0.01)
+    assert first.ratio == pytest.approx(0.5)  # 10 x 0.5 mm wide, 10 x 1 mm high
+    width, height = opened(first.layers["reference"]).size
+    assert width / height == pytest.approx(first.ratio, rel=0.01)
 
 
 def test_a_small_organ_in_a_large_image_is_shown_large():
@@ -85,23 +85,23 @@ def test_flat_colour_images_are_shown_whole_and_in_colour():
     label[0, 30:40, 20:30] = 1
     image = np.zeros((3, 1, 64, 48))
     image[0] = 255
-    both = {"reference": label, "method": label}
-    (one,) = draw_slices(CaseDrawing(image, both, (1.0, 1.0, 1.0), colour=True), CLASSES)
-    picture = opened(one.image)
+    labels = {"reference": label, "method": label}
+    (drawn_slice,) = draw_slices(CaseDrawing(image, labels, (1.0, 1.0, 1.0), colour=True), CLASSES)
+    picture = opened(drawn_slice.image)
     assert picture.format == "JPEG" and picture.size == (48, 64)
     red, green, blue = picture.getpixel((5, 5))
     assert red > 240 and max(green, blue) < 20
 
 
-def test_large_images_are_made_smaller():
+def test_large_images_are_reduced():
     label = np.ones((1, 1000, 700), int)
-    (one,) = draw_slices(drawn(label), CLASSES)
-    assert max(opened(one.image).size) <= 400
+    (drawn_slice,) = draw_slices(drawn(label), CLASSES)
+    assert max(opened(drawn_slice.image).size) <= 400
 
 
-def test_voxels_to_ignore_are_not_wrong():
+def test_ignored_voxels_are_not_errors():
     label = volume()
     label[:, :, :25] = 3
     shown = drawn(label, ignore=3)
     shown.labels["method"][...] = np.where(label == 3, 1, label)
-    assert all(one.wrong == 0 for one in draw_slices(shown, CLASSES))
+    assert all(drawn_slice.errors == 0 for drawn_slice in draw_slices(shown, CLASSES))

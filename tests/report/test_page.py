@@ -1,4 +1,4 @@
-"""What the page says is what was measured, and nothing of it is fetched."""
+"""The page shows the measured numbers, and loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.report.results_tree import BASE, OTHER, OURS, Tree
 
 
 def csv_values(tree: Tree, trainer: str) -> dict[tuple[str, str], list[float]]:
-    """(case, class) -> the Dice of each seed, straight from metrics.csv."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """Read (case, class) -> the Dice of each seed from metrics.csv."""
+    values: dict[tuple[str, str], list[float]] = {}
     for plans in ("nnUNetPlans", "nnUNetPlans_seed1"):
         path = tree.results / f"{trainer}__{plans}__2d" / "fold_0" / "test" / "metrics.csv"
         with path.open() as file:
             for row in csv.DictReader(file):
-                found.setdefault((row["case"], row["class"]), []).append(float(row["dice"]))
-    return found
+                values.setdefault((row["case"], row["class"]), []).append(float(row["dice"]))
+    return values
 
 
 def test_the_answer_comes_first_and_agrees_with_the_statistics(html, page, tree, monkeypatch):
@@ -53,7 +53,7 @@ def test_the_answer_comes_first_and_agrees_with_the_statistics(html, page, tree,
     assert html.index("Yes: MeanTeacher") < html.index("Methods and classes</h2>")
 
 
-def test_all_numbers_of_the_tables_are_those_of_metrics_csv(page, tree):
+def test_the_numbers_of_the_tables_agree_with_metrics_csv(page, tree):
     rows = {row[0][0]: row for row in page.tables["metric-test dice"][1:]}
     for trainer in (BASE, OURS):
         values = csv_values(tree, trainer)
@@ -71,14 +71,14 @@ def test_all_numbers_of_the_tables_are_those_of_metrics_csv(page, tree):
     for row in cases:
         case, name = row[0][0], row[1][0]
         keys = [(case, n) for n in (("liver", "tumour") if name == ALL_CLASSES else (name,))]
-        before, after = (float(np.mean([t[key] for key in keys])) for t in (base, ours))
+        base_mean, our_mean = (float(np.mean([t[key] for key in keys])) for t in (base, ours))
         difference, _, *values = (value for value, _ in row[2:])
-        assert float(difference) == pytest.approx(after - before)
-        assert [float(value) for value in values] == pytest.approx([before, after])
-        assert row[2][1] == format_points(after - before, "dice")
+        assert float(difference) == pytest.approx(our_mean - base_mean)
+        assert [float(value) for value in values] == pytest.approx([base_mean, our_mean])
+        assert row[2][1] == format_points(our_mean - base_mean, "dice")
 
 
-def test_nothing_is_fetched_and_every_picture_is_described(html, page):
+def test_nothing_is_loaded_and_every_picture_has_a_description(html, page):
     outside = re.sub(r'<script type="application/json">.*?</script>', "", html, flags=re.DOTALL)
     assert not re.search(r"(https?:)?//\w", re.sub(r"data:image/\w+;base64,[^\"]+", "", outside))
     assert "@import" not in html and "url(" not in html and "<link" not in html
@@ -89,7 +89,7 @@ def test_nothing_is_fetched_and_every_picture_is_described(html, page):
     assert len(html) < 2**20
 
 
-def test_curves_filtering_and_settings_are_there_and_escaped(html, page):
+def test_curves_filtering_and_settings_are_shown_and_escaped(html, page):
     for word in ("learning rate", "consistency", "pseudo label", "mask ratio", "student"):
         assert word in page.text
     assert "8 of 12 unlabelled images kept" in page.text and "pool_11" in page.text
@@ -99,7 +99,7 @@ def test_curves_filtering_and_settings_are_there_and_escaped(html, page):
     assert "Mean Teacher (Tarvainen" in page.text
 
 
-def test_costs_stand_beside_dice_and_name_the_machine(html, page):
+def test_costs_are_shown_next_to_dice_with_the_machine(html, page):
     section = html.split('<section id="cost">')[1].split("</section>")[0]
     assert '<h3 class="machine">CPU 3000, 1 thread</h3>' in section
     rows = re.findall(r'<tr.*?data-value="Semi(\w+)Trainer">.*?</tr>', section)
@@ -109,59 +109,59 @@ def test_costs_stand_beside_dice_and_name_the_machine(html, page):
     assert section.count("<circle") == 2 * 3 and "Not recorded" not in page.text
 
 
-def test_boxes_tell_the_median_of_the_cases_of_every_method_and_class():
-    found = measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.01})
-    charts = draw_box_charts(found)
+def test_boxes_show_the_median_of_the_cases_of_every_method_and_class():
+    results = measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.01})
+    charts = draw_box_charts(results)
     assert [chart.title for chart in charts] == [ALL_CLASSES, "liver", "tumour"]
-    means = found.of_cases()
+    means = results.case_means()
     for chart in charts:
         assert [row.name for row in chart.rows] == ["Baseline", "FixMatch", "MeanTeacher"]
-        for model, row in zip(found.models, chart.rows, strict=True):
-            median = np.median([of_case[chart.title] for of_case in means[model].values()])
+        for model, row in zip(results.models, chart.rows, strict=True):
+            median = np.median([case_means[chart.title] for case_means in means[model].values()])
             assert row.text == f"{median:.3f}" and row.chart.count('class="case"') == 12
 
 
-def test_intervals_are_of_the_method_by_class_and_of_all_methods_best_first():
+def test_intervals_show_the_method_by_class_and_all_methods_best_first():
     report = report_of(BASE, OURS, OTHER)
-    by_class, of_methods = draw_interval_charts(report)
+    by_class, all_methods = draw_interval_charts(report)
     assert by_class.title == f"{shorten_trainer_name(OTHER)}, by class"
     assert [row.name for row in by_class.rows] == [ALL_CLASSES, "liver", "tumour"]
-    assert [row.name for row in of_methods.rows] == ["FixMatch", "MeanTeacher"]
+    assert [row.name for row in all_methods.rows] == ["FixMatch", "MeanTeacher"]
     overall = report.answer.compared.overall
-    assert by_class.rows[0].text == of_methods.rows[0].text == format_points(overall.mean, "dice")
+    assert by_class.rows[0].text == all_methods.rows[0].text == format_points(overall.mean, "dice")
     assert 'class="dot better"' in by_class.rows[0].chart
     assert draw_interval_charts(report_of(BASE)) == []
 
 
-def test_every_row_of_cases_has_its_change_if_there_are_two_methods():
-    both, alone = report_of(BASE, OURS), report_of(BASE)
-    for row, chart in draw_changes(both, both.measured[0]):
+def test_every_row_of_cases_has_a_change_if_there_are_two_methods():
+    two_methods, one_method = report_of(BASE, OURS), report_of(BASE)
+    for row, chart in draw_changes(two_methods, two_methods.measured[0]):
         assert f'class="dot {"better" if row.difference >= 0 else "worse"}"' in chart
-    assert {chart for _, chart in draw_changes(alone, alone.measured[0])} == {""}
+    assert {chart for _, chart in draw_changes(one_method, one_method.measured[0])} == {""}
 
 
-def test_a_case_leads_to_the_first_viewer_that_shows_it():
+def test_a_case_links_to_the_first_viewer_that_shows_it():
     frame = Frame("", 1.0, "", {}, [])
-    one = Viewer("a volume", "", {}, [], [frame] * 3, 2, ["a"] * 3)
-    many = Viewer("all images", "", {}, [], [frame] * 3, 0, ["b", "a", "c"])
-    assert find_case_frames([one, many]) == {"a": (0, 2), "b": (1, 0), "c": (1, 2)}
+    volume = Viewer("a volume", "", {}, [], [frame] * 3, 2, ["a"] * 3)
+    images = Viewer("all images", "", {}, [], [frame] * 3, 0, ["b", "a", "c"])
+    assert find_case_frames([volume, images]) == {"a": (0, 2), "b": (1, 0), "c": (1, 2)}
     assert find_case_frames([]) == {}
 
 
-def test_only_cases_that_are_known_are_counted():
+def test_only_recorded_numbers_of_cases_are_shown():
     assert format_case_counts(report_of(BASE)) == ""
     shown = replace(report_of(BASE), trained=trained_of("x"))
     assert format_case_counts(shown) == "x labelled"
 
 
 def report_of(*trainers: str) -> Report:
-    """A report of values, where each trainer is better than those before it."""
-    gains = {trainer: 0.02 * place for place, trainer in enumerate(trainers)}
+    """Return a report of values, in which each trainer is better than the previous ones."""
+    gains = {trainer: 0.02 * rank for rank, trainer in enumerate(trainers)}
     return build_report("Seven", "nnUNetPlans", "dice", [measured("test", **gains)], BASE)
 
 
 def trained_of(name: str) -> TrainingRecords:
-    """What trainings left, in which everything that has a name has this one."""
+    """Return records of trainings in which everything has the same name."""
     picture = "data:image/png;base64,"
     frame = Frame(name, 1.0, picture, {"method": picture}, [[name, "0.5"]])
     panels = {"image": name, "method": name, "disagreement": name}
@@ -188,19 +188,19 @@ def trained_of(name: str) -> TrainingRecords:
 
 
 def named(name: str) -> Report:
-    """A report in which data set, plans, classes, cases, methods and all else have one name."""
+    """Return a report in which data set, plans, classes, cases and methods have the same name."""
     ours = f"Semi{name}Trainer"
     rows = [
-        Value(Model(trainer, name), "0", seed, name + case, name + kind, 0.5 + gain, name + case)
+        Value(Model(trainer, name), "0", seed, name + case, name + suffix, 0.5 + gain, name + case)
         for trainer, gain in ((BASE, 0.0), (ours, 0.1))
         for seed in (0, 1)
         for case in ("", "2", "3")
-        for kind in ("", "2")
+        for suffix in ("", "2")
     ]
-    found = measure_subset("test", {"dice": rows}, BASE)
-    assert found is not None
-    found = replace(found, note=name)
-    report = build_report(name, name, "dice", [found], BASE)
+    results = measure_subset("test", {"dice": rows}, BASE)
+    assert results is not None
+    results = replace(results, note=name)
+    report = build_report(name, name, "dice", [results], BASE)
     return replace(report, methods=[(name, name)], trained=trained_of(name))
 
 
@@ -215,8 +215,8 @@ def named(name: str) -> Report:
         "{{ 7*7 }}",
     ],
 )
-def test_a_name_is_text_wherever_it_stands(name):
-    plain, hostile = (Elements(render_report(named(one))) for one in ("plainname", name))
+def test_names_are_text_everywhere(name):
+    plain, hostile = (Elements(render_report(named(text))) for text in ("plainname", name))
     assert hostile.found == plain.found  # the same elements, with the same attributes
     assert len(hostile.scripts) == 2 and hostile.scripts[1] == plain.scripts[1]
     assert hostile.text.replace(name, "plainname") == plain.text

@@ -1,4 +1,4 @@
-"""The report in a real browser: headless Chromium, driven by selenium; skipped where it is not."""
+"""The report in a real browser, if Chromium, chromedriver and selenium are installed."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     selenium = pytest.importorskip("selenium.webdriver", reason="needs selenium (extra test)")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    path_of_browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     driver = shutil.which("chromedriver")
-    if not (found and driver):
+    if not (path_of_browser and driver):
         pytest.skip("needs chromium and chromedriver (Debian: chromium chromium-driver)")
     options = selenium.ChromeOptions()
-    options.binary_location = found
+    options.binary_location = path_of_browser
     # a container's root has no sandbox, and its /dev/shm is small
     for word in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "disable-gpu"):
         options.add_argument(f"--{word}")
@@ -39,7 +39,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def file(tree, html) -> Path:
-    """The page that ``html`` is the content of."""
+    """The file with the content ``html``."""
     out: Path = tree.root / "report.html"
     assert out.read_text(encoding="utf-8") == html
     return out
@@ -47,14 +47,14 @@ def file(tree, html) -> Path:
 
 @pytest.fixture
 def page(browser, file) -> Any:
-    """The page, freshly opened on a desktop."""
+    """The page, newly opened on a desktop."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     size(browser, 1280)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     browser.get(file.as_uri())
-    # a busy machine tells of the page before its scripts have run
-    WebDriverWait(browser, 30).until(lambda one: of(one, "document.readyState") == "complete")
+    # on a busy machine the page is there before its scripts have run
+    WebDriverWait(browser, 30).until(lambda driver: of(driver, "document.readyState") == "complete")
     return browser
 
 
@@ -67,17 +67,17 @@ def of(page: Any, script: str) -> Any:
     return page.execute_script(f"return {script}")
 
 
-def column(page: Any, table: str, place: int) -> list[str]:
-    """What is sorted by, of the rows that are shown."""
+def column(page: Any, table: str, index: int) -> list[str]:
+    """Return the sort keys of the shown rows."""
     return of(
         page,
         f"[...document.querySelectorAll('{table} tbody tr')].filter(r => r.offsetParent)"
-        f".map(r => r.cells[{place}].dataset.value)",
+        f".map(r => r.cells[{index}].dataset.value)",
     )
 
 
-def press(page: Any, selector: str, place: int = 0) -> None:
-    of(page, f"document.querySelectorAll('{selector}')[{place}].click()")
+def press(page: Any, selector: str, index: int = 0) -> None:
+    of(page, f"document.querySelectorAll('{selector}')[{index}].click()")
 
 
 def choose(page: Any, selector: str, value: str) -> None:
@@ -88,7 +88,7 @@ def choose(page: Any, selector: str, value: str) -> None:
     )
 
 
-def test_nothing_is_logged_and_nothing_is_fetched(page):
+def test_nothing_is_logged_and_nothing_is_loaded(page):
     entries = page.get_log("browser")
     page.refresh()
     entries += page.get_log("browser")
@@ -105,7 +105,7 @@ def test_every_image_is_shown(page):
     assert broken == 0 and of(page, "document.images.length") > 10
 
 
-def test_a_press_on_a_head_sorts_and_a_second_one_the_other_way(page):
+def test_a_click_on_a_heading_sorts_and_a_second_click_reverses(page):
     table = "#cases-test"
     press(page, f"{table} .sort", 2)
     first = [float(v) for v in column(page, table, 2)]
@@ -118,7 +118,7 @@ def test_a_press_on_a_head_sorts_and_a_second_one_the_other_way(page):
     assert of(page, f"document.querySelector('{table} th').ariaSort") == "ascending"
 
 
-def test_filters_hide_rows_and_say_how_many_are_left(page):
+def test_filters_hide_rows_and_count_the_others(page):
     table = "#cases-test"
     assert len(column(page, table, 0)) == 7 and set(column(page, table, 1)) == {"all classes"}
     choose(page, "select[data-filters=cases-test]", "tumour")
@@ -130,7 +130,7 @@ def test_filters_hide_rows_and_say_how_many_are_left(page):
     assert len(column(page, table, 0)) == 3
 
 
-def test_another_metric_can_be_chosen(page):
+def test_another_metric_can_be_selected(page):
     shown = "[...document.querySelectorAll('.metric')].filter(m => m.offsetParent)"
     assert of(page, f"{shown}.map(m => m.dataset.name)") == ["dice"]
     choose(page, "[data-shows]", "hd95_edge_mm")
@@ -147,20 +147,20 @@ def test_the_slider_changes_the_slice_and_the_keyboard_moves_it(page):
         "(document.querySelector('.viewer'))"
     )
     choose(page, ".viewer input", "0")
-    before = of(page, state)
+    first = of(page, state)
     choose(page, ".viewer input", "1")
-    after = of(page, state)
-    assert all(one != other for one, other in zip(before, after, strict=True))
+    second = of(page, state)
+    assert all(old != new for old, new in zip(first, second, strict=True))
     page.find_element(By.CSS_SELECTOR, ".viewer input").send_keys(Keys.ARROW_LEFT)
-    assert of(page, state) == before
+    assert of(page, state) == first
     press(page, ".viewer .step", 1)
-    assert of(page, state) == after
+    assert of(page, state) == second
     press(page, ".viewer .step", 0)
-    press(page, ".viewer .step", 0)  # not beyond the first
-    assert of(page, state) == before
+    press(page, ".viewer .step", 0)  # stops at the first
+    assert of(page, state) == first
 
 
-def test_a_case_of_the_table_leads_to_its_pictures(page):
+def test_a_case_of_the_table_links_to_its_pictures(page):
     choose(page, ".viewer input", "0")
     shown = "[...document.querySelectorAll('#cases-test tr:not([hidden]) a[data-viewer=\"0\"]')]"
     start = of(page, f"{shown}[0].dataset.frame")
@@ -184,8 +184,8 @@ def test_the_page_never_scrolls_sideways(page, width):
 
 
 @pytest.mark.parametrize("width", [390, 768, 1280])
-def test_every_axis_can_be_read(page, width):
-    """One number alone is no scale; where there is little room, some of many are left out."""
+def test_every_axis_has_at_least_two_numbers(page, width):
+    """Narrow charts leave out some of many numbers."""
     size(page, width)
     shown = (
         "[...document.querySelectorAll('.boxes .ticks')].map(t => [...t.children])"
@@ -199,11 +199,11 @@ def test_every_axis_can_be_read(page, width):
     assert set(of(page, shown)) == {2}
 
 
-def test_a_page_of_values_alone_logs_nothing_and_sorts(browser, tree, tmp_path, monkeypatch):
+def test_a_page_of_values_only_logs_nothing_and_sorts(browser, tree, tmp_path, monkeypatch):
     tree.set_paths(monkeypatch)
-    kept, out = tmp_path / "kept.csv", tmp_path / "values.html"
-    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
-    assert main(["report", "--values", str(kept), "-o", str(out)]) == 0
+    values_file, out = tmp_path / "kept.csv", tmp_path / "values.html"
+    assert main(["compare", "-d", "7", "--write-values", str(values_file)]) == 0
+    assert main(["report", "--values", str(values_file), "-o", str(out)]) == 0
     browser.get_log("browser")
     size(browser, 1280)
     browser.get(out.as_uri())
@@ -213,7 +213,7 @@ def test_a_page_of_values_alone_logs_nothing_and_sorts(browser, tree, tmp_path, 
     assert [e for e in browser.get_log("browser") if "favicon" not in e["message"]] == []
 
 
-def test_on_paper_nothing_is_hidden(page):
+def test_print_hides_nothing(page):
     choose(page, "input[data-filters=cases-test]", "test_3")
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
@@ -235,7 +235,7 @@ def test_on_paper_nothing_is_hidden(page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_stand_out_in_light_and_dark(page, scheme):
+def test_text_has_enough_contrast_in_light_and_dark_mode(page, scheme):
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     background = of(page, "getComputedStyle(document.body).backgroundColor")
@@ -244,20 +244,20 @@ def test_words_stand_out_in_light_and_dark(page, scheme):
         assert contrast(colour, background) >= 4.5, (selector, colour, background)
 
 
-def contrast(one: str, other: str) -> float:
-    """As WCAG 2 defines it, of two "rgb(...)"."""
+def contrast(first: str, second: str) -> float:
+    """Return the contrast of two "rgb(...)" as defined by WCAG 2."""
 
     def luminance(colour: str) -> float:
-        channels = [int(part) / 255 for part in colour[4:-1].split(",")]
+        channels = [int(channel) / 255 for channel in colour[4:-1].split(",")]
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
-    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    bright, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (bright + 0.05) / (dark + 0.05)
 
 
 def test_boxes_fill_their_panel(page):
-    """The axis has most of the width of a panel, and panels that of the page."""
+    """The axis takes most of the width of a panel, and the panels that of the page."""
     shares = of(
         page,
         "[...document.querySelectorAll('.boxes .strip')].map(s => "
@@ -282,8 +282,8 @@ def test_the_first_column_stays_with_its_lines_where_a_table_scrolls(page, width
         "=> [c.getBoundingClientRect().left - c.closest('.wide').getBoundingClientRect().left, "
         "parseFloat(getComputedStyle(c).borderBottomWidth)])"
     )
-    found = of(page, cells)
-    assert found and all(abs(left) < 1 and line == 1 for left, line in found)
+    positions = of(page, cells)
+    assert positions and all(abs(offset) < 1 and line == 1 for offset, line in positions)
 
 
 def test_on_a_phone_the_panels_are_one_row_that_scrolls(page):
@@ -296,7 +296,7 @@ def test_on_a_phone_the_panels_are_one_row_that_scrolls(page):
     assert len(tops) == 5 and len(set(tops)) == 1 and room > shown
 
 
-def test_what_goes_on_at_the_right_has_a_shadow_there(page):
+def test_a_row_that_scrolls_has_a_shadow_at_its_right_edge(page):
     size(page, 390)
     for selector in ("nav", ".panels", "#cases .wide"):
         over = f"(e => e.scrollWidth > e.clientWidth)(document.querySelector('{selector}'))"

@@ -1,4 +1,4 @@
-"""The report is of all that trainings left, or of values alone; what is missing is said."""
+"""The report is built from trainings or from values, and names what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, write_values
 from semi_nnunet.report.report_data import (
-    VALUES_ALONE,
+    VALUES_ONLY,
     add_notes,
     build_case_rows,
     build_report,
@@ -28,12 +28,12 @@ from tests.report.parsed_page import Page
 from tests.report.results_tree import BASE, OTHER, OURS, Tree, whole_tree
 
 
-def test_what_lost_most_comes_first(page):
+def test_the_largest_loss_comes_first(page):
     differences = [float(row[2][0]) for row in page.tables["cases-test"][1:]]
     assert differences == sorted(differences)
 
 
-def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
+def test_missing_files_are_named_and_are_not_an_error(tmp_path, monkeypatch, capsys):
     tree = Tree(tmp_path, cases=3)
     tree.set_paths(monkeypatch)
     tree.train("nnUNetTrainer")
@@ -43,16 +43,16 @@ def test_what_is_missing_is_said_and_is_no_error(tmp_path, monkeypatch, capsys):
     text = Page(out.read_text()).text
     assert "There is nothing to compare yet." in text
     assert "The baseline Baseline is not among them" in text
-    assert "no semi_history.csv" in text and "No training filtered them" in text
-    assert "not there any more" in text and "No semi_settings.json" in text
+    assert "no semi_history.csv" in text and "No training filtered" in text
+    assert "are missing" in text and "No semi_settings.json" in text
     tree.train(BASE)
     for name in (OURS, "SemiPretrainTrainer"):  # a pre-training is never measured
         (tree.results / f"{name}__nnUNetPlans__2d" / "fold_0").mkdir(parents=True)
     assert main(["report", "-d", "7", "-o", str(out), "--baseline", "nnUNetTrainer"]) == 0
     text = Page(out.read_text()).text
-    assert "Not measured yet, and not counted: MeanTeacher 2d, fold 0, seed 0." in text
-    said = capsys.readouterr().out
-    assert "With one seed" in said and "With 3 cases this test cannot show more" in said
+    assert "not included: MeanTeacher 2d, fold 0, seed 0." in text
+    output = capsys.readouterr().out
+    assert "With one seed" in output and "With 3 cases this test cannot" in output
 
 
 def test_trainings_that_were_not_measured_again_are_not_shown(tmp_path, monkeypatch):
@@ -69,13 +69,15 @@ def test_trainings_that_were_not_measured_again_are_not_shown(tmp_path, monkeypa
     assert "predictions of fold 0, seed 0" not in text
 
 
-def test_values_alone_give_the_same_answer_tables_and_cases(page, tree, tmp_path, monkeypatch):
+def test_values_give_the_same_answer_tables_and_cases_as_the_trainings(
+    page, tree, tmp_path, monkeypatch
+):
     tree.set_paths(monkeypatch)
-    kept, out = tmp_path / "kept.csv", tmp_path / "values.html"
-    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    values_file, out = tmp_path / "kept.csv", tmp_path / "values.html"
+    assert main(["compare", "-d", "7", "--write-values", str(values_file)]) == 0
     for name in ("raw", "preprocessed", "results"):
         monkeypatch.delenv(f"nnUNet_{name}")
-    assert main(["report", "--values", str(kept), "-o", str(out)]) == 0
+    assert main(["report", "--values", str(values_file), "-o", str(out)]) == 0
     html = out.read_text()
     alone = Page(html)
 
@@ -84,7 +86,7 @@ def test_values_alone_give_the_same_answer_tables_and_cases(page, tree, tmp_path
 
     def number(value: str) -> object:
         try:
-            return round(float(value), 5)  # values are kept to the sixth digit
+            return round(float(value), 5)  # files of values have six decimals
         except ValueError:
             return value
 
@@ -93,36 +95,38 @@ def test_values_alone_give_the_same_answer_tables_and_cases(page, tree, tmp_path
     for table in shown:
         assert rounded(table, alone) == rounded(table, page)
     assert "Yes: MeanTeacher is better than Baseline on the test cases." in alone.text
-    assert "Made of recorded values alone" in alone.text and "Seven" in alone.text
+    assert "only from recorded values" in alone.text and "Seven" in alone.text
     assert 'id="images"' not in html and 'href="#training"' not in html and "viewer-" not in html
 
 
-def test_rows_of_cases_are_the_differences_of_their_means():
-    found = measured("test", **{BASE: 0, OURS: 0.03})
+def test_rows_case_valuess_are_the_differences_of_their_means():
+    results = measured("test", **{BASE: 0, OURS: 0.03})
     method, baseline = Model(OURS, "2d"), Model(BASE, "2d")
-    means = found.of_cases()
-    rows = build_case_rows(found, method, baseline)
+    means = results.case_means()
+    rows = build_case_rows(results, method, baseline)
     assert len(rows) == 12 * 3 and len({(row.case, row.name) for row in rows}) == len(rows)
     for row in rows:
-        of_case = [means[model][row.case][row.name] for model in (baseline, method)]
-        assert list(row.values) == of_case and row.difference == of_case[1] - of_case[0]
-    alone = build_case_rows(found, method, None)
+        case_values = [means[model][row.case][row.name] for model in (baseline, method)]
+        assert list(row.values) == case_values and row.difference == case_values[1] - case_values[0]
+    alone = build_case_rows(results, method, None)
     assert all(math.isnan(row.difference) for row in alone)
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("dice", 1), ("hd95_edge_mm", -1)])
-def test_the_largest_loss_comes_first_and_what_is_undefined_last(metric, sign):
-    found = measured("test", metric, **{BASE: 0, OURS: 0.03})
-    gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in found.values]
-    rows = build_case_rows(replace(found, values=tuple(gone)), Model(OURS, "2d"), Model(BASE, "2d"))
+def test_the_largest_loss_comes_first_and_undefined_cases_last(metric, sign):
+    results = measured("test", metric, **{BASE: 0, OURS: 0.03})
+    gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in results.values]
+    rows = build_case_rows(
+        replace(results, values=tuple(gone)), Model(OURS, "2d"), Model(BASE, "2d")
+    )
     gains = [sign * row.difference for row in rows]
     assert gains[:-3] == sorted(gains[:-3])
     assert [row.case for row in rows[-3:]] == ["c5"] * 3 and all(map(math.isnan, gains[-3:]))
 
 
-def test_the_method_shown_is_the_one_that_the_answer_is_about():
-    found = measured("test", **{BASE: 0, OURS: 0.01, OTHER: 0.04})
-    report = build_report("Seven", "nnUNetPlans", "dice", [found], BASE)
+def test_the_report_shows_the_method_of_the_answer():
+    results = measured("test", **{BASE: 0, OURS: 0.01, OTHER: 0.04})
+    report = build_report("Seven", "nnUNetPlans", "dice", [results], BASE)
     assert report.method == report.answer.compared.model == Model(OTHER, "2d")
     assert report.baseline == Model(BASE, "2d") and report.trained is None
     alone = build_report("Seven", "nnUNetPlans", "dice", [measured("test", **{BASE: 0})], BASE)
@@ -130,7 +134,7 @@ def test_the_method_shown_is_the_one_that_the_answer_is_about():
 
 
 def report_of(folder, **gains):
-    """A report of values alone."""
+    """Return a report of values."""
     rows = [v for trainer, gain in gains.items() for v in values(trainer, gain)]
     write_values(folder / "kept.csv", {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
     return build_report_from_values([folder / "kept.csv"], BASE)
@@ -138,20 +142,20 @@ def report_of(folder, **gains):
 
 def test_notes_become_sentences_after_the_others(tmp_path):
     report = report_of(tmp_path, **{BASE: 0, OURS: 0.03})
-    assert report.answer.sentences[-1] == f"{VALUES_ALONE}."
+    assert report.answer.sentences[-1] == f"{VALUES_ONLY}."
     more = add_notes(report, ["one", "two"])
     assert more.answer.sentences == (*report.answer.sentences, "one.", "two.")
     assert replace(more, answer=report.answer) == report
 
 
-def test_a_baseline_that_was_measured_or_is_known_is_enough():
+def test_a_baseline_must_be_measured_or_known():
     require_known_baseline("SomebodysTrainer", {"SomebodysTrainer"})
     require_known_baseline(BASE)
     with pytest.raises(UserError, match=f"did you mean '{BASE}'"):
         require_known_baseline("SemiBaselneTrainer")
 
 
-def test_plans_that_nothing_was_trained_with_are_named(tree, monkeypatch):
+def test_unused_plans_are_reported_with_the_nearest_name(tree, monkeypatch):
     tree.set_paths(monkeypatch)
     with pytest.raises(UserError, match=r"plans 'nnUNetPlan'.*did you mean 'nnUNetPlans'"):
         build_report_from_trainings(find_folders("7"), "nnUNetPlan", BASE)

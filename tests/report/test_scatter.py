@@ -13,7 +13,7 @@ NAN = float("nan")
 DOT = re.compile(r'--c:var\(--series-(\d+)\)" cx="([\d.]+)" cy="([\d.]+)" r="5"><title>(.*?)</ti')
 
 
-def test_dots_lie_at_their_numbers_and_tell_them():
+def test_dots_lie_at_their_numbers_and_show_them():
     dots = [Dot(0, "Baseline", 10.0, 0.70), Dot(1, "A", 20.0, 0.80), Dot(11, "J", 40.0, 0.90)]
     drawn = DOT.findall(draw_scatter(dots, "Dice against minutes"))
     assert [int(number) for number, *_ in drawn] == [0, 1, 1]  # ten colours, then again
@@ -31,7 +31,7 @@ def test_the_horizontal_axis_begins_at_zero():
     assert float(texts[0]) == 0.0 and len(texts) >= 2
 
 
-def test_what_is_not_known_is_left_out_and_names_are_text():
+def test_undefined_dots_are_left_out_and_names_are_text():
     drawn = draw_scatter(
         [Dot(0, "<b>", 1.0, 0.5), Dot(1, "x", NAN, 0.5), Dot(2, "y", 1.0, NAN)], "<i>"
     )

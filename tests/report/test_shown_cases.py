@@ -1,4 +1,4 @@
-"""Cases are shown with their slices and the scores of these very predictions."""
+"""Cases are shown with their slices and the scores of the same predictions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_cases_are_shown_with_their_slices_and_scores(html, page, tree):
     assert {row[2] for case in frames for row in case[0]["scores"]} <= written
 
 
-def test_colour_images_are_pages_of_their_own_with_dice_and_iou(tmp_path, monkeypatch):
+def test_colour_images_are_frames_of_one_viewer_with_dice_and_iou(tmp_path, monkeypatch):
     tree = whole_tree(tmp_path, shape=(32, 24), cases=5)
     tree.set_paths(monkeypatch)
     out = tmp_path / "report.html"
@@ -62,21 +62,21 @@ def test_colour_images_are_pages_of_their_own_with_dice_and_iou(tmp_path, monkey
     assert worst[0] < worst[-1]
 
 
-def test_cases_are_ranked_from_the_worst_and_undefined_ones_left_out():
+def test_cases_are_ranked_from_the_worst_without_undefined_ones():
     for metric, sign in (("dice", 1), ("hd95_edge_mm", -1)):
-        found = measured("test", metric, **{BASE: 0, OURS: 0.03})
-        gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in found.values]
-        found = replace(found, values=tuple(gone))
-        ranked = rank_cases(found, METHOD)
-        means = [sign * found.of_cases()[METHOD][case][ALL_CLASSES] for case in ranked]
+        results = measured("test", metric, **{BASE: 0, OURS: 0.03})
+        gone = [replace(v, value=math.nan) if v.case == "c5" else v for v in results.values]
+        results = replace(results, values=tuple(gone))
+        ranked = rank_cases(results, METHOD)
+        means = [sign * results.case_means()[METHOD][case][ALL_CLASSES] for case in ranked]
         assert means == sorted(means) and len(ranked) == 11 and "c5" not in ranked
 
 
 def test_the_worst_the_median_the_best_and_the_largest_loss_are_shown_once():
-    found = measured("test", **{BASE: 0, OURS: 0.0})
-    ranked = rank_cases(found, METHOD)
-    shown = select_notable_cases(ranked, found, METHOD, BASELINE)
-    means = found.of_cases()
+    results = measured("test", **{BASE: 0, OURS: 0.0})
+    ranked = rank_cases(results, METHOD)
+    shown = select_notable_cases(ranked, results, METHOD, BASELINE)
+    means = results.case_means()
     losses = {
         case: means[METHOD][case][ALL_CLASSES] - means[BASELINE][case][ALL_CLASSES]
         for case in ranked
@@ -84,27 +84,27 @@ def test_the_worst_the_median_the_best_and_the_largest_loss_are_shown_once():
     lost = min(losses, key=losses.__getitem__)
     assert losses[lost] < 0 and [*shown.values()][:3] == [ranked[0], ranked[6], ranked[-1]]
     assert lost in shown.values() and len({*shown.values()}) == len(shown)
-    assert select_notable_cases(ranked[:1], found, METHOD, None) == {"Worst case": ranked[0]}
-    better = measured("test", **{BASE: 0, OURS: 0.2})  # nothing is lost
+    assert select_notable_cases(ranked[:1], results, METHOD, None) == {"Worst case": ranked[0]}
+    better = measured("test", **{BASE: 0, OURS: 0.2})  # no case loses
     assert len(select_notable_cases(rank_cases(better, METHOD), better, METHOD, BASELINE)) == 3
 
 
 def test_panels_are_named_after_the_methods():
-    found = measured("test", **{BASE: 0, OURS: 0.03})
-    assert list(name_viewer_panels(found, METHOD, BASELINE).items()) == [
+    results = measured("test", **{BASE: 0, OURS: 0.03})
+    assert list(name_viewer_panels(results, METHOD, BASELINE).items()) == [
         ("image", "Image"), ("reference", "Reference"), ("baseline", "Baseline"),
         ("method", "MeanTeacher"), ("disagreement", "Disagreement"),
     ]  # fmt: skip
-    assert name_viewer_panels(found, METHOD, None)["disagreement"] == "Errors"
+    assert name_viewer_panels(results, METHOD, None)["disagreement"] == "Errors"
 
 
-def test_pictures_are_inline_as_they_are():
+def test_pictures_are_embedded_unchanged():
     content = bytes(range(256))
     head, _, body = make_data_uri(content, "jpeg").partition(",")
     assert head == "data:image/jpeg;base64" and base64.b64decode(body) == content
 
 
-def test_scores_are_of_the_predictions_shown(tree):
+def test_scores_belong_to_the_shown_predictions(tree):
     folders = Folders(tree.raw, tree.preprocessed, tree.results)
     files = CaseFiles(folders, "test", find_jobs(folders)).find("test_0", METHOD, BASELINE)
     assert files is not None
@@ -112,27 +112,29 @@ def test_scores_are_of_the_predictions_shown(tree):
     head, table = tabulate_scores(files, False, names)
     assert head[:3] == ["class", "Dice, Baseline", "Dice, MeanTeacher"]
     assert [row[0] for row in table] == ["liver", "tumour"]
-    for place, name in ((1, "baseline"), (2, "method")):
+    for column, name in ((1, "baseline"), (2, "method")):
         with files.tables[name].open(newline="") as file:
             rows = {r["class"]: r for r in csv.DictReader(file) if r["case"] == "test_0"}
-        assert [row[place] for row in table] == [
+        assert [row[column] for row in table] == [
             f"{float(rows[row[0]]['dice']):.3f}" for row in table
         ]
 
 
-def test_a_prediction_of_another_shape_is_named_and_the_other_cases_are_shown(
+def test_a_prediction_of_another_shape_is_reported_and_the_other_cases_are_shown(
     tree, tmp_path, monkeypatch
 ):
     shutil.copytree(tree.root, tmp_path / "copy")
-    copy = [tmp_path / "copy" / kind / tree.raw.name for kind in ("raw", "preprocessed", "results")]
+    copy = [
+        tmp_path / "copy" / folder / tree.raw.name for folder in ("raw", "preprocessed", "results")
+    ]
     folders = Folders(*copy)
-    found = build_report_from_trainings(folders, "nnUNetPlans", BASE).measured[0]
+    results = build_report_from_trainings(folders, "nnUNetPlans", BASE).measured[0]
     files = CaseFiles(folders, "test", find_jobs(folders))
-    worst = rank_cases(found, METHOD)[0]
+    worst = rank_cases(results, METHOD)[0]
     torn = files.find(worst, METHOD, BASELINE).labels["method"]
     sitk.WriteImage(sitk.ReadImage(str(torn))[1:], str(torn))
-    shown, said = build_viewers(files, found, METHOD, BASELINE)
-    assert "Worst case cannot be shown" in said and f"{torn.name} (method) has the shape" in said
+    shown, note = build_viewers(files, results, METHOD, BASELINE)
+    assert "Worst case cannot be shown" in note and f"{torn.name} (method) has the shape" in note
     assert shown and "Worst case" not in [viewer.title for viewer in shown]
     for viewer in shown:
         assert len(viewer.frames) == len(viewer.cases) > viewer.start >= 0

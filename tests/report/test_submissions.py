@@ -1,4 +1,4 @@
-"""What submissions cost stands beside what they reach."""
+"""Costs of submissions are read and drawn against their quality."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ def measured(folder: Path, name: str, mean: dict[str, Any]) -> Path:
     return out
 
 
-def test_a_row_for_each_and_charts_of_what_several_have(tmp_path: Path) -> None:
+def test_each_submission_has_a_row_and_shared_costs_have_charts(tmp_path: Path) -> None:
     slow = measured(tmp_path, "slow", MEAN)
     fast = measured(tmp_path, "fast", {**MEAN, "seconds": 1.25, "gpu_area": 7.0})
-    found = read_submissions([slow, fast])
-    assert found is not None
-    assert [(row.name, row.cases, row.command) for row in found.rows] == [
+    submissions = read_submissions([slow, fast])
+    assert submissions is not None
+    assert [(row.name, row.cases, row.command) for row in submissions.rows] == [
         ("slow", 2, "run slow"), ("fast", 2, "run fast"),
     ]  # fmt: skip
-    assert found.rows[1].of("seconds") == 1.25 and math.isnan(found.rows[0].of("gpu_area"))
-    texts = dict(zip(found.headings, found.rows[0].texts, strict=True))
+    assert submissions.rows[1].get_mean("seconds") == 1.25 and math.isnan(
+        submissions.rows[0].get_mean("gpu_area")
+    )
+    texts = dict(zip(submissions.headings, submissions.rows[0].texts, strict=True))
     assert texts["Dice"] == "0.777" and texts["time, s"] == "12.9"
     assert texts["GPU area, MiB s"] == "\N{EN DASH}" and texts["memory, MiB"] == "2052"
-    titles = [panel.title for panel in found.panels]
+    titles = [panel.title for panel in submissions.panels]
     assert titles == [
         "Dice against time, s", "Dice against CPU area, % s", "Dice against memory, MiB",
     ]  # fmt: skip
-    assert all(panel.chart.count("<circle") == 2 for panel in found.panels)
+    assert all(panel.chart.count("<circle") == 2 for panel in submissions.panels)
 
 
-def test_one_is_no_chart_and_none_is_nothing(tmp_path: Path) -> None:
-    found = read_submissions([measured(tmp_path, "one", MEAN)])
-    assert found is not None and not found.panels
+def test_one_submission_has_no_chart_and_no_folders_give_none(tmp_path: Path) -> None:
+    submissions = read_submissions([measured(tmp_path, "one", MEAN)])
+    assert submissions is not None and not submissions.panels
     assert read_submissions([]) is None
 
 
-def test_folders_without_a_finished_measurement_are_all_named(tmp_path: Path) -> None:
+def test_all_folders_without_a_finished_measurement_are_reported(tmp_path: Path) -> None:
     begun = measured(tmp_path, "begun", {})
-    with pytest.raises(UserError) as refused:
+    with pytest.raises(UserError) as caught:
         read_submissions([begun, tmp_path / "absent", measured(tmp_path, "done", MEAN)])
-    assert "begun: must hold efficiency.json" in str(refused.value)
-    assert "absent: must hold" in str(refused.value) and "done: " not in str(refused.value)
+    assert "begun: must hold efficiency.json" in str(caught.value)
+    assert "absent: must hold" in str(caught.value) and "done: " not in str(caught.value)

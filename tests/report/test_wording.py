@@ -1,4 +1,4 @@
-"""Numbers and names are written for people."""
+"""Numbers and names are readable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.report.results_tree import BASE, OURS
 NAN = float("nan")
 
 
-def test_numbers_and_names_are_written_for_people():
+def test_numbers_and_names_are_readable():
     assert (
         format_points(-0.0001, "dice") == "0.0" and format_points(-0.012, "dice") == f"{MINUS}1.2"
     )
@@ -76,7 +76,7 @@ def test_numbers_have_the_digits_of_their_metric_and_a_true_minus():
         format_value(3.14159, "hd95_edge_mm") == "3.14" and format_value(-2, "x") == f"{MINUS}2.00"
     )
     assert format_value(NAN, "dice") == DASH and format_value(-0.0, "dice") == "0.000"
-    for value in (0.0142, -0.0142, 0.5):  # no hyphen stands for a minus anywhere
+    for value in (0.0142, -0.0142, 0.5):  # a minus sign, not a hyphen
         for metric in ("dice", "hd95_edge_mm"):
             text = format_points(value, metric)
             assert "-" not in text and text[0] in f"+{MINUS}"
@@ -87,21 +87,21 @@ def test_points_are_hundredths_of_an_overlap():
     assert format_points(-0.0004, "dice") == "0.0"
 
 
-def test_intervals_and_chances_are_written_as_one_reads_them():
-    known = Difference(0.015, 0.009, 0.021, 0.001, 12, 11)
-    assert format_points_interval(known, "dice") == "+0.9 to +2.1"
-    assert format_points_interval(Difference(0.1, NAN, NAN, 1.0, 1, 1), "dice") == "only one"
+def test_intervals_and_p_values_are_readable():
+    difference = Difference(0.015, 0.009, 0.021, 0.001, 12, 11)
+    assert format_points_interval(difference, "dice") == "+0.9 to +2.1"
+    assert format_points_interval(Difference(0.1, NAN, NAN, 1.0, 1, 1), "dice") == "one case only"
     assert format_p_value(0.0342) == "p = 0.034" and format_p_value(0.00001) == "p < 0.001"
 
 
-def test_configurations_are_named_only_where_there_are_several():
+def test_configurations_are_named_only_if_there_are_several():
     flat, volume = Model(OURS, "2d"), Model(BASE, "3d_fullres")
     assert name_model(flat, [flat, Model(BASE, "2d")]) == "MeanTeacher"
     assert name_model(flat, [flat, volume]) == "MeanTeacher 2d"
-    assert shorten_trainer_name("SemiTrainer") == "SemiTrainer"  # nothing would be left
+    assert shorten_trainer_name("SemiTrainer") == "SemiTrainer"  # the short name would be empty
 
 
-def test_counts_and_lists_are_grammar():
+def test_counts_and_lists_are_grammatical():
     assert (format_count(1, "case"), format_count(0, "case"), format_count(3, "case")) == (
         "1 case",
         "0 cases",

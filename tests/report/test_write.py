@@ -1,4 +1,4 @@
-"""A report that cannot be written is explained, and no file is left."""
+"""Errors explain why a report cannot be written, and leave no file."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ from tests.report.parsed_page import Elements, Page
 from tests.report.results_tree import BASE, OURS, Tree
 
 
-def test_values_that_cannot_be_reported_are_explained(tree, tmp_path, monkeypatch, capsys):
+def test_errors_of_values_are_explained(tree, tmp_path, monkeypatch, capsys):
     tree.set_paths(monkeypatch)
-    kept, out = tmp_path / "kept.csv", ["-o", str(tmp_path / "values.html")]
-    assert main(["compare", "-d", "7", "--write-values", str(kept)]) == 0
+    values_file, out = tmp_path / "kept.csv", ["-o", str(tmp_path / "values.html")]
+    assert main(["compare", "-d", "7", "--write-values", str(values_file)]) == 0
     capsys.readouterr()
-    for wrong, said in (
-        (["--values", str(kept), "--baseline", "SemiBaselneTrainer"], f"did you mean '{BASE}'?"),
-        (["--values", str(kept), "--metric", "iou"], "must have the columns"),
-        (["--values", str(tmp_path / "none.csv")], "is no file that exists. Fix: correct --values"),
-        (["--values", str(kept), "-d", "7"], "not allowed with argument"),
+    for words, message in (
+        (
+            ["--values", str(values_file), "--baseline", "SemiBaselneTrainer"],
+            f"did you mean '{BASE}'?",
+        ),
+        (["--values", str(values_file), "--metric", "iou"], "must have the columns"),
+        (["--values", str(tmp_path / "none.csv")], "is not an existing file"),
+        (["--values", str(values_file), "-d", "7"], "not allowed with argument"),
         ([], "one of the arguments -d --values is required"),
     ):
         with contextlib.suppress(SystemExit):
-            assert main(["report", *wrong, *out]) == 2
-        assert said in capsys.readouterr().err
-    header, *rows = kept.read_text().splitlines()
+            assert main(["report", *words, *out]) == 2
+        assert message in capsys.readouterr().err
+    header, *rows = values_file.read_text().splitlines()
     undefined = [row[: row.rindex(",") + 1] for row in rows]
-    for lines, said in (([], "hold no values. Fix: write them"), (undefined, "and is for none")):
-        kept.write_text("\n".join([header, *lines]))
-        assert main(["report", "--values", str(kept), *out]) == 2
-        assert said in capsys.readouterr().err
+    for lines, message in (([], "hold no values"), (undefined, "is not defined")):
+        values_file.write_text("\n".join([header, *lines]))
+        assert main(["report", "--values", str(values_file), *out]) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "values.html").exists()
 
 
@@ -47,14 +50,14 @@ def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
     tree = Tree(tmp_path, cases=1)
     tree.set_paths(monkeypatch)
     assert main(["report", "-d", "7", "-o", str(tmp_path / "r.html")]) == 2
-    assert "Fix: semi_nnunet crossval" in capsys.readouterr().err
+    assert "semi_nnunet crossval" in capsys.readouterr().err
     assert main(["report", "-d", "7", "-o", str(tmp_path / "no" / "r.html")]) == 2
     assert "is no folder" in capsys.readouterr().err
 
 
 @pytest.fixture
-def kept(tmp_path):
-    """A file of values of two methods."""
+def values_file(tmp_path):
+    """A file with values of two methods."""
     rows = [*values(BASE, 0), *values(OURS, 0.03)]
     path = tmp_path / "kept.csv"
     write_values(
@@ -63,37 +66,37 @@ def kept(tmp_path):
     return path
 
 
-def test_what_is_returned_is_what_is_in_the_file(kept, tmp_path):
-    found = write_report_page(values=[kept], out=tmp_path / "page.html")
-    assert found.path == tmp_path / "page.html" and found.size == found.path.stat().st_size
-    text = Page(found.path.read_text(encoding="utf-8")).text
-    assert found.headline in text and len(found.sentences) > 2
-    assert all(sentence in text for sentence in found.sentences)
+def test_the_returned_answer_is_in_the_file(values_file, tmp_path):
+    report = write_report_page(values=[values_file], out=tmp_path / "page.html")
+    assert report.path == tmp_path / "page.html" and report.size == report.path.stat().st_size
+    text = Page(report.path.read_text(encoding="utf-8")).text
+    assert report.headline in text and len(report.sentences) > 2
+    assert all(sentence in text for sentence in report.sentences)
     assert {path.name for path in tmp_path.iterdir()} == {"kept.csv", "page.html"}
 
 
-def test_a_report_replaces_an_older_one_whole_or_not_at_all(kept, tmp_path):
+def test_a_report_replaces_an_older_one_completely_or_not_at_all(values_file, tmp_path):
     out = tmp_path / "page.html"
     out.write_text("an older one")
     with pytest.raises(UserError):
-        write_report_page(values=[kept], baseline="Nobody", out=out)
+        write_report_page(values=[values_file], baseline="Nobody", out=out)
     assert out.read_text() == "an older one"
-    write_report_page(values=[kept], out=out)
+    write_report_page(values=[values_file], out=out)
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_the_values_are_not_written_over(kept):
-    before = kept.read_text()
+def test_the_file_of_values_is_not_overwritten(values_file):
+    content = values_file.read_text()
     with pytest.raises(UserError, match=r"kept\.csv"):
-        write_report_page(values=[kept], out=kept)
-    assert kept.read_text() == before
+        write_report_page(values=[values_file], out=values_file)
+    assert values_file.read_text() == content
 
 
-def test_a_report_of_nothing_is_refused(kept, tmp_path):
-    with pytest.raises(UserError, match=r"nothing to report\. Fix: give a data set, or files"):
+def test_a_report_without_data_is_rejected(values_file, tmp_path):
+    with pytest.raises(UserError, match="nothing to report"):
         write_report_page(out=tmp_path / "page.html")
     with pytest.raises(UserError, match="-p chooses trainings of -d"):
-        write_report_page(values=[kept], plans="others", out=tmp_path / "page.html")
+        write_report_page(values=[values_file], plans="others", out=tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -101,7 +104,7 @@ SCRIPT, IMAGE = "<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'
 
 
 @pytest.mark.parametrize("shape", [(6, 24, 20), (24, 20)])
-def test_a_whole_report_has_no_name_as_an_element(shape, tmp_path, monkeypatch, capsys):
+def test_no_name_becomes_an_element_of_the_page(shape, tmp_path, monkeypatch, capsys):
     def report(called, first, second):
         labels = {"background": 0, first: 1, second: 2}
         name = f"Dataset007_Seven{called}"
@@ -124,7 +127,7 @@ def test_a_whole_report_has_no_name_as_an_element(shape, tmp_path, monkeypatch, 
     assert SCRIPT in hostile.text and IMAGE in hostile.text
 
 
-def test_no_name_reaches_the_terminal_as_a_command_to_it(tmp_path, monkeypatch, capsys):
+def test_no_name_reaches_the_terminal_as_an_escape_sequence(tmp_path, monkeypatch, capsys):
     escape = "\x1b[31mred\x1b[2J"
     labels = {"background": 0, f"liver{escape}": 1, "tumour": 2}
     tree = Tree(tmp_path, cases=3, labels=labels)
@@ -141,11 +144,11 @@ def test_no_name_reaches_the_terminal_as_a_command_to_it(tmp_path, monkeypatch, 
     (tree.raw / "imagesUn" / f"a{escape}.txt").touch()
     (tree.raw / "imagesUn" / f"a{escape}_0000.nii.gz").touch()
     assert main(["preprocess", "-d", "7", "-np", "1"]) == 2
-    said = "".join(capsys.readouterr())
-    assert "\x1b" not in said and "\\x1b[31mred" in said
+    output = "".join(capsys.readouterr())
+    assert "\x1b" not in output and "\\x1b[31mred" in output
 
 
-def test_the_choice_and_the_cost_of_submissions_are_shown(kept, tmp_path):
+def test_the_choice_and_the_cost_of_submissions_are_shown(values_file, tmp_path):
     rows = (("short", "100", "0 1", "Base, <script>", "CPS"),)
     MethodChoice("SemiCPSTrainer", ("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(
         tmp_path / "choice.json"
@@ -158,13 +161,15 @@ def test_the_choice_and_the_cost_of_submissions_are_shown(kept, tmp_path):
         content = {"command": 'run "<i>"', "mean": mean, "cases": {"a": mean}}
         write_json(folders[-1] / "efficiency.json", content)
     out = tmp_path / "shown.html"
-    write_report_page(values=[kept], choice=tmp_path / "choice.json", efficiency=folders, out=out)
+    write_report_page(
+        values=[values_file], choice=tmp_path / "choice.json", efficiency=folders, out=out
+    )
     html = out.read_text(encoding="utf-8")
     page = Page(html)
     for text in ("Folds 0 1 choose.", "Base, <script>", "CPS ships.", "<b>slow", "20.0", "4.5"):
         assert text in page.text
     assert "Base, <script>" not in html and "<b>slow" not in html and "<i>" not in html
     assert 'href="#choice"' in html and 'href="#cost"' in html
-    write_report_page(values=[kept], out=out)
+    write_report_page(values=[values_file], out=out)
     html = out.read_text(encoding="utf-8")
     assert 'href="#choice"' not in html and 'href="#cost"' not in html

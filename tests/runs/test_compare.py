@@ -119,7 +119,7 @@ def test_impossible_comparisons_are_refused_with_the_fix(values_file, tmp_path):
     content = values_file.read_text()
     with pytest.raises(UserError, match=r"kept\.csv"):
         compare_trainings(values=[values_file], out=values_file)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="gone"):
         compare_trainings(values=[values_file], out=tmp_path / "gone" / "table.md")
     assert values_file.read_text() == content
     values_file.write_text(content.splitlines()[0] + "\n")

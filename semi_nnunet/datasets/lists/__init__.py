@@ -1,4 +1,4 @@
-"""Published lists of cases; ``train`` is in the order in which the papers take labelled cases."""
+"""Published lists of cases; ``train`` is in the order in which papers use labelled cases."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 from semi_nnunet.util.files import read_json
 
 
-def published_cases(name: str) -> dict[str, list[str]]:
-    """ "train", "test" and perhaps "val" -> cases."""
+def load_published_cases(name: str) -> dict[str, list[str]]:
+    """Return the cases of "train", "test" and perhaps "val"."""
     return dict(read_json(Path(__file__).with_name(f"{name}.json")))

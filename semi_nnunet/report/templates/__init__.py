@@ -1,1 +1,1 @@
-"""The page of the report, its style and its script."""
+"""Templates, style and script of the report."""

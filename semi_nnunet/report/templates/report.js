@@ -2,15 +2,15 @@
 document.documentElement.classList.add("scripted");
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-// Sort a table by the column whose head is pressed; numbers by their size, the undefined last.
+// Sort a table by the column whose head is clicked; numbers by value, undefined ones last.
 function sortBy(head) {
-  const table = head.closest("table"), place = [...head.parentNode.children].indexOf(head);
+  const table = head.closest("table"), index = [...head.parentNode.children].indexOf(head);
   const numeric = head.classList.contains("number");
-  const before = head.getAttribute("aria-sort");
-  const direction = before === "none" ? (numeric ? -1 : 1) : before === "ascending" ? -1 : 1;
+  const current = head.getAttribute("aria-sort");
+  const direction = current === "none" ? (numeric ? -1 : 1) : current === "ascending" ? -1 : 1;
   all("th[aria-sort]", table).forEach((other) => other.setAttribute("aria-sort", "none"));
   head.setAttribute("aria-sort", direction > 0 ? "ascending" : "descending");
-  const keyed = [...table.tBodies[0].rows].map((row) => [row.cells[place].dataset.value, row]);
+  const keyed = [...table.tBodies[0].rows].map((row) => [row.cells[index].dataset.value, row]);
   keyed.sort(([a], [b]) => {
     if (!numeric) return direction * a.localeCompare(b, undefined, { numeric: true });
     const x = parseFloat(a), y = parseFloat(b);
@@ -20,14 +20,14 @@ function sortBy(head) {
 }
 all(".sort").forEach((button) => button.addEventListener("click", () => sortBy(button.closest("th"))));
 
-// Hide the rows that do not fit what was typed (part of the cell) or chosen (the whole cell).
+// Hide rows that do not match the typed text (part of the cell) or the selected one (all of it).
 function filterTable(id) {
   const controls = all(`[data-filters="${id}"]`), rows = [...document.getElementById(id).tBodies[0].rows];
   for (const row of rows) {
     row.hidden = !controls.every((control) => {
-      const cell = row.cells[control.dataset.column].dataset.value, wanted = control.value;
-      if (control.type !== "search") return !wanted || cell === wanted;
-      return cell.toLowerCase().includes(wanted.trim().toLowerCase());
+      const cell = row.cells[control.dataset.column].dataset.value, text = control.value;
+      if (control.type !== "search") return !text || cell === text;
+      return cell.toLowerCase().includes(text.trim().toLowerCase());
     });
   }
   const shown = rows.filter((row) => !row.hidden).length;
@@ -38,7 +38,7 @@ all("[data-filters]").forEach((control) => {
   filterTable(control.dataset.filters);
 });
 
-// Show one metric of several.
+// Show only the selected metric.
 all("[data-shows]").forEach((select) => {
   const show = () => all(`[data-group="${select.dataset.shows}"]`).forEach((block) => {
     block.hidden = block.dataset.name !== select.value;
@@ -51,9 +51,9 @@ all("[data-shows]").forEach((select) => {
 const viewers = all(".viewer").map((figure) => {
   const frames = JSON.parse(figure.querySelector("script").textContent);
   const range = figure.querySelector("input");
-  const show = (place) => {
-    const frame = frames[place];
-    range.value = place;
+  const show = (index) => {
+    const frame = frames[index];
+    range.value = index;
     range.setAttribute("aria-valuetext", frame.caption);
     all(".stack", figure).forEach((stack) => { stack.style.aspectRatio = frame.ratio; });
     all(".base", figure).forEach((image, i) => { image.src = frame.image; image.alt = i ? "" : frame.caption; });
@@ -73,10 +73,10 @@ const viewers = all(".viewer").map((figure) => {
       return row;
     }));
   };
-  const within = (place) => Math.min(frames.length - 1, Math.max(0, place));
+  const clamp = (index) => Math.min(frames.length - 1, Math.max(0, index));
   range.addEventListener("input", () => show(Number(range.value)));
   all(".step", figure).forEach((button) => button.addEventListener("click", () => {
-    show(within(Number(range.value) + Number(button.dataset.step)));
+    show(clamp(Number(range.value) + Number(button.dataset.step)));
   }));
   show(Number(range.value));
   return show;
@@ -85,7 +85,7 @@ all("[data-viewer]").forEach((link) => link.addEventListener("click", () => {
   viewers[link.dataset.viewer](Number(link.dataset.frame));
 }));
 
-// On paper nothing is folded.
+// Unfold all details for printing.
 let folded = [];
 function unfold() {
   if (!folded.length) folded = all("details:not([open])");
