@@ -116,13 +116,7 @@ class Demo:
 def run_demo(
     out: Path, device: str = "cpu", keep: bool = False, size: DemoSize | None = None
 ) -> None:
-    """Run all stages.
-
-    Args:
-        out: folder for everything that is written; an earlier demo in it is replaced.
-        device: cpu, cuda or mps.
-        keep: keep data, models and predictions.
-        size: of data and training; None: about six minutes of work.
+    """Run all stages; ``keep`` keeps data, models and predictions.
 
     Raises:
         UserError: ``out`` holds other files, the device does not exist, or a command failed.

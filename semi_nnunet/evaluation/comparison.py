@@ -125,7 +125,7 @@ def build_no_comparison_error(
     baseline: str,
     metric: str,
 ) -> UserError:
-    """Return the error that says why no model can be compared with the baseline."""
+    """Return the error that explains why no model can be compared with the baseline."""
     measured = sorted({model.trainer for model in tables})
     if measured and baseline not in measured:
         return UserError(
@@ -322,10 +322,9 @@ def describe_patients(values: Sequence[Value]) -> str:
 
 
 def describe_seeds(values: Sequence[Value], baseline: str) -> str:
-    """Return the baseline's mean of each seed, to show how much of a difference may be chance.
+    """Return a line for each configuration with the baseline's mean of each seed.
 
-    Each configuration has a line. With one seed, the line says that intervals do not cover chance
-    in training.
+    It shows how much of a difference may be chance in training, which one seed leaves unknown.
     """
     lines = []
     for model, table in group_by_model(v for v in values if not math.isnan(v.value)).items():

@@ -1,8 +1,8 @@
-"""Metrics of one predicted mask against its reference; their names tell the convention.
+"""Metrics of one predicted mask against its reference; their names contain the convention.
 
-Empty masks: if both are empty, every metric is NaN and no mean counts it (as nnU-Net's Dice). If
-one is empty, overlaps are 0 and distances are the diagonal of the image, the worst possible value,
-so that a missed organ never improves a mean (:class:`Measure` may set another distance). A volume
+If both masks are empty, every metric is NaN and no mean counts it (as nnU-Net's Dice). If only one
+is empty, overlaps are 0 and distances are the diagonal of the image, the worst possible value, so
+that a missed organ never improves a mean (:class:`Measure` may set another distance). A volume
 difference relative to an empty reference is NaN, too.
 """
 

@@ -70,7 +70,7 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     """Return the 95 % interval of the mean over cases; NaNs for fewer than two cases.
 
     One seed: bias-corrected and accelerated bootstrap over cases (Efron 1987), or the percentile
-    bootstrap where all differences but one are equal and the acceleration is undefined. Several
+    bootstrap if only one difference is unlike the others and the acceleration is undefined. Several
     seeds: cases and seeds are drawn independently (crossed percentile bootstrap, Owen 2007),
     because trainings that differ only by chance may differ more than the cases suggest. With few
     seeds the interval is rather too narrow; with three, one seed without a gain is enough to

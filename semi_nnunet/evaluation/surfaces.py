@@ -65,7 +65,7 @@ def surface_distances(
 
 
 def find_bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    """Return the smallest box around the True voxels, of which there is at least one."""
+    """Return the smallest box around the True voxels of a mask that is not empty."""
     box = []
     for axis in range(mask.ndim):
         other_axes = tuple(a for a in range(mask.ndim) if a != axis)

@@ -261,7 +261,7 @@ def require_possible_value(value: float, metric: str) -> None:
 
 
 def require_one_origin(path: Path, origins: set[Origin]) -> Origin | None:
-    """Return the only origin, or None if there is none; raise if there are several."""
+    """Return the only origin, or None without values; raise if there are several."""
     if len(origins) > 1:
         names = " and ".join(f"{dataset} with {plans}" for dataset, plans in sorted(origins))
         raise UserError(

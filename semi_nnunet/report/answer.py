@@ -171,13 +171,9 @@ def answer_that_baseline_is_best(
 def write_headline(
     judge: SubsetResults, item: ModelComparison, verdict: str, chosen_by: str
 ) -> str:
-    """Return the sentence that says yes, no, or not known.
+    """Answer yes, no or unknown in a sentence.
 
-    Args:
-        judge: the cases that the verdict is about.
-        item: the method's comparison on them.
-        verdict: of the comparison.
-        chosen_by: the cases that chose the method: "validation", :data:`OTHER_CASES`, or "".
+    ``chosen_by`` names the cases that chose the method: "validation", :data:`OTHER_CASES`, or "".
     """
     name, base = name_pair(judge, item)
     if verdict == "worse":

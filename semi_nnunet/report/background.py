@@ -30,7 +30,7 @@ Facts = list[tuple[str, str]]  # lines of name and value
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """The settings of one trainer and configuration, and a note on those that differ."""
+    """The settings of one trainer and configuration, and a note on differences."""
 
     name: str
     rows: list[tuple[str, str, str]]
@@ -191,12 +191,7 @@ def format_json_value(value: Any) -> str:
 def collect_method_settings(
     jobs: Sequence[Job], records: Sequence[Mapping[str, Any]]
 ) -> list[MethodSettings]:
-    """Return the settings of each trainer and configuration, from its first training with any.
-
-    Args:
-        jobs: the trainings.
-        records: content of each training's semi_settings.json, or {}.
-    """
+    """Return the settings of each trainer and configuration, from its first training with any."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for job, record in zip(jobs, records, strict=True):
         if record:

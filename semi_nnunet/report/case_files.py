@@ -31,12 +31,7 @@ class FilesOfCase:
 
 
 class CaseFiles:
-    """The folders with the files of the cases of one subset.
-
-    Args:
-        folders: of the data set.
-        subset: "validation" or "test".
-        jobs: trainings whose predictions are used.
+    """The files of the validation or test cases of a data set, with predictions of trainings.
 
     Raises:
         UserError: the raw data set is missing.
@@ -60,10 +55,7 @@ class CaseFiles:
         return folder / f"{case}{self.ending}"
 
     def find(self, case: str, method: Model, baseline: Model | None) -> FilesOfCase | None:
-        """Return the files of a case; None if some are missing.
-
-        Predictions are of the first fold and seed for which all models have one.
-        """
+        """Return the files of a case for the first fold and seed that all models have, or None."""
         models = {"method": method, **({"baseline": baseline} if baseline else {})}
         predictions = {name: self.predictions(model, case) for name, model in models.items()}
         common = set.intersection(*(set(paths) for paths in predictions.values()))

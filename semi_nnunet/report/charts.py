@@ -48,13 +48,7 @@ def is_close(first: float, second: float) -> bool:
 def choose_axis(
     values: Sequence[float], include: Sequence[float] = (), tick_count: int = 4
 ) -> Axis:
-    """Return an axis a little wider than all numbers, with at least two ticks.
-
-    Args:
-        values: to show; those that are not finite are ignored.
-        include: further numbers to show, such as 0.
-        tick_count: approximate number of ticks.
-    """
+    """Return an axis a little wider than all finite numbers, with about ``tick_count`` ticks."""
     numbers = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(numbers), max(numbers)
     room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
@@ -79,14 +73,7 @@ def format_series_style(index: int) -> str:
 
 
 def draw_strip(content: Sequence[str], label: str, axis: Axis, zero: bool = False) -> Markup:
-    """Draw a row of a chart with its grid.
-
-    Args:
-        content: SVG elements.
-        label: for screen readers.
-        axis: of the chart.
-        zero: emphasise the line at 0.
-    """
+    """Draw SVG elements in a row with its grid; ``zero`` emphasises the line at 0."""
     lines = [
         f'<line class="{"zero" if zero and tick == 0 else "grid"}" x1="{axis.percent(tick)}%" '
         f'x2="{axis.percent(tick)}%" y1="0" y2="{STRIP}"/>'
@@ -123,14 +110,7 @@ def draw_interval_row(
 
 
 def draw_box_row(axis: Axis, values: Mapping[str, float], index: int, label: str) -> Markup:
-    """Draw median, quartiles, whiskers of 1.5 quartile ranges, and a dot for every case.
-
-    Args:
-        axis: of the chart.
-        values: case -> value.
-        index: of the method's colour.
-        label: for screen readers.
-    """
+    """Draw median, quartiles, whiskers of 1.5 quartile ranges, and a dot for every case."""
     defined = {case: value for case, value in values.items() if not math.isnan(value)}
     if not defined:
         return draw_strip([], label, axis)

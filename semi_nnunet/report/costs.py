@@ -82,10 +82,6 @@ def collect_costs(jobs: Sequence[Job], measured: SubsetResults) -> TrainingCosts
 
     A training that continued on another machine gets an entry of its own, as its seconds are not
     comparable with others.
-
-    Args:
-        jobs: all trainings.
-        measured: the cases that the answer is about.
     """
     measured_runs = {(v.model, v.fold, v.seed) for v in measured.values}
     machines: dict[str, dict[Model, list[tuple[Job, RecordedCost]]]] = {}
@@ -143,7 +139,7 @@ def summarise_method_costs(
 
 
 def find_highest(amounts: Sequence[float | None]) -> float:
-    """Return the largest amount that is not None; NaN if there is none."""
+    """Return the largest known amount, or else NaN."""
     return max((amount for amount in amounts if amount is not None), default=math.nan)
 
 

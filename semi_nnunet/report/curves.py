@@ -16,12 +16,7 @@ Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 
 
 def wrap_chart_marks(marks: Sequence[str], label: str) -> Markup:
-    """Return the SVG of a chart.
-
-    Args:
-        marks: SVG elements.
-        label: for screen readers.
-    """
+    """Return a chart of SVG elements; the label is for screen readers."""
     return Markup(
         f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(label)}">{"".join(marks)}</svg>'

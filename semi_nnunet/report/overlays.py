@@ -92,7 +92,7 @@ def draw_slices(case: CaseDrawing, classes: Classes, limit: int = 24) -> list[Dr
 
 
 def find_slice_axis(spacing: Sequence[float]) -> int:
-    """Return the axis along which slices are thick, or the first if there is none.
+    """Return the axis along which slices are thick, or else the first.
 
     >>> find_slice_axis((1.0, 5.0, 1.0))
     1
@@ -103,7 +103,7 @@ def find_slice_axis(spacing: Sequence[float]) -> int:
 
 
 def choose_slices(labels: Sequence[np.ndarray], limit: int) -> list[int]:
-    """Return evenly spread slices with foreground; the middle slice if there is none."""
+    """Return evenly spread slices with foreground, or else the middle slice."""
     shown = np.flatnonzero(np.any([(array > 0).any((1, 2)) for array in labels], axis=0))
     if not len(shown):
         return [len(labels[0]) // 2]
@@ -112,7 +112,7 @@ def choose_slices(labels: Sequence[np.ndarray], limit: int) -> list[int]:
 
 
 def find_region_of_interest(labels: Sequence[np.ndarray]) -> tuple[slice, slice]:
-    """Return the rows and columns with foreground in any slice and a margin; all if there is none."""
+    """Return the rows and columns with foreground in any slice and a margin, or all of them."""
     foreground = np.any([(array > 0).any(0) for array in labels], axis=0)
     box = []
     for along in (foreground.any(1), foreground.any(0)):

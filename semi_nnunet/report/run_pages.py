@@ -91,10 +91,7 @@ def summarise_training(history: History, fold: str) -> str:
 
 
 def draw_dice_panels(jobs: Sequence[Job], baseline: str) -> list[Panel]:
-    """Draw the Dice of the deployed network of all trainings: a panel for each method.
-
-    Each panel shows the trainings of the baseline, too.
-    """
+    """Draw the Dice of the deployed network: a panel for each method, with its baseline."""
     trainings: dict[Model, list[tuple[bool, Curve]]] = {}
     for job in jobs:
         if (series := job.history().series("dice/deployed"))[0]:
@@ -110,14 +107,7 @@ def draw_dice_panel(
     baseline: str,
     name: str,
 ) -> Panel:
-    """Draw the trainings of one method over those of the baseline.
-
-    Args:
-        model: the method.
-        trainings: model -> whether the Dice is of training cases, and the curve.
-        baseline: the trainer.
-        name: of the method.
-    """
+    """Draw the trainings of one method over those of the baseline; flags mark training cases."""
     base = Model(baseline, model.configuration)
     groups = [((1, 3), name, trainings[model])]
     if base in trainings and base != model:

@@ -37,7 +37,7 @@ def draw_scatter(dots: Sequence[Dot], label: str, decimals: int = 3) -> Markup:
     """Draw a dot for each method over a horizontal axis that begins at zero.
 
     Args:
-        dots: those that are not finite are left out.
+        dots: of the methods; undefined ones are left out.
         label: for screen readers.
         decimals: of the vertical number in the title of a dot.
     """

@@ -31,8 +31,8 @@ def test_errors_of_values_are_explained(tree, tmp_path, monkeypatch, capsys):
         ),
         (["--values", str(values_file), "--metric", "iou"], "must have the columns"),
         (["--values", str(tmp_path / "none.csv")], "is not an existing file"),
-        (["--values", str(values_file), "-d", "7"], "not allowed with argument"),
-        ([], "one of the arguments -d --values is required"),
+        (["--values", str(values_file), "-d", "7"], "Mutually exclusive"),
+        ([], "nothing to report"),
     ):
         with contextlib.suppress(SystemExit):
             assert main(["report", *words, *out]) == 2
@@ -52,7 +52,7 @@ def test_nothing_measured_is_explained(tmp_path, monkeypatch, capsys):
     assert main(["report", "-d", "7", "-o", str(tmp_path / "r.html")]) == 2
     assert "semi_nnunet crossval" in capsys.readouterr().err
     assert main(["report", "-d", "7", "-o", str(tmp_path / "no" / "r.html")]) == 2
-    assert "is no folder" in capsys.readouterr().err
+    assert "does not exist" in capsys.readouterr().err
 
 
 @pytest.fixture
