@@ -67,7 +67,7 @@ def test_a_number_outside_its_range_is_reported_before_anything_is_converted(
 def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     for add, options, shown in (
         (add_seed, {}, "default: 0"),
-        (add_size, {}, "default: as it is"),
+        (add_size, {}, "default: unchanged"),
         (add_size, {"default": 256}, "default: 256"),
         (add_test_percent, {}, "default: 20"),
     ):
