@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from semi_nnunet.evaluation.comparison import average_classes, compute_patient_means
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import Model
+from semi_nnunet.report.curves import Dot, draw_scatter
 from semi_nnunet.report.measured import SubsetResults
 from semi_nnunet.report.run_pages import Panel
-from semi_nnunet.report.scatter import Dot, draw_scatter
 from semi_nnunet.report.wording import (
     DASH,
     count_decimals,

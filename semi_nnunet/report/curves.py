@@ -1,9 +1,10 @@
-"""Charts with their own scale: curves over epochs, and a histogram."""
+"""Charts with their own scale: curves over epochs, dots of methods, and a histogram."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -12,6 +13,7 @@ from semi_nnunet.report.charts import Axis, choose_axis, format_series_style, wr
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 168, 40, 20, 6
 MAX_POINTS = 160  # of a curve
+INSET = 8  # between the dots at the ends and the border, in pixels
 Curve = tuple[Sequence[float], Sequence[float]]  # x and y
 
 
@@ -101,6 +103,45 @@ def thin_out(values: Sequence[float]) -> list[float]:
     """Return at most MAX_POINTS of the values, including the first and the last."""
     indices = np.linspace(0, len(values) - 1, min(MAX_POINTS, len(values))).round().astype(int)
     return [values[index] for index in indices]
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A method in a chart: index of its colour, name, and position."""
+
+    index: int
+    name: str
+    x: float
+    y: float
+
+
+def draw_scatter(dots: Sequence[Dot], label: str, decimals: int = 3) -> Markup:
+    """Draw a dot for each method over a horizontal axis that begins at zero.
+
+    Args:
+        dots: of the methods; undefined ones are left out.
+        label: for screen readers.
+        decimals: of the vertical number in the title of a dot.
+    """
+    finite = [dot for dot in dots if math.isfinite(dot.x) and math.isfinite(dot.y)]
+    across = choose_axis([dot.x for dot in finite], (0.0,))
+    upward = choose_axis([dot.y for dot in finite])
+    width, height, marks = WIDTH - LEFT - INSET, HEIGHT - TOP - BOTTOM, list[str]()
+    for tick in upward.ticks:
+        y = TOP + height * (1 - upward.percent(tick) / 100)
+        marks += draw_y_tick(y, upward.format_tick(tick))
+    for tick in across.ticks:
+        x = LEFT + width * across.percent(tick) / 100
+        marks.append(draw_x_tick(x, across.format_tick(tick)))
+    for dot in finite:
+        x = LEFT + width * across.percent(dot.x) / 100
+        y = TOP + height * (1 - upward.percent(dot.y) / 100)
+        title = f"{escape(dot.name)}: {dot.y:.{decimals}f} at {dot.x:.3g}"
+        marks.append(
+            f'<circle class="alone" {format_series_style(dot.index)} cx="{x:.1f}" cy="{y:.1f}" '
+            f'r="5"><title>{title}</title></circle>'
+        )
+    return wrap_chart_marks(marks, label)
 
 
 def draw_histogram(

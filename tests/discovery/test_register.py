@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,11 @@ def test_nnunet_finds_the_class_of_the_package(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("nnUNet_extTrainer", str(TRAINERS_FOLDER))
     trainer = recursive_find_trainer_class_by_name("SemiMeanTeacherTrainer")
     assert trainer is SemiMeanTeacherTrainer
+
+
+def test_one_trainer_brings_the_settings_of_all() -> None:
+    """A training compares plans['semi'] with the settings of every trainer."""
+    code = "from semi_nnunet.discovery.trainers import semi_nnunet_trainers as ours\n"
+    code += "trainer = ours.SemiMixMatchTrainer\n"
+    code += "assert {*ours.TRAINERS} <= {*trainer.methods}, {*ours.TRAINERS} - {*trainer.methods}"
+    subprocess.run([sys.executable, "-c", code], check=True)

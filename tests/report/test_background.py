@@ -43,7 +43,11 @@ def test_numbers_of_used_and_selected_images_are_shown(tmp_path):
     assert describe_pool(folders, used[::2]) == "Trainings started with 8 unlabelled images."
     write_json(tmp_path / "semi_selected.json", {"score": "uncertainty", "cases": ["u"] * 3})
     sentences = describe_pool(folders, used)
-    for part in ("3 to 8 unlabelled images", "semi_nnunet select (--score uncertainty)", "3 images"):
+    for part in (
+        "3 to 8 unlabelled images",
+        "semi_nnunet select (--score uncertainty)",
+        "3 images",
+    ):
         assert part in sentences
 
 

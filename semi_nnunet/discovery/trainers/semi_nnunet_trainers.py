@@ -1,8 +1,8 @@
 """The table of our trainers, in the one file that nnU-Net searches for them.
 
-Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``. The module of a trainer
-is imported when nnU-Net asks for its class, because that takes seconds; commands that only plan,
-check or list read the table.
+Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``. The methods are imported
+when nnU-Net asks for a class, because that takes seconds; commands that only plan, check or list
+read the table.
 """
 
 from __future__ import annotations
@@ -62,5 +62,8 @@ __all__ = [*TRAINERS]
 def __getattr__(name: str) -> Any:
     if name not in TRAINERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"semi_nnunet.methods.{TRAINERS[name].file.stem}")
-    return getattr(module, name)
+    modules = {  # all of them: a training checks plans['semi'] for the settings of every trainer
+        trainer: importlib.import_module(f"semi_nnunet.methods.{facts.file.stem}")
+        for trainer, facts in TRAINERS.items()
+    }
+    return getattr(modules[name], name)
