@@ -140,9 +140,9 @@ def write_conversion(
             for kind in ("images", "labels") if case.label else ("images",):
                 (folder / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)
         write = partial(_write_case, folder, conversion.file_ending, conversion.partly_labelled)
-        results = in_processes(write, conversion.cases, num_processes, "converts images")
+        converted = in_processes(write, conversion.cases, num_processes, "converts images")
         bar = {"total": len(conversion.cases), "unit": "case", "disable": None}
-        results = list(tqdm(results, desc="converting", **bar))
+        results = list(tqdm(converted, desc="converting", **bar))
         problems = [result for result in results if isinstance(result, Problem)]
         raise_if_any("Nothing was written, because some files cannot be converted:", problems)
         pairs = zip(conversion.cases, results, strict=True)

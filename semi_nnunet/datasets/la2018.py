@@ -49,12 +49,12 @@ def convert(source: Path) -> Conversion:
         wall=r"lawall\.nrrd",
     )
     lists, is_h5 = load_published_cases("la2018"), bool(files["h5"])
-    cases = [*lists["train"], *lists["test"]]
+    names = [*lists["train"], *lists["test"]]
     if is_h5:
-        folder.require(cases, files["h5"], "{}/mri_norm2.h5")
+        folder.require(names, files["h5"], "{}/mri_norm2.h5")
     else:
-        folder.require(cases, files["image"], "{}/lgemri.nrrd")
-        folder.require(cases, files["label"], "{}/laendo.nrrd")
+        folder.require(names, files["image"], "{}/lgemri.nrrd")
+        folder.require(names, files["label"], "{}/laendo.nrrd")
     folder.raise_problems()
     if is_h5:
         _import_h5py()  # raises an error before anything is written
