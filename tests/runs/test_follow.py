@@ -45,7 +45,7 @@ def test_from_files_to_report_and_again(
     earlier = [path.stat().st_mtime_ns for path in checkpoints]
     assert main(FOLLOW) == 0  # nothing is done twice
     out = capfd.readouterr().out
-    assert out.count("there is nothing to do") == 2 and "2 jobs, 2 done before" in out
+    assert out.count("nothing to do, it exists:") == 2 and "2 jobs, 2 done before" in out
     assert [path.stat().st_mtime_ns for path in checkpoints] == earlier
 
 
