@@ -106,5 +106,5 @@ def test_the_installed_wheel_works_without_the_repository(distributions, tmp_pat
     run("-m", "pip", "install", *quiet, target, wheel, cwd=elsewhere)
     alone = {"PYTHONPATH": str(target)}
     assert run("-c", LOOK_AROUND, target, cwd=elsewhere, **alone).split() == RECIPES
-    listed = run("-m", "semi_nnunet", "recipes", cwd=elsewhere, **alone)
+    listed = run("-m", "semi_nnunet", "run", "--list", cwd=elsewhere, **alone)
     assert all(name.removesuffix(".json") in listed for name in RECIPES)

@@ -78,7 +78,7 @@ class AutoCommands:
     @property
     def runs_locally(self) -> bool:
         """Whether trainings run on this machine, on a device that a benchmark can time."""
-        return self.launcher.launcher == "local" and self.device in ("cpu", "cuda")
+        return self.launcher.is_local and self.device in ("cpu", "cuda")
 
     def build_benchmark(self, trainers: Sequence[str], threads: int) -> NamedCommands:
         """Time a few steps of every trainer on this machine."""
@@ -158,8 +158,9 @@ class AutoCommands:
     @property
     def _launching(self) -> list[str]:
         """The options of the launcher; on a cluster, the nodes choose their devices."""
-        is_local = self.launcher.launcher == "local"
-        launcher = replace(self.launcher, device=self.device) if is_local else self.launcher
+        launcher = self.launcher
+        if launcher.is_local:
+            launcher = replace(launcher, device=self.device)
         return launcher.options()
 
 

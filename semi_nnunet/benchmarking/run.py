@@ -219,7 +219,7 @@ def measure_trainers(
 def time_together_or_separately(
     work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
 ) -> StepTimes:
-    """Time all trainers in one process; those that its memory does not hold in their own."""
+    """Time all trainers in one process, and those that do not fit into its memory separately."""
     times = run_in_new_process(partial(time_steps, work, names, quick))
     times = times or StepTimes(refused=dict.fromkeys(names, TOO_LARGE))
     for name in [name for name, reason in times.refused.items() if reason == TOO_LARGE]:

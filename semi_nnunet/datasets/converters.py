@@ -57,7 +57,7 @@ def converter_module(name: str) -> ModuleType:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """A parser of a converter's options, none of which is required; raises UserError."""
+    """A parser of a converter's options, all optional; raises UserError."""
 
     def add_argument(self, *names: Any, **about: Any) -> argparse.Action:
         """Add an option that is not required."""

@@ -25,6 +25,7 @@ from semi_nnunet.raw.layout import (
     SKIPPED_FILE,
     UNLABELLED_IMAGES,
     get_unlabelled_folder,
+    read_dataset_number,
     read_skipped_cases,
 )
 from semi_nnunet.util.errors import UserError
@@ -168,7 +169,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
     )
     fix = None
     if unlabelled and (is_incomplete or not counts):
-        fix = f"semi_nnunet preprocess -d {int(folder.name[7:10])}"
+        fix = f"semi_nnunet preprocess -d {read_dataset_number(folder)}"
     done = ", ".join(f"{name} {n[0]}+{n[1]}" for name, n in counts.items()) or "nothing"
     state = f"{labelled} labelled, {unlabelled} unlabelled; preprocessed: {done}"
     state += f" ({skipped} set aside for the reasons in {SKIPPED_FILE})" if skipped else ""

@@ -98,7 +98,7 @@ class GridPair:
             return
         spacings = self.spacing, self.target_spacing
         nearest = takes_nearest_planes(self.resample, LINEAR, *spacings)
-        if nearest is None:  # as nnU-Net does it, all at once
+        if nearest is None:  # the whole array, as in nnU-Net
             logits = torch.cat([slab.logits.cpu() for slab in slabs], 1)
             yield Slab(0, torch.as_tensor(self.resample(logits, self.target, *spacings)))
             return

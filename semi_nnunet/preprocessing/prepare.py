@@ -40,7 +40,7 @@ from semi_nnunet.raw.layout import (
     require_paths,
 )
 from semi_nnunet.util.files import read_json, write_json
-from semi_nnunet.util.lock import held_in_turn
+from semi_nnunet.util.lock import held
 from semi_nnunet.verify.domain import check_domain
 from semi_nnunet.verify.integrity import verify_dataset
 from semi_nnunet.verify.memory_needs import check_memory
@@ -54,7 +54,9 @@ LOCK = ".semi_preprocess.lock"  # in the folder of the preprocessed data set
 class ShardLauncher(Protocol):
     """Runs shards of unlabelled cases as jobs."""
 
-    is_local: bool  # the jobs run on this machine, so its memory must suffice
+    @property
+    def is_local(self) -> bool:
+        """Whether the jobs run on this machine, so that its memory must suffice."""
 
     def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
         """Run or submit the unfinished shards.
@@ -212,5 +214,5 @@ def one_at_a_time(preprocessed: Path) -> Iterator[None]:
     def log_waiting(holder: str) -> None:
         logger.info("%s prepares %s: waiting for it", holder, preprocessed.name)
 
-    with held_in_turn(preprocessed / LOCK, log_waiting):
+    with held(preprocessed / LOCK, log_waiting):
         yield

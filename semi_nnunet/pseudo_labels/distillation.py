@@ -42,7 +42,6 @@ from semi_nnunet.pseudo_labels.rounds import (
     find_target_problems,
     list_round_commands,
     plan_rounds,
-    read_dataset_number,
 )
 from semi_nnunet.raw.description import find_cases
 from semi_nnunet.raw.folds import build_patient_finder
@@ -51,6 +50,7 @@ from semi_nnunet.raw.layout import (
     UNLABELLED_IMAGES,
     find_raw_dataset,
     get_preprocessed_dataset,
+    read_dataset_number,
     read_skipped_cases,
     require_paths,
 )
@@ -246,7 +246,7 @@ def list_next_commands(
     >>> print(*preprocess)
     semi_nnunet preprocess -d 77 --skip-bad
     """
-    number, option = read_dataset_number(raw), ("-p", plans) if plans else ()
+    number, option = str(read_dataset_number(raw)), ("-p", plans) if plans else ()
     train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
     train = (*train, *format_device_option())
     if len(configurations) > 1:

@@ -27,11 +27,14 @@ from semi_nnunet.raw.folds import (
     extend_fold,
     make_folds,
     require_whole_patients,
+    save_folds,
 )
 from semi_nnunet.raw.layout import (
     DISTILLED_FILE,
     PSEUDO_LABELLED_FILE,
+    SPLITS_FILE,
     UNLABELLED_IMAGES,
+    read_dataset_number,
     was_dataset_made,
 )
 from semi_nnunet.raw.plans import is_plans_file
@@ -174,7 +177,7 @@ def load_or_make_folds(source: Path, labelled: Sequence[str], patient_of: Patien
     Raises:
         UserError: the folds split a patient.
     """
-    path = source / "splits_final.json"
+    path = source / SPLITS_FILE
     folds = list(read_json(path)) if path.is_file() else make_folds(labelled, patient_of)
     for number, fold in enumerate(folds):
         require_whole_patients(path, number, fold, patient_of)
@@ -214,7 +217,7 @@ def write_distilled_folds(
     Raises:
         UserError: existing folds do not fit the cases.
     """
-    path = target / "splits_final.json"
+    path = target / SPLITS_FILE
     splits = [extend_fold(fold, pseudo_labelled, patient_of) for fold in folds]
     if path.is_file():
         existing = read_json(path)
@@ -227,7 +230,7 @@ def write_distilled_folds(
             )
         return len(existing)
     target.mkdir(parents=True, exist_ok=True)
-    write_json(path, splits)
+    save_folds(target, splits)
     return len(splits)
 
 
@@ -288,7 +291,7 @@ def write_distilled_plans(
         processes: number of processes that read the images.
     """
     if not fingerprint_fits(raw, preprocessed):
-        extract_fingerprints([int(raw.name[7:10])], num_processes=processes, verbose=False)
+        extract_fingerprints([read_dataset_number(raw)], num_processes=processes, verbose=False)
         write_json(preprocessed / "dataset.json", read_json(raw / "dataset.json"))
     path = preprocessed / f"{name}.json"
     if path.is_file():

@@ -134,8 +134,7 @@ def label_pool(
         UserError: a model or image is missing, or the folder was begun with others.
     """
     if count is None:
-        is_local = launcher.launcher == "local"
-        resources = find_resources(launcher.device, launcher.jobs) if is_local else None
+        resources = find_resources(launcher.device, launcher.jobs) if launcher.is_local else None
         count = resources.jobs if resources else launcher.jobs or 1
     shards = [PoolShard(request, number, count) for number in range(count)]
     unfinished = list[PoolShard]()

@@ -24,8 +24,10 @@ from semi_nnunet.pseudo_labels.distilled_dataset import find_missing_plans
 from semi_nnunet.pseudo_labels.label_folders import locate_pool_labels
 from semi_nnunet.raw.layout import (
     DISTILLED_FILE,
+    SPLITS_FILE,
     get_preprocessed_dataset,
     name_new_dataset,
+    read_dataset_number,
     was_dataset_made,
 )
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
@@ -145,7 +147,7 @@ def list_round_commands(
     labelling: LabellingRound, target: Target, options: RoundOptions
 ) -> Iterator[tuple[str, Command]]:
     """Yield the stages of a round with their commands."""
-    number = read_dataset_number(labelling.raw)
+    number = str(read_dataset_number(labelling.raw))
     choice, new = labelling.choice, ("-o", number, "--name", labelling.name)
     selection = ["--keep", str(choice.keep)]
     selection += ["--most", str(choice.most)] if choice.most is not None else []
@@ -160,15 +162,6 @@ def list_round_commands(
     train = ("-d", number, "-p", target.plans, "-c", *target.configurations, "-tr", target.trainer)
     repeats = ("-f", *target.folds, "--seeds", str(target.seeds))
     yield "train", ("semi_nnunet", "crossval", *train, *repeats, *options.device)
-
-
-def read_dataset_number(raw: Path) -> str:
-    """Return the number of a data set as users type it.
-
-    >>> read_dataset_number(Path("nnUNet_raw/Dataset042_Pancreas"))
-    '42'
-    """
-    return str(int(raw.name[7:10]))
 
 
 def build_preprocess_command(
@@ -200,7 +193,7 @@ def average_test_dice(models: Sequence[str]) -> float | None:
 def find_split_folders(source: Path) -> Folders:
     """Return the folders with the folds for new data sets; the source may not be preprocessed."""
     preprocessed = get_preprocessed_dataset(source.name)
-    has_folds = (preprocessed / "splits_final.json").is_file()
+    has_folds = (preprocessed / SPLITS_FILE).is_file()
     return Folders(source, preprocessed if has_folds else source, source)
 
 

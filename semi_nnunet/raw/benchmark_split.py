@@ -25,7 +25,6 @@ from semi_nnunet.raw.folds import (
     case_as_patient,
     exclude_patients_of,
     find_split_patients,
-    format_names,
     group_by_patient,
 )
 from semi_nnunet.raw.layout import (
@@ -38,6 +37,7 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
+from semi_nnunet.util.names import list_first
 
 RECORD = "split.json"  # in the new data set: the inputs that it was made from
 
@@ -226,8 +226,7 @@ def choose_held_out(
     torn = find_split_patients({"train": set(pool) - set(request), "val": request}, patient_of)
     if torn:
         raise UserError(
-            f"--held-out must name all cases of a patient or none, got some of "
-            f"{format_names(torn)}",
+            f"--held-out must name all cases of a patient or none, got some of {list_first(torn)}",
             fix="add the others",
         )
     return sorted(set(request))
@@ -237,7 +236,7 @@ def require_known_cases(names: Sequence[str], cases: Sequence[str], headline: st
     """Raise a UserError that begins with ``headline`` if some names are not in ``cases``."""
     allowed = set(cases)
     if unknown := [name for name in names if name not in allowed]:
-        raise UserError(f"{headline}: {format_names(unknown, 10)}", fix="correct it")
+        raise UserError(f"{headline}: {list_first(unknown, 10)}", fix="correct it")
 
 
 def read_case_list(path: str | Path, number: int | None) -> list[str]:

@@ -22,9 +22,9 @@ from typing import Any
 
 import torch
 
-from semi_nnunet.raw.folds import format_names
 from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.util.errors import Problem, raise_if_any
+from semi_nnunet.util.names import list_first
 
 ANNOTATED_KEY = "annotated"  # of dataset.json
 EXAMPLE = (
@@ -220,9 +220,9 @@ def find_annotation_problems(description: Mapping[str, Any], file_name: str) -> 
             defect = f"{of_case} must name only classes, got {', '.join(non_classes)}"
             yield Problem(file_name, defect, "leave it out: it is understood everywhere")
         if unknown := [name for name in names if name not in labels]:
-            defect = f"{of_case} must name classes of 'labels' ({format_names(classes)})"
+            defect = f"{of_case} must name classes of 'labels' ({list_first(classes)})"
             fix = "correct the name, or add it to 'labels'"
-            yield Problem(file_name, f"{defect}, got {format_names(unknown)}", fix)
+            yield Problem(file_name, f"{defect}, got {list_first(unknown)}", fix)
 
 
 def find_annotated_case_problems(
@@ -262,7 +262,7 @@ def find_annotated_case_problems(
     everywhere = {name for case in labelled for name in annotated.names(case)}
     missing = [name for name in annotated.classes if name not in everywhere]
     if labelled and missing:
-        names = format_names(missing)
+        names = list_first(missing)
         defect = f"every class must be annotated in some case, but no case annotates {names}"
         yield Problem(
             file_name, defect, f"correct {ANNOTATED_KEY!r}, or remove the class from 'labels'"

@@ -18,7 +18,7 @@ from semi_nnunet.raw.classes import (
     get_declared_values,
 )
 from semi_nnunet.raw.folds import find_patient_expression_problems
-from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES
+from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES, read_dataset_number
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
 UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are unlabelled images of the same kind?
@@ -78,7 +78,7 @@ class RawDataset:
     @property
     def number(self) -> int:
         """Number of the data set in its folder's name."""
-        return int(self.folder.name[7:10])
+        return read_dataset_number(self.folder)
 
     @property
     def labelled(self) -> set[str]:

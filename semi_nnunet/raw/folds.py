@@ -22,6 +22,7 @@ from typing import Any
 from semi_nnunet.raw.layout import DATASET_JSON, PSEUDO_LABELLED_FILE, SPLITS_FILE
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.names import list_first
 
 PATIENT_KEY = "patient"  # of dataset.json
 MAX_FOLDS = 5
@@ -134,7 +135,7 @@ def find_patient_problems(
     ]
     if unmatched:
         defect = f"{PATIENT_KEY!r} must match every case from its start, {expression!r} does not "
-        defect += f"match {format_names(unmatched)}"
+        defect += f"match {list_first(unmatched)}"
         fix = f'correct it, or add "|.+" if these are patients of their own: "{expression}|.+"'
         yield Problem(file_name, defect, fix)
     patient_of = _make_finder(pattern)
@@ -144,16 +145,7 @@ def find_patient_problems(
         if leaked:
             defect = f"{subset} cases are of patients who are also in imagesTs: "
             fix = "keep all cases of a patient in imagesTs, or none"
-            yield Problem(file_name, defect + format_names(leaked), fix)
-
-
-def format_names(names: Sequence[str], most: int = 5) -> str:
-    """Return the first names and the number of the remaining ones.
-
-    >>> format_names(["a", "b", "c"], most=2)
-    'a, b and 1 more'
-    """
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+            yield Problem(file_name, defect + list_first(leaked), fix)
 
 
 # ---- folds ----
@@ -236,6 +228,6 @@ def require_whole_patients(
     if split := find_split_patients(fold, patient_of):
         raise UserError(
             f"fold {number} of {path} trains and validates on cases of the same patients: "
-            f"{format_names(split)}",
+            f"{list_first(split)}",
             fix="delete that file; new folds keep patients together",
         )

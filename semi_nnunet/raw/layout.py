@@ -30,6 +30,15 @@ METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 
+def read_dataset_number(folder: str | Path) -> int:
+    """Return the number in the name of a data set's folder.
+
+    >>> read_dataset_number("nnUNet_raw/Dataset042_Pancreas")
+    42
+    """
+    return int(Path(folder).name[7:10])
+
+
 def get_unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
     """Return the folder of preprocessed unlabelled images of one configuration.
 

@@ -10,9 +10,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
+from semi_nnunet.raw.layout import SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.util.errors import Problem
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import read_json
+from semi_nnunet.util.names import list_first
 
 
 def list_folds(folders: Folders) -> list[str]:
@@ -28,7 +30,7 @@ def count_dataset_folds(folders: Folders) -> int:
     Returns:
         0 for a single labelled case.
     """
-    splits = folders.preprocessed / "splits_final.json"
+    splits = folders.preprocessed / SPLITS_FILE
     if splits.is_file():
         return len(read_json(splits))
     description = read_json(folders.preprocessed / "dataset.json")
@@ -53,11 +55,11 @@ def find_fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Probl
         if fold not in (ALL, *numbers):
             fix = f"choose from {', '.join([*numbers, ALL])}"
             yield Problem(f"fold {fold!r}", f"there are {len(numbers)} folds", fix)
-    splits, patient_of = folders.preprocessed / "splits_final.json", load_patient_finder(folders)
-    for number, fold in enumerate(read_json(splits) if splits.is_file() else ()):
-        split = patients.find_split_patients(fold, patient_of)
+    splits, patient_of = folders.preprocessed / SPLITS_FILE, load_patient_finder(folders)
+    for number, fold_cases in enumerate(patients.load_folds(folders.preprocessed)):
+        split = patients.find_split_patients(fold_cases, patient_of)
         if split and str(number) in folds:
-            message = f"fold {number} trains and validates on {patients.format_names(split)}"
+            message = f"fold {number} trains and validates on {list_first(split)}"
             yield Problem(str(splits), message, "delete it; new folds keep patients together")
 
 
@@ -68,7 +70,7 @@ def write_missing_folds(
 
     Their split separates cases of one patient, and validates on pseudo-labels.
     """
-    path = folders.preprocessed / "splits_final.json"
+    path = folders.preprocessed / SPLITS_FILE
     description = read_json(folders.preprocessed / "dataset.json")
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
     stock_split_fits = patients.PATIENT_KEY not in description and not pseudo_labelled
@@ -78,4 +80,6 @@ def write_missing_folds(
     folder = str(folders.preprocessed / configuration.data_identifier)
     cases = infer_dataset_class(folder).get_identifiers(folder)
     patient_of = patients.build_patient_finder(description)
-    write_json(path, patients.make_folds(cases, patient_of, pseudo_labelled))
+    patients.save_folds(
+        folders.preprocessed, patients.make_folds(cases, patient_of, pseudo_labelled)
+    )

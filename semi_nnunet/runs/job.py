@@ -17,7 +17,7 @@ from semi_nnunet.loading.stage_predictions import (
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
-from semi_nnunet.raw.layout import METRICS_FILE, get_unlabelled_folder
+from semi_nnunet.raw.layout import METRICS_FILE, SPLITS_FILE, get_unlabelled_folder
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.settings.common import PRETRAINER
@@ -171,7 +171,7 @@ class Job:
             return []
         identifier = self._configuration_plan["data_identifier"]
         cases = list_pool_cases(get_unlabelled_folder(self.folders.preprocessed, identifier))
-        splits = self.folders.preprocessed / "splits_final.json"
+        splits = self.folders.preprocessed / SPLITS_FILE
         if self.fold == ALL or not splits.is_file():
             return cases
         return exclude_patients_of(cases, read_json(splits)[int(self.fold)]["val"], patient_of)

@@ -62,10 +62,15 @@ class JobLauncher:
         require_positive({f"--{name}": values.get(name) for name in ("jobs", "threads")})
         return cls(**values)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the jobs run on this machine."""
+        return self.launcher == "local"
+
     def options(self) -> list[str]:
         """Return the words from which :meth:`of` makes this launcher, without defaults."""
         values = {n: getattr(self, n) for n in ("device", "jobs", "threads", "ray_address")}
-        values |= {"launcher": None if self.launcher == "local" else self.launcher}
+        values |= {"launcher": None if self.is_local else self.launcher}
         words = [word for name, value in values.items() if value
                  for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
         return words + ([f"--sbatch={self.sbatch}"] if self.sbatch else [])
@@ -76,7 +81,7 @@ class JobLauncher:
         Raises:
             UserError: the device or sbatch is missing.
         """
-        if self.launcher == "local":
+        if self.is_local:
             find_resources(self.device, self.jobs, self.threads)
         elif self.launcher == "slurm":
             require_sbatch()

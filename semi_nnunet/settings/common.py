@@ -223,11 +223,6 @@ class SemiSettings:
         return self.epochs * self.steps_per_epoch
 
     @property
-    def follow_trust(self) -> bool:
-        """The earlier name of :attr:`follow_reliability`."""
-        return self.follow_reliability
-
-    @property
     def smallest_unlabelled_batch(self) -> int:
         """Unlabelled patches that a step needs."""
         return 1

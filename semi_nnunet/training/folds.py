@@ -11,11 +11,11 @@ from semi_nnunet.raw.folds import (
     make_folds,
     read_pseudo_labelled_cases,
     require_whole_patients,
+    save_folds,
 )
+from semi_nnunet.raw.layout import SPLITS_FILE
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
-
-SPLITS_FILE = "splits_final.json"
+from semi_nnunet.util.files import read_json
 
 
 def require_fold(
@@ -36,7 +36,7 @@ def require_fold(
                 f"labelled cases of {len(group_by_patient(cases, patient_of))}",
                 fix="train fold 'all'",
             )
-        write_json(path, folds)
+        save_folds(preprocessed, folds)
     count = len(read_json(path))
     if fold >= count:
         raise UserError(

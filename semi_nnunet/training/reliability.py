@@ -1,7 +1,7 @@
 """The weight of unlabelled terms: their ramp-up times the squared reliability of the network.
 
-The setting ``follow_trust``, the history's column ``trust`` and the checkpoint's key ``trust`` keep
-the word of version 0.2.0 for the reliability.
+The history's column ``trust`` and the checkpoint's key ``trust`` keep the word of version 0.2.0 for
+the reliability.
 """
 
 from __future__ import annotations
@@ -77,18 +77,20 @@ class UnlabelledWeight:
     (two with the reliability itself as the factor), and a small organ altogether. The reliability
     is that of the validation; with fold "all" :func:`estimate_unseen_reliability`. Until
     ``unlabelled_start_steps`` the worst class decides, then the mean, so that a class that is never
-    learned does not silence the others. Without ``follow_trust``, or with
+    learned does not silence the others. Without ``follow_reliability``, or with
     ``unlabelled_start_steps`` 0, the reliability is 1 as in the papers, and the ramp begins at
     ``unlabelled_start_steps``.
 
     Args:
         settings: ``unlabelled_weight``, ``unlabelled_start_steps``, ``ramp_up``, ``ramp_up_steps``
-            and ``follow_trust``.
+            and ``follow_reliability``.
     """
 
     def __init__(self, settings: SemiSettings):
         self.settings = settings
-        self.follows_reliability = settings.follow_trust and settings.unlabelled_start_steps > 0
+        self.follows_reliability = (
+            settings.follow_reliability and settings.unlabelled_start_steps > 0
+        )
         self.reliability = 0.0 if self.follows_reliability else 1.0
 
     def at(self, step: int) -> float:

@@ -58,9 +58,6 @@ def held(
             lock.release()
 
 
-held_in_turn = held
-
-
 def _find_obstacle(lock: FileLock, note: Path, from_dead: bool) -> str | None:
     """Try to take a lock; return who prevents it after ``PATIENCE_S``."""
     try:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import logging
 import sys
 
+from semi_nnunet.util.errors import printable
+
 PACKAGE = "semi_nnunet"
 
 
 class ScreenHandler(logging.Handler):
-    """Print messages as plain lines: warnings to stderr, others to stdout."""
+    """Print messages as plain lines: warnings to stderr, others to stdout.
+
+    Characters that control a terminal are escaped: messages name files of other people.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         if stream is not None:
-            print(record.getMessage(), file=stream, flush=True)
+            print(printable(record.getMessage()), file=stream, flush=True)
 
 
 def show_messages() -> None:

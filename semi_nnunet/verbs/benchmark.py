@@ -71,7 +71,6 @@ def benchmark(
     """
     from semi_nnunet.benchmarking.page import lines
     from semi_nnunet.benchmarking.run import benchmark as measure_steps
-    from semi_nnunet.util.errors import printable
 
     measured = measure_steps(
         dataset,
@@ -83,9 +82,9 @@ def benchmark(
         rounds=rounds,
         quick=quick,
         out=out,
-        say=lambda line: logger.warning(printable(line)),
+        say=logger.warning,
     )
-    logger.info("\n".join(map(printable, lines(measured))))
+    logger.info("\n".join(lines(measured)))
     return measured
 
 

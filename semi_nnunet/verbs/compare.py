@@ -67,9 +67,7 @@ def compare(
     Raises:
         UserError: a name is unknown, a file cannot be read, or nothing was measured.
     """
-    from semi_nnunet.util.errors import printable
-    from semi_nnunet.workflows.compare import NothingToCompareError
-    from semi_nnunet.workflows.compare import compare_trainings as compare_trainings
+    from semi_nnunet.workflows.compare import NothingToCompareError, compare_trainings
 
     try:
         text = compare_trainings(
@@ -84,7 +82,7 @@ def compare(
             write_values_to=write_values,
         )
     except NothingToCompareError as error:
-        logger.info(printable("\n".join(error.notes)))
+        logger.info("\n".join(error.notes))
         raise
-    logger.info(printable(text).rstrip("\n"))
+    logger.info(text.rstrip("\n"))
     return text

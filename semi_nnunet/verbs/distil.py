@@ -112,9 +112,9 @@ def distil(
         UnfinishedError: labelling failed; the reasons were printed.
         UserError: naming everything that is wrong before anything is done, or what failed.
     """
-    from semi_nnunet.pseudo_labels.distillation import Distillation
-    from semi_nnunet.pseudo_labels.distillation import distil_dataset as distil_dataset
+    from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset
     from semi_nnunet.util.command import typed
+    from semi_nnunet.workflows.next_step import format_next_lines
 
     rule = Distillation(
         name=name,
@@ -144,8 +144,6 @@ def distil(
     if distilled.following:
         counts = f"{distilled.labelled} labelled and {distilled.pseudo_labelled} pseudo-labelled"
         lines = [f"{distilled.folders[0]}: {counts} cases"]
-        prefixes = ("next: ", "      ")
-        commands = zip(prefixes, distilled.following, strict=True)
-        lines += [f"{prefix}{typed(words)}" for prefix, words in commands]
+        lines.append(format_next_lines(map(typed, distilled.following)))
         logger.info("\n".join(lines))
     return distilled

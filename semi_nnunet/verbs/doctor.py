@@ -28,9 +28,7 @@ def doctor(dataset: OptionalDataset = None) -> int:
     from semi_nnunet.raw.layout import find_raw_dataset
 
     if dataset is not None:
-        find_raw_dataset(
-            dataset
-        )  # report a wrong name before PyTorch is imported, which takes long
+        find_raw_dataset(dataset)  # report a wrong name before the slow import of PyTorch
     problems, next_commands = 0, list[str]()
     for finding in examine(with_datasets=dataset is None):
         logger.info(str(finding))

@@ -59,7 +59,6 @@ def efficiency(
     """
     from semi_nnunet.challenge.efficiency import format_mean_costs
     from semi_nnunet.challenge.efficiency import measure_efficiency as measure_command
-    from semi_nnunet.util.errors import printable
 
     measured = measure_command(
         command,
@@ -72,7 +71,7 @@ def efficiency(
     )
     logger.info(f"mean of {len(measured.cases)} cases:\n{format_mean_costs(measured)}")
     for problem in measured.problems:
-        logger.info(printable(str(problem)))
+        logger.info(str(problem))
     return measured
 
 

@@ -64,7 +64,7 @@ def ensemble(
         UserError: a name is unknown, nothing matches, the members lack probabilities, or ``out``
             holds something else.
     """
-    from semi_nnunet.workflows.ensemble import average_members as average_members
+    from semi_nnunet.workflows.ensemble import average_members
 
     ensembles = []
     for averaged in average_members(

@@ -63,7 +63,6 @@ def evaluate(
     """
     from semi_nnunet.evaluation.measuring import evaluate_folders as measure_folders
     from semi_nnunet.evaluation.tables import format_class_means
-    from semi_nnunet.util.errors import printable
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
     measured = measure_folders(
@@ -78,7 +77,7 @@ def evaluate(
         partial=partial,
         processes=processes,
     )
-    logger.info(printable(format_class_means(measured.content)))
+    logger.info(format_class_means(measured.content))
     tables = "metrics.csv, metrics.json and summary.json"
     logger.info(f"{measured.cases} cases; wrote {tables} to {measured.folder}")
     if next_commands := suggest_after_measuring(Path(predictions)):

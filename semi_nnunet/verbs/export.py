@@ -65,7 +65,7 @@ def export(
         UserError: the model or a fold is missing or unreadable, its network is not one of
             nnU-Net's, or the target exists.
     """
-    from semi_nnunet.deploy.export import export_model as export_model
+    from semi_nnunet.deploy.export import export_model
     from semi_nnunet.util.errors import UserError
 
     if out is None:

@@ -30,12 +30,11 @@ def install(archive: Path, /) -> InstalledModels:
     Raises:
         UserError: the zip is damaged, holds files that no model has, or a different model exists.
     """
-    from semi_nnunet.deploy.install import install_models as install_models
-    from semi_nnunet.util.errors import printable
+    from semi_nnunet.deploy.install import install_models
 
     installed = install_models(archive)
     for name in installed.left_out:
-        logger.info(printable(f"left out: {name}"))
+        logger.info(f"left out: {name}")
     for folder in installed.models:
-        logger.info(printable(f"installed {folder}"))
+        logger.info(f"installed {folder}")
     return installed

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
 
 if TYPE_CHECKING:
-    from semi_nnunet.runs.launching import JobLauncher as JobLauncher
+    from semi_nnunet.runs.launching import JobLauncher
 
 Device = Literal["cpu", "cuda", "mps"]
 FilterScore = Literal["disagreement", "checkpoints", "entropy", "change"]
@@ -42,6 +42,15 @@ def option(
     )
 
 
+def name_speed(exact: bool, fast: bool) -> Literal["exact", "fast", "alike"]:
+    """Return the speed of a prediction for its two options, which exclude each other.
+
+    >>> name_speed(exact=False, fast=False)
+    'alike'
+    """
+    return "exact" if exact else "fast" if fast else "alike"
+
+
 def one_of() -> Group:
     """Return a group of options that exclude each other."""
     return Group(show=False, validator=LimitedChoice())
@@ -65,7 +74,6 @@ OutputFolder = Annotated[Path, option("-o")]
 OutputFile = Annotated[Path | None, option("-o")]
 Processes = Annotated[int, option("-np", group=MORE)]
 Views = Annotated[Sequence[View], option(several=True)]
-Settings = Annotated[Sequence[str], option("--set", several=True)]
 Seeds = Annotated[int, option()]
 ComputeDevice = Annotated[Device | None, option("--device", "-device")]
 Flag = Annotated[bool, option()]
@@ -104,6 +112,6 @@ class Launcher:
         Raises:
             UserError: a number is too small.
         """
-        from semi_nnunet.runs.launching import JobLauncher as JobLauncher
+        from semi_nnunet.runs.launching import JobLauncher
 
         return JobLauncher.of(asdict(self))

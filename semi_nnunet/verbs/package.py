@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from semi_nnunet.verbs.options import FIRST, MORE, Folds, Model, OutputFolder, one_of, option
+from semi_nnunet.verbs.options import (
+    FIRST,
+    MORE,
+    Folds,
+    Model,
+    OutputFolder,
+    name_speed,
+    one_of,
+    option,
+)
 
 if TYPE_CHECKING:
     from semi_nnunet.challenge.packaging import PackagedSubmission
@@ -65,7 +74,7 @@ def package(
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
-    from semi_nnunet.challenge.packaging import package_model as package_model
+    from semi_nnunet.challenge.packaging import package_model
     from semi_nnunet.util.files import amount
 
     submission = package_model(
@@ -74,7 +83,7 @@ def package(
         contract=contract,
         folds=folds,
         device=device,
-        speed="exact" if exact else "fast" if fast else "alike",
+        speed=name_speed(exact, fast),
         step=step,
         licence=licence,
         pins=pins,

@@ -15,6 +15,7 @@ from semi_nnunet.verbs.options import (
     ComputeDevice,
     Model,
     OutputFile,
+    name_speed,
     one_of,
     option,
 )
@@ -70,9 +71,9 @@ def predict(
     Raises:
         UserError: the model or a folder does not exist, or an image could not be predicted.
     """
-    from semi_nnunet.inference.predict import predict_images as predict_images
+    from semi_nnunet.inference.predict import predict_images
 
-    speed = "exact" if exact else "fast" if fast else "alike"
+    speed = name_speed(exact, fast)
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step, "coarse": coarse}
     common |= {"device": device, "max_memory": max_memory}
     if spacings is not None or not isinstance(images, (str, Path)):

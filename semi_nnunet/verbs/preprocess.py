@@ -81,8 +81,12 @@ def prepare(
         UserError: every bad input, in one pass, before anything is written.
     """
     from semi_nnunet.workflows.next_step import suggest_training
-    from semi_nnunet.workflows.prepare import list_shards, prepare_shard, preprocess_shard
-    from semi_nnunet.workflows.prepare import prepare_dataset as prepare_dataset
+    from semi_nnunet.workflows.prepare import (
+        list_shards,
+        prepare_dataset,
+        prepare_shard,
+        preprocess_shard,
+    )
 
     jobs = (launcher or Launcher()).for_jobs()
     if jobs.only is not None:  # a process of a cluster, or the worker that it starts

@@ -57,7 +57,6 @@ def write_report(
         UserError: nothing was measured, a name is unknown, or the file cannot be written.
     """
     from semi_nnunet.report.write import write_report_page as write_page
-    from semi_nnunet.util.errors import printable
 
     written = write_page(
         dataset,
@@ -69,6 +68,6 @@ def write_report(
         efficiency=efficiency,
         out=out,
     )
-    logger.info("\n".join(map(printable, (written.headline, *written.sentences))))
+    logger.info("\n".join((written.headline, *written.sentences)))
     logger.info(f"wrote {written.path} ({written.size / 2**20:.1f} MB)")
     return written

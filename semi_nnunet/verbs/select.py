@@ -76,8 +76,7 @@ def select(
             left.
     """
     from semi_nnunet.pseudo_labels.choice import SelectionRule
-    from semi_nnunet.pseudo_labels.select import select_all
-    from semi_nnunet.pseudo_labels.select import select_images as select_images
+    from semi_nnunet.pseudo_labels.select import select_all, select_images
     from semi_nnunet.runs.launching import JobLauncher
 
     if undo:

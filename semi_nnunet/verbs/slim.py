@@ -68,7 +68,6 @@ def slim(
             model's network is not one of nnU-Net's, no network meets the goal, or a training
             failed.
     """
-    from semi_nnunet.util.errors import printable
     from semi_nnunet.workflows.slim import distil_slim_network as distil_model
 
     slimmed = distil_model(
@@ -81,8 +80,7 @@ def slim(
         settings=settings,
         plan_only=plan_only,
         launcher=(launcher or Launcher()).for_jobs(),
-        say=lambda text: logger.info(printable(text)),
     )
     if slimmed.told is not None:
-        logger.info(printable(slimmed.told))
+        logger.info(slimmed.told)
     return slimmed

@@ -28,9 +28,8 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
         UserError: there is no such data set, or nothing was trained with these plans, though with
             others.
     """
-    from semi_nnunet.util.errors import printable
     from semi_nnunet.workflows.status import report_trainings as list_trainings
 
     lines = list_trainings(dataset, plans)
-    logger.info("\n".join(map(printable, lines)))
+    logger.info("\n".join(lines))
     return lines

@@ -62,7 +62,7 @@ def train(
     from semi_nnunet.runs.process_group import is_first_process
     from semi_nnunet.util.command import typed
     from semi_nnunet.workflows.next_step import format_device_option
-    from semi_nnunet.workflows.train import train_fold as train_fold
+    from semi_nnunet.workflows.train import train_fold
 
     folder = train_fold(
         dataset,

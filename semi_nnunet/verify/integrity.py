@@ -24,7 +24,6 @@ from semi_nnunet.raw.description import (
     RawDataset,
     path_within,
 )
-from semi_nnunet.raw.folds import format_names
 from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES
 from semi_nnunet.raw.naming import find_naming_problems
 from semi_nnunet.raw.readers import (
@@ -36,6 +35,7 @@ from semi_nnunet.raw.readers import (
     shorten_reason,
 )
 from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.names import list_first
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.verify.image_files import FileFacts, inspect_file
 from semi_nnunet.verify.reports import CaseReport, KnownReports, compute_report_source
@@ -324,7 +324,7 @@ def find_dataset_warnings(reports: Sequence[CaseReport]) -> Iterator[str]:
         yield f"{defect}. Fix: train fold 'all', or label another case"
     if empty := [report.case for report in labelled if report.only_background]:
         defect = f"{len(empty)} of {len(labelled)} labels show no class, all voxels are 0: "
-        defect += f"{format_names(empty, NAMED)}. They are kept, as labels of background"
+        defect += f"{list_first(empty, NAMED)}. They are kept, as labels of background"
         yield f"{defect}. Fix: move unlabelled images to {UNLABELLED_IMAGES}"
     originals = {report.content_hash: report.case for report in labelled if report.content_hash}
     tests = [report for report in reports if report.subset == "test"]
@@ -337,5 +337,5 @@ def find_dataset_warnings(reports: Sequence[CaseReport]) -> Iterator[str]:
         defect = (
             f"the voxels of {len(twins)} of {len(tests)} test images equal those of a labelled "
         )
-        defect += f"image: {format_names(twins, NAMED)}. Measures on them mean nothing"
+        defect += f"image: {list_first(twins, NAMED)}. Measures on them mean nothing"
         yield f"{defect}. Fix: remove them from imagesTs"

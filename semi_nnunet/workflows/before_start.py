@@ -16,13 +16,14 @@ from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
-from semi_nnunet.raw.layout import get_unlabelled_folder
+from semi_nnunet.raw.layout import SPLITS_FILE, get_unlabelled_folder
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem
-from semi_nnunet.util.files import optional_json, read_json
+from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.names import list_first
 
 logger = logging.getLogger(__name__)
 
@@ -146,8 +147,7 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
 
     A teacher passes on what it has seen, so the teachers of the jobs are checked, too.
     """
-    splits = jobs[0].folders.preprocessed / "splits_final.json"
-    folds = dict(enumerate(read_json(splits) if splits.is_file() else ()))
+    folds = dict(enumerate(patients.load_folds(jobs[0].folders.preprocessed)))
     numbered = [job for job in jobs if job.fold != ALL and int(job.fold) in folds]
     candidates = {stage for job in numbered for stage in (job, job.teacher) if stage is not None}
     for job in sorted((job for job in candidates if job.is_trained), key=str):
@@ -155,10 +155,8 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
         fold = folds[int(job.fold)]
         outside = {case for group in cases.values() for case in group} - {*fold["train"]}
         if leaked := patients.find_shared_patients(outside, fold["val"], patient_of):
-            message = f"was trained on cases that {splits.name} now uses for validation: "
-            yield Problem(
-                str(job), message + patients.format_names(leaked), f"move {job.folder} away"
-            )
+            message = f"was trained on cases that {SPLITS_FILE} now uses for validation: "
+            yield Problem(str(job), message + list_first(leaked), f"move {job.folder} away")
 
 
 def find_data_problems(
@@ -201,8 +199,6 @@ def find_data_problems(
 def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
     """Yield a problem if some test cases have labels and others do not."""
     if missing := folders.test_cases_without_labels():
-        message = (
-            f"holds no labels of {len(missing)} cases of imagesTs: {patients.format_names(missing)}"
-        )
+        message = f"holds no labels of {len(missing)} cases of imagesTs: {list_first(missing)}"
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
         yield Problem(str(folders.test_labels), message, fix)

@@ -16,7 +16,6 @@ from nnunetv2.ensembling.ensemble import ensemble_folders
 
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import Model, credit_absence, read_values
-from semi_nnunet.raw.folds import format_names
 from semi_nnunet.raw.layout import METRICS_FILE
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.commands import run_verb
@@ -27,7 +26,7 @@ from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json
-from semi_nnunet.util.names import require_positive, unique, unknown
+from semi_nnunet.util.names import list_first, require_positive, unique, unknown
 from semi_nnunet.verify.file_bytes import require_complete_image
 
 logger = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> li
         for job in cases:
             missing = set() if subset == VALIDATION else {*job.folders.test_cases()} - cases[job]
             if missing:
-                message = f"predictions are missing for test cases {format_names(sorted(missing))}"
+                message = f"predictions are missing for test cases {list_first(sorted(missing))}"
                 problems.append(Problem(str(job), message, "semi_nnunet crossval ... --npz"))
                 continue
             stored = {path.stem for path in (job.folder / subset).glob("*.npz")}
@@ -96,7 +95,7 @@ def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> li
                 message = "its probabilities were not kept"
                 problems.append(Problem(f"{job}, {subset}", message, fix))
             elif stored != expected:
-                message = f"lacks the probabilities of {format_names(sorted(expected - stored))}"
+                message = f"lacks the probabilities of {list_first(sorted(expected - stored))}"
                 problems.append(Problem(f"{job}, {subset}", message, fix))
     if subset != VALIDATION:
         return problems

@@ -67,12 +67,11 @@ def prepare_dataset(
     require_positive({"--shards": shards, "-np": processes})
     launcher = launcher or JobLauncher()
     count = shards or launcher.jobs
-    if count is None and launcher.launcher != "local":
+    if count is None and not launcher.is_local:
         count = 1
     plans = plans or get_default_plans_name(planner)
     request = (dataset, configurations, plans, planner, processes or count_usable_processes())
-    is_local = launcher.launcher == "local"
-    shard_jobs = None if count is None else ShardJobs(launcher, processes, is_local)
+    shard_jobs = None if count is None else ShardJobs(launcher, processes)
     counts = data.prepare_for_training(*request, skip_bad, skip_outliers, count, shard_jobs)
     return None if counts is None else PreparedCounts(plans, counts)
 
@@ -84,12 +83,15 @@ class ShardJobs:
     Args:
         launcher: where the jobs run.
         processes: workers of each; None: one for each core.
-        is_local: the jobs run on this machine.
     """
 
     launcher: JobLauncher
     processes: int | None
-    is_local: bool
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the jobs run on this machine."""
+        return self.launcher.is_local
 
     def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
         """Run or submit the unfinished shards; return whether all are done."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -108,7 +108,6 @@ def distil_slim_network(
     settings: Sequence[str] = (),
     plan_only: bool = False,
     launcher: JobLauncher | None = None,
-    say: Callable[[str], None] = logger.info,
 ) -> SlimResult:
     """Distil a trained model into a small network within a cost limit.
 
@@ -124,7 +123,7 @@ def distil_slim_network(
         model, dataset=dataset, folds=folds, share=share, seconds=seconds, name=name,
         device=launcher.device, settings=settings,
     )  # fmt: skip
-    say(f"{networks}\nwrote {networks.plans}")
+    logger.info(f"{networks}\nwrote {networks.plans}")
     return SlimResult(
         networks, None if plan_only else train_slim_network(networks, folds, launcher)
     )

@@ -408,7 +408,7 @@ def test_a_class_that_no_sample_annotates_has_no_effect():
 
 
 class ThreadSum:
-    """Sums the values of threads, each of which represents a process."""
+    """Sums the values of threads; each thread represents a process."""
 
     def __init__(self, count: int):
         self.barrier, self.values = threading.Barrier(count), {}

@@ -74,7 +74,7 @@ def test_a_killed_process_ends_the_others_and_all_continue_exactly(
 
 @pytest.fixture(scope="module")
 def left(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of two processes, the second of which was asked to stop within an epoch."""
+    """The results of two processes; the second was asked to stop within an epoch."""
     training = Training(tmp_path_factory.mktemp("left"), dataset.number)
     ranks = training.start(2, slow=True)
     wait_for(lambda: in_step(ranks, 8))

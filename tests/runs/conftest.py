@@ -44,7 +44,7 @@ def cascade(prepared_cascade, tmp_path, monkeypatch) -> Folders:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobWork:
-    """Make jobs: "second" waits for the others, one of which fails; "done" is done."""
+    """Make jobs: "second" waits for the others, and one of them fails; "done" is done."""
     run_code_as_commands(monkeypatch)
     monkeypatch.setattr("semi_nnunet.runs.local.LOOK_EVERY_S", 0.05)
     names = ["second", "first_bad", "first", "done"]

@@ -63,7 +63,7 @@ def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, 
 
 @pytest.fixture
 def values_file(tmp_path):
-    """Write values of two methods, the second of which is 3 points better on all cases."""
+    """Write values of two methods; the second is 3 points better on all cases."""
     path = tmp_path / "kept.csv"
     rows = [*values(BASE, 0.0), *values(OURS, 0.03)]
     write_values(path, {"validation": rows, "test": rows}, "dice", ("Seven", "nnUNetPlans"))

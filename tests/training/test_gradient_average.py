@@ -20,7 +20,7 @@ SIZES, RANKS, STEPS = (7, 11, 5, 3), 2, 4
 
 
 def build_networks() -> list[nn.Module]:
-    """Two networks of several layers, one of which is unused."""
+    """Two networks of several layers; one layer is unused."""
     torch.manual_seed(0)
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(SIZES)]
     return [nn.Sequential(*layers), nn.ModuleList([nn.Linear(7, 2), nn.Linear(7, 2)])]
