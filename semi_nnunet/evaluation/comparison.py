@@ -98,15 +98,34 @@ def compare_with_baseline(
         UserError: no model has a fold and seed in common with the baseline, or no value is defined.
     """
     tables = group_by_model(values)
-    compared = []
-    for model, table in tables.items():
-        base = tables.get(Model(baseline, model.configuration), {})
-        shared = ((v, (v.value, base[key].value)) for key, v in table.items() if key in base)
-        pairs = average_cases_of_patients(shared)
-        if model.trainer != baseline and pairs:
-            compared.append(compare_pairs(model, pairs, higher_is_better(metric)))
+    baselines = {
+        model: tables.get(Model(baseline, model.configuration), {})
+        for model in tables
+        if model.trainer != baseline
+    }
+    compared = compare_tables(tables, baselines, metric)
     if not compared:
         raise build_no_comparison_error(values, tables, baseline, metric)
+    return compared
+
+
+def compare_tables(
+    tables: Mapping[Model, Mapping[CaseKey, Value]],
+    baselines: Mapping[Model, Mapping[CaseKey, Value]],
+    metric: str,
+) -> list[ModelComparison]:
+    """Compare models with a baseline each, on the cases that both have.
+
+    Args:
+        tables: of the models, see :func:`group_by_model`.
+        baselines: model -> table of its baseline; models without one are left out.
+    """
+    compared = []
+    for model, table in tables.items():
+        base = baselines.get(model, {})
+        shared = ((v, (v.value, base[key].value)) for key, v in table.items() if key in base)
+        if pairs := average_cases_of_patients(shared):
+            compared.append(compare_pairs(model, pairs, higher_is_better(metric)))
     overall = holm([item.overall.p for item in compared])
     class_ps = iter(holm([d.p for item in compared for d, _ in item.classes.values()]))
     return [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.verbs.options import (
     MORE,
     Dataset,
+    Flag,
     Folds,
     Launcher,
     Plans,
@@ -32,19 +33,23 @@ def crossval(
     seeds: Seeds = 1,
     npz: RareFlag = False,
     steps: Annotated[Sequence[str], option(several=True, group=MORE)] = STEPS,
+    equal_time: Flag = False,
     launcher: Launcher | None = None,
 ) -> bool:
     """Train, predict and measure trainers x configurations x folds x seeds, as many as fit.
 
         semi_nnunet crossval -d 42 -c 2d -tr SemiBaselineTrainer SemiUnifiedTrainer --seeds 3
         semi_nnunet crossval -d 42 -c 3d_lowres 3d_cascade_fullres -tr SemiUnifiedTrainer
+        semi_nnunet crossval -d 42 -c 2d --equal-time
         semi_nnunet compare -d 42
 
     Every job runs nnU-Net's own nnUNetv2_train, nnUNetv2_predict of imagesTs if there is one, and
     semi_nnunet evaluate. Repeat the command to continue: finished jobs are skipped, also a fold
     that was trained by hand, and killed jobs continue. Folds split the labelled cases; the
     unlabelled cases serve all folds. Seed 0 uses the plans, other seeds use plans of their own
-    (PLANS_seed1, ...). One job runs on each GPU, or --jobs on the CPU. On a cluster:
+    (PLANS_seed1, ...). --equal-time also trains the baseline for as long as each method took, with
+    plans of its own (PLANS_as_long_as_TRAINER), and compare shows both gains. One job runs on each
+    GPU, or --jobs on the CPU. On a cluster:
 
         semi_nnunet crossval ... --launcher slurm --sbatch='--gres=gpu:1 --time=12:00:00'
         semi_nnunet crossval ... --launcher ray --ray-address HOST:6379
@@ -61,6 +66,7 @@ def crossval(
         seeds: Number of seeds.
         npz: Keep probabilities, for semi_nnunet ensemble.
         steps: Steps of each job: train predict evaluate.
+        equal_time: Afterwards also train a baseline as long as each method.
         launcher: Where the jobs run; None: on this machine.
 
     Returns:
@@ -73,17 +79,15 @@ def crossval(
     """
     from semi_nnunet.workflows.crossval import run_crossval as run_jobs
 
-    is_done = run_jobs(
-        dataset,
-        configurations,
-        trainers,
-        plans=plans,
-        folds=folds,
-        seeds=seeds,
-        npz=npz,
-        steps=steps,
-        launcher=(launcher or Launcher()).for_jobs(),
-    )
+    options: dict[str, Any] = {"folds": folds, "seeds": seeds, "npz": npz, "steps": steps}
+    options["launcher"] = (launcher or Launcher()).for_jobs()
+    is_done = run_jobs(dataset, configurations, trainers, plans=plans, **options)
+    if equal_time and not is_done:
+        logger.info("longer baselines follow once these jobs are done: repeat the command")
+    elif equal_time:
+        from semi_nnunet.benchmarking.plan_length import train_longer_baselines
+
+        is_done = train_longer_baselines(dataset, configurations, trainers, plans=plans, **options)
     if is_done and "evaluate" in steps:
         plans_option = "" if plans == "nnUNetPlans" else f" -p {plans}"
         logger.info(f"all done; next: semi_nnunet compare -d {dataset}{plans_option}")

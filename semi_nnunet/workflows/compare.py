@@ -31,6 +31,7 @@ from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.names import unique, unknown
 from semi_nnunet.workflows.crossval import PLANS
+from semi_nnunet.workflows.equal_time import LongerBaselines, format_equal_time_table
 from semi_nnunet.workflows.matched import find_mismatches
 from semi_nnunet.workflows.next_step import suggest_measuring
 
@@ -82,7 +83,9 @@ def compare_trainings(
     writes_values = bool(values_file and origin and any(values_of.values()))
     if values_file and origin and writes_values:
         write_values(values_file, values_of, metric, origin)
-    stale, errors, compared = find_stale_tables(jobs), list[UserError](), False
+    longer = LongerBaselines.find(find_folders(dataset), plans, jobs) if dataset else None
+    measured = [*jobs, *longer.all_jobs] if longer else jobs
+    stale, errors, compared = find_stale_tables(measured), list[UserError](), False
     paragraphs = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
     for subset, subset_values in values_of.items():
         if not subset_values:
@@ -93,6 +96,8 @@ def compare_trainings(
         except UserError as error:
             paragraphs.append(f"## {subset} cases\n\nNot compared: {error}")
             errors.append(error)
+        if longer and (at_equal_time := longer.compare(subset, subset_values, metric)):
+            paragraphs.append(format_equal_time_table(at_equal_time, metric))
     if errors and not compared:
         if not writes_values:
             raise errors[0]
@@ -104,7 +109,8 @@ def compare_trainings(
         elif dataset:
             reason = build_unmeasured_error(jobs, plans, dataset)
         raise NothingToCompareError(reason, paragraphs)
-    text = "\n\n".join([*paragraphs, *find_mismatches(jobs, baseline)]) + "\n"
+    mismatches = [*find_mismatches(jobs, baseline), *(longer.find_mismatches() if longer else ())]
+    text = "\n\n".join([*paragraphs, *mismatches]) + "\n"
     if out:
         write_text(out, text)
     return text

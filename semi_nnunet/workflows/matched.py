@@ -84,10 +84,15 @@ def find_mismatches_within_trainers(jobs: Sequence[Job]) -> Iterator[str]:
         )
 
 
-def find_mismatches_with_baseline(jobs: Sequence[Job], baseline: str) -> list[str]:
+def find_mismatches_with_baseline(
+    jobs: Sequence[Job], baseline: str, ignore: Sequence[str] = ()
+) -> list[str]:
     """Return a sentence for each setting in which a training differs from its baseline.
 
     Pre-training is left out, because it is not compared.
+
+    Args:
+        ignore: settings that may differ.
     """
     baselines = {
         (job.configuration, job.fold, job.seed): (job, read_matched_settings(job))
@@ -105,7 +110,9 @@ def find_mismatches_with_baseline(jobs: Sequence[Job], baseline: str) -> list[st
         if bool(settings) != bool(expected) and silent.is_trained:  # else it may not have begun
             unrecorded[job.trainer, job.configuration, silent.trainer] = None
         for name in (*MATCHED, CASES):
-            if name in settings and name in expected and settings[name] != expected[name]:
+            if name in ignore or name not in settings or name not in expected:
+                continue
+            if settings[name] != expected[name]:
                 texts = [format_recorded_value(name, s[name]) for s in (settings, expected)]
                 folds = mismatches.setdefault((job.trainer, job.configuration, name, *texts), [])
                 folds.append(format_fold_and_seed(job))
