@@ -15,6 +15,7 @@ def count_classes(
     exclusive: bool,
     ignore_label: int | None = None,
     annotated: torch.Tensor | None = None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Count true positives, false positives, false negatives and evaluated voxels of a batch.
 
@@ -28,11 +29,13 @@ def count_classes(
         ignore_label: label of the voxels that are not counted.
         annotated: bool (B, C), the classes or regions that each sample annotates; None: all. A
             sample is evaluated only for these; other predicted classes count as background.
+        mask: bool (B, 1, *spatial), the voxels that are counted; None: all.
 
     Returns:
         (4, foreground classes or regions), int64.
     """
     evaluated, classes = annotated_voxels(target, not exclusive, ignore_label), logits.shape[1]
+    evaluated = evaluated if mask is None else evaluated & mask
     if exclusive:
         predicted = most_probable(logits)
         if annotated is not None:

@@ -68,12 +68,15 @@ class LabelledBatch:
         keys: the case ids.
         annotated: bool (B, classes or regions), which of them each patch annotates; None if every
             case of the data set annotates all.
+        pasted: bool (B, 1, *spatial), voxels of unlabelled patches with pseudo labels, see
+            :func:`semi_nnunet.training.batches.paste_boxes`; None: there are none.
     """
 
     x: torch.Tensor
     target: Any
     keys: tuple[str, ...]
     annotated: torch.Tensor | None = None
+    pasted: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)

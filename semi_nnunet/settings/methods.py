@@ -228,13 +228,29 @@ class UnifiedSettings(CutMixSettings, ConsistencySettings):
     box_edge: float = setting(
         1 / 3, "of the patch, so that most of a labelled patch stays", low=0.01, high=1
     )
-    boxes_weight: float = setting(1.0, "that of labelled patches (tournament)", low=0)
+    boxes_weight: float = setting(
+        1.0,
+        "that of labelled patches (tournament); of boxes without copies, the share of patches that "
+        "get one",
+        low=0,
+    )
+    boxes_in_copies: bool = setting(
+        False,
+        "boxes are pasted into the labelled patches of the supervised loss; true: into copies of "
+        "them, which take another pass",
+        before=True,
+    )
+    consistency_every_steps: int = setting(
+        2, "every second step gains as much as every step, in less time (tournament)", low=1,
+        before=1,
+    )  # fmt: skip
     unlabelled_gradient_limit: float = setting(
         2.0, "at the start: learn from many images before the labels are fitted (tournament)", low=0
     )
     unlabelled_gradient_limit_at_end: float | None = setting(
         0.25, "labels are fitted at the end (tournament); none: a constant limit", low=0.001
     )
+    variant: str = published(full={"boxes_in_copies": True, "consistency_every_steps": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ def setting(
     high: float | None = None,
     below: float | None = None,
     choices: Sequence[Any] | None = None,
+    before: Any = None,
     topic: str = "method",
     scope: str = METHOD,
 ) -> Any:
@@ -52,11 +53,13 @@ def setting(
         why: reason of the default.
         low, high, below: range, [low, high] or [low, below).
         choices: allowed values.
+        before: value of trainings that began before the setting existed, and that continue with
+            it; None: the default.
         topic: under which the setting is listed.
         scope: one of :data:`SCOPES`.
     """
     metadata = {"why": why, "low": low, "high": high, "below": below, "choices": choices}
-    metadata |= {"topic": topic, "scope": scope}
+    metadata |= {"before": before, "topic": topic, "scope": scope}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -71,7 +74,7 @@ def planned(rule: Rule, **limits: Any) -> Any:
 
 
 def published(**variants: Mapping[str, Any]) -> Any:
-    """Declare the setting ``variant``: the values of publications of a method.
+    """Declare the setting ``variant``: the values of publications, or of earlier defaults.
 
     Values that the user gives take precedence.
 
@@ -154,7 +157,7 @@ def resolve(
             reasons[field.name] = f"given in {source}"
         elif field.name in variant_values:
             values[field.name] = variant_values[field.name]
-            reasons[field.name] = f"of the published variant {variant!r}"
+            reasons[field.name] = f"of the variant {variant!r}"
         elif "rule" not in field.metadata:
             values[field.name], reasons[field.name] = field.default, field.metadata["why"]
     ruled = set()
@@ -164,6 +167,26 @@ def resolve(
             ruled.add(field.name)
     in_order = {field.name: reasons[field.name] for field in fields}
     return Resolved(settings_class(**values), in_order, frozenset(user_values.keys() - ruled))
+
+
+def keep_earlier_behaviour(resolved: Resolved, stored: Mapping[str, Any]) -> Resolved:
+    """Return the settings of a training that began before some of its settings existed.
+
+    Args:
+        resolved: the current settings.
+        stored: the settings of the training's checkpoint.
+    """
+    earlier = {
+        field.name: field.metadata["before"]
+        for field in dataclasses.fields(resolved.settings)
+        if field.metadata.get("before") is not None
+        and field.name not in {*stored, *resolved.user_given}
+    }
+    return dataclasses.replace(
+        resolved,
+        settings=dataclasses.replace(resolved.settings, **earlier),
+        reasons={**resolved.reasons, **dict.fromkeys(earlier, "as this training began")},
+    )
 
 
 def find_value_problems(

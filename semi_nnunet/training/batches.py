@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from semi_nnunet.augment.batched_labels import downsample_labels
+from semi_nnunet.augment.mixing import TargetPatches
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.loading.batched_transforms import BatchedTransforms
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
@@ -62,6 +64,39 @@ class DeviceBatches:
         if isinstance(value, list):
             return [self._move(item) for item in value]
         return value.to(self.device, non_blocking=True)
+
+
+def paste_boxes(
+    labelled: LabelledBatch,
+    patches: TargetPatches,
+    box: torch.Tensor,
+    exclusive: bool,
+    scales: Sequence[Sequence[float]] | None,
+) -> LabelledBatch:
+    """Paste boxes of other patches into labelled ones, images and labels alike.
+
+    Args:
+        patches: as many patches, with one-hot labels or regions.
+        box: bool (B, 1, *spatial), the voxels to replace if ``patches`` have a target there.
+        exclusive: whether the target has class numbers; otherwise it has regions, with the ignore
+            mask as an additional last channel if there is an ignore label.
+        scales: those of deep supervision if the target is a list.
+
+    Returns:
+        The mixed patches, with their target in the format of nnU-Net's loss.
+    """
+    box, levels = box & patches.mask, labelled.target
+    target = levels[0] if isinstance(levels, list) else levels
+    inside = patches.target.argmax(1, keepdim=True) if exclusive else patches.target
+    inside = inside.to(target.dtype)
+    is_ignored = torch.zeros_like(target[:, inside.shape[1] :])  # nothing is, in a box
+    target = torch.where(box, torch.cat([inside, is_ignored], 1), target)
+    return replace(
+        labelled,
+        x=torch.where(box, patches.x, labelled.x),
+        target=downsample_labels(target, scales or ()) if isinstance(levels, list) else target,
+        pasted=box,
+    )
 
 
 def list_batch_cases(batches: Batches) -> tuple[str, ...]:

@@ -140,6 +140,7 @@ class ReliabilityMeter:
         exclusive: bool,
         ignore_label: int | None,
         annotated: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
     ) -> None:
         """Count the student's correct voxels in augmented labelled patches, if needed.
 
@@ -149,9 +150,12 @@ class ReliabilityMeter:
             exclusive: whether classes exclude each other.
             ignore_label: label of voxels that do not count.
             annotated: bool (B, classes or regions), classes that count in each patch; None for all.
+            mask: bool (B, 1, *spatial), voxels that count; None for all.
         """
         if self.trains_on_validated and self.weight.follows_reliability:
-            counts = count_classes(logits.detach(), target, exclusive, ignore_label, annotated)
+            counts = count_classes(
+                logits.detach(), target, exclusive, ignore_label, annotated, mask
+            )
             self.labelled_counts.append(counts)
 
     def state(self) -> list[torch.Tensor]:

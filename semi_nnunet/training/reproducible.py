@@ -26,6 +26,7 @@ from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder
 from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.distributed import Ranks, select_device, without_ddp_wrapper
 from semi_nnunet.training.folds import require_fold, require_usable_split
@@ -404,6 +405,8 @@ class ReproducibleTrainer(nnUNetTrainer):
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Restore the content of a checkpoint."""
         semi = checkpoint["semi"]
+        self.resolved = keep_earlier_behaviour(self.resolved, semi["settings"])
+        self.settings, self.run_log.resolved = self.resolved.settings, self.resolved
         self.bare_network.load_state_dict(semi["student"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:

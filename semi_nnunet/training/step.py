@@ -20,8 +20,8 @@ class Term:
     """A term of the loss.
 
     >>> term = Term("consistency", torch.tensor(0.25), weight=10.0)
-    >>> term.is_supervised
-    False
+    >>> term.ramped
+    True
 
     Args:
         name: name in the history.
@@ -30,6 +30,7 @@ class Term:
         ramped: the weight also grows with the ramp-up of unlabelled terms.
         limited: the gradient of a ramped term counts as unlabelled, and is limited by
             ``unlabelled_gradient_limit``. Yield the unlimited terms first.
+        reads_unlabelled: whether the value depends on unlabelled patches, too.
     """
 
     name: str
@@ -37,11 +38,7 @@ class Term:
     weight: float = 1.0
     ramped: bool = True
     limited: bool = True
-
-    @property
-    def is_supervised(self) -> bool:
-        """Whether the term depends on labelled patches only."""
-        return self.name.startswith("supervised")
+    reads_unlabelled: bool = True
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class BatchCases:
 
     def used_by(self, term: Term) -> tuple[str, ...]:
         """Return the cases that a term depends on."""
-        return self.labelled if term.is_supervised else self.labelled + self.unlabelled
+        return self.labelled + self.unlabelled if term.reads_unlabelled else self.labelled
 
 
 @dataclass(eq=False)

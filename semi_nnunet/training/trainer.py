@@ -92,8 +92,11 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         """Compute nnU-Net's loss of the student, or of another network, on labelled patches.
 
         With fold "all" the student's predictions also determine the reliability of the network.
+        Pasted boxes of unlabelled patches count in the loss only.
         """
-        self._record_foreground("labelled", *self.annotation(labelled.target))
+        pasted = labelled.pasted
+        onehot, mask = self.annotation(labelled.target)
+        self._record_foreground("labelled", onehot, mask if pasted is None else mask & ~pasted)
         outputs, annotated = self.outputs(labelled.x, network), labelled.annotated
         if network is None:
             self.reliability_meter.count_labelled(
@@ -102,9 +105,10 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 self.exclusive,
                 self.label_manager.ignore_label,
                 annotated,
+                None if pasted is None else ~pasted,
             )
         loss = compute_supervised_loss(self.loss, outputs, labelled.target, annotated)
-        return Term(name, loss, ramped=False)
+        return Term(name, loss, ramped=False, reads_unlabelled=pasted is not None)
 
     def cutmix(self, x: torch.Tensor) -> BoxMix:
         """Draw a random CutMix for tensors with the batch and patch size of ``x``."""

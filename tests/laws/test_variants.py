@@ -35,7 +35,6 @@ VARIANTS = list(list_variants())
 
 def test_methods_with_publications_have_variants() -> None:
     without = {"SemiDistillationTrainer", "SemiDiffusionTrainer"}  # fidelity instead
-    without |= {"SemiUnifiedTrainer"}  # not published
     assert {trainer for trainer, _ in VARIANTS} == set(UNLABELLED_TRAINERS) - without
     assert find_variant_values(settings_classes()["SemiBaselineTrainer"], OURS) == {}
 

@@ -134,7 +134,7 @@ def test_a_variant_replaces_constants_and_rules_but_not_given_values():
     theirs = resolve(WithVariants, facts, chosen_variant)
     assert (theirs.settings.temperature, theirs.settings.epochs) == (0.25, 7)
     assert theirs.settings.half_epochs == 3  # a rule that depends on one of them
-    assert theirs.reasons["temperature"] == "of the published variant 'paper'"
+    assert theirs.reasons["temperature"] == "of the variant 'paper'"
     mixed = resolve(
         WithVariants, facts, {**chosen_variant, "temperature": (0.75, "plans")}
     ).settings
