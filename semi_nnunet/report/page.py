@@ -30,6 +30,7 @@ from semi_nnunet.report.measured import ALL_CLASSES, SubsetResults
 from semi_nnunet.report.report_data import CaseRow, Report
 from semi_nnunet.report.shown_cases import Viewer
 from semi_nnunet.report.wording import format_points, format_value, name_model, shorten_trainer_name
+from semi_nnunet.util.progress import readable_time
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -99,6 +100,7 @@ def render_report(report: Report) -> str:
         choice_columns=CHOICE_COLUMNS,
         all_classes=ALL_CLASSES,
         isnan=math.isnan,
+        readable_time=readable_time,
     )
 
 

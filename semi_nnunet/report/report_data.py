@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semi_nnunet.discovery.listing import all_trainers
@@ -33,6 +33,12 @@ from semi_nnunet.report.run_pages import (
 )
 from semi_nnunet.report.shown_cases import Viewer, build_viewers
 from semi_nnunet.report.submissions import Submissions
+from semi_nnunet.report.wording import (
+    find_difference_unit,
+    format_points,
+    format_points_interval,
+    format_value,
+)
 from semi_nnunet.runs.folders import Folders, load_patient_finder
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
@@ -44,6 +50,7 @@ from semi_nnunet.runs.trainings import (
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.names import unique, unknown
 from semi_nnunet.workflows.compare import build_unmeasured_error
+from semi_nnunet.workflows.equal_time import EqualTimeComparison, LongerBaselines
 from semi_nnunet.workflows.matched import find_mismatches
 
 CONFIRMING_FIRST = SUBSETS[::-1]
@@ -107,6 +114,7 @@ class Report:
         cases: subset -> a row for every class of every case.
         methods: a line on each of them.
         trained: records of the trainings; None for a report of values only.
+        equal_time: subset -> comparisons with baselines that trained as long as the methods.
         choice: how the method was chosen, if known.
         submissions: with measured costs, if any.
     """
@@ -121,6 +129,7 @@ class Report:
     cases: dict[str, list[CaseRow]]
     methods: Facts
     trained: TrainingRecords | None = None
+    equal_time: dict[str, list[EqualTimeComparison]] = field(default_factory=dict)
     choice: MethodChoice | None = None
     submissions: Submissions | None = None
 
@@ -180,7 +189,9 @@ def build_report_from_trainings(
         for subset in CONFIRMING_FIRST
     }
     results = (measure_subset(subset, values, baseline) for subset, values in metrics.items())
-    measured, stale = [item for item in results if item], find_stale_tables(jobs)
+    measured = [item for item in results if item]
+    longer = LongerBaselines.find(folders, plans, jobs)
+    stale = find_stale_tables([*jobs, *longer.all_jobs])
     name = folders.results.name
     if not measured:
         if any(subset_metrics[metric] for subset_metrics in metrics.values()):
@@ -189,8 +200,33 @@ def build_report_from_trainings(
             raise UserError("All tables of metrics are older than the trainings:", stale)
         raise build_unmeasured_error(jobs, plans, name)
     report = build_report(name, plans, metric, measured, baseline, preselected)
-    report = add_notes(report, [*find_mismatches(jobs, baseline), *map(str, stale)])
+    equal_time = {
+        item.subset: longer.compare(item.subset, item.values, metric) for item in measured
+    }
+    notes = describe_equal_time(report, equal_time.get(report.answer.subset, []))
+    notes += [*find_mismatches(jobs, baseline), *longer.find_mismatches(), *map(str, stale)]
+    report = replace(add_notes(report, notes), equal_time=equal_time)
     return replace(report, trained=collect_training_records(report, folders, jobs, baseline))
+
+
+def describe_equal_time(report: Report, compared: Sequence[EqualTimeComparison]) -> list[str]:
+    """State the gain of the report's method over a baseline that trained as long as it did."""
+    row = next((row for row in compared if row.compared.model == report.method), None)
+    if row is None:
+        if report.answer.verdict != "better":
+            return []
+        return [
+            "Both trained for equally many steps. Whether the gain lasts if the baseline trains as "
+            "long is not known (semi_nnunet crossval --equal-time)"
+        ]
+    item, metric = row.compared, report.metric
+    gain = f"{format_points(item.overall.mean, metric)} {find_difference_unit(metric)}".rstrip()
+    steps = f" ({row.baseline.steps} steps)" if row.baseline else ""
+    return [
+        f"At equal training time the baseline{steps} reaches "
+        f"{format_value(item.baseline_mean, metric, 1)}: {gain} for the method, 95 % interval "
+        f"{format_points_interval(item.overall, metric)}; {item.reasoned_verdict(metric)}"
+    ]
 
 
 def require_known_baseline(name: str, measured: Iterable[str] = ()) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from semi_nnunet.benchmarking.plan_length import plan_longer_baseline
@@ -64,7 +66,7 @@ def test_without_a_known_time_the_benchmark_is_named(folders):
         plan_longer_baseline(name, "tiny", ["2d"], BASE)
 
 
-def test_both_gains_are_compared_each_with_its_baseline(folders):
+def test_both_gains_are_compared_each_with_its_baseline(folders, tmp_path):
     base, ours = jobs_of(folders)
     longer = Job(folders, BASE, "2d", "0", 0, LONGER)
     for job, dice, seconds in ((base, 0.5, 1.0), (ours, 0.6, 3.0), (longer, 0.57, 3.0)):
@@ -79,6 +81,17 @@ def test_both_gains_are_compared_each_with_its_baseline(folders):
     cells = [cell.strip() for cell in row.split("|")][1:]
     assert cells[2:8] == ["100", "30 min", "300", "30 min", "0.6350", "0.6050"]
     assert "not matched" not in text
+    page = tmp_path / "page.html"
+    assert main(["report", "-d", folders.raw.name, "-p", "tiny", "-o", str(page)]) == 0
+    html = " ".join(page.read_text(encoding="utf-8").split())
+    answer, table = html.split("At equal training time, validation cases")
+    assert "the baseline (300 steps) reaches 0.6050: +3.0 points for the method" in answer
+    assert [*re.findall(r"<td[^>]*>(\d+|\d+ min)</td>", table)[:4]] == [
+        "100",
+        "30 min",
+        "300",
+        "30 min",
+    ]
     leave(longer, epochs=6, steps_per_epoch=50, labelled_batch_size=2)
     assert "labelled_batch_size 4 against 2" in compare_trainings(folders.raw.name, plans="tiny")
 
