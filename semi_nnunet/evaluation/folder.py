@@ -72,14 +72,7 @@ def find_pairs(
         UserError: a folder has no such file, or a file has no counterpart. References without a
             prediction are accepted if ``partial_ok``.
     """
-    predicted, referenced = (
-        {
-            name.removesuffix(ending)
-            for name in list_files(folder)
-            if name.endswith(ending) and not name.startswith(".")
-        }
-        for folder in (predictions, references)
-    )
+    predicted, referenced = (list_masks(folder, ending) for folder in (predictions, references))
     problems = [
         Problem(str(folder), f"holds no file *{ending}", "correct the folder, or dataset.json")
         for folder, names in ((predictions, predicted), (references, referenced))
@@ -98,9 +91,21 @@ def find_pairs(
             if not partial_ok
         ]
     raise_if_any("Predictions and references do not match:", problems)
+    return list_pairs(predictions, references, ending)
+
+
+def list_masks(folder: Path, ending: str) -> set[str]:
+    """Return the cases that have a file in a folder; hidden files do not count."""
+    names = (name for name in list_files(folder) if not name.startswith("."))
+    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
+
+
+def list_pairs(predictions: Path, references: Path, ending: str) -> list[FilePair]:
+    """Return the cases that have a file in both folders, sorted."""
+    common = list_masks(predictions, ending) & list_masks(references, ending)
     return [
         FilePair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
-        for case in sorted(predicted & referenced)
+        for case in sorted(common)
     ]
 
 

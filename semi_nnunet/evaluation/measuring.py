@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.evaluation.folder import evaluate_pairs, find_pairs, make_protocol
+from semi_nnunet.evaluation.folder import (
+    FilePair,
+    evaluate_pairs,
+    find_pairs,
+    list_pairs,
+    make_protocol,
+)
 from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.tables import write_tables
+from semi_nnunet.raw.classes import ANNOTATED_KEY
 from semi_nnunet.raw.description import read_description
+from semi_nnunet.raw.layout import MEASURED_FROM
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import sha256_of_json
 from semi_nnunet.util.names import below_one
+from semi_nnunet.util.provenance import find_changed, recorded
 
 
 @dataclass(frozen=True)
@@ -76,15 +86,50 @@ def evaluate_folders(
     )
     raise_if_any("The evaluation cannot start:", problems)
     description = Path(dataset_json or find_dataset_json(predictions, references))
-    ending = read_description(description.parent, description.name)["file_ending"]
-    pairs = find_pairs(predictions, references, ending, partial)
+    content = read_description(description.parent, description.name)
+    pairs = find_pairs(predictions, references, content["file_ending"], partial)
     example = pairs[0].reference
     labelling = read_labelling(description, example)
     protocol = make_protocol(labelling, example, tolerances, own_sizes, missed_distance, in_voxels)
     folder = Path(out or predictions)
     folder.mkdir(parents=True, exist_ok=True)  # fail before the work
-    rows = evaluate_pairs(pairs, protocol, processes)
-    return EvaluationResult(folder, len(pairs), write_tables(folder, rows, pairs, protocol))
+    with recorded(folder / MEASURED_FROM, list_inputs(pairs, content)):
+        rows = evaluate_pairs(pairs, protocol, processes)
+        written = write_tables(folder, rows, pairs, protocol)
+    return EvaluationResult(folder, len(pairs), written)
+
+
+def list_inputs(pairs: Sequence[FilePair], description: Mapping[str, Any]) -> dict[str, Path | str]:
+    """Return everything that the measures depend on, for :mod:`semi_nnunet.util.provenance`.
+
+    Args:
+        description: content of dataset.json.
+    """
+    classes = {key: description.get(key) for key in ("labels", ANNOTATED_KEY)}
+    inputs: dict[str, Path | str] = {"classes": sha256_of_json(classes)}
+    for pair in pairs:
+        inputs[f"prediction {pair.case}"] = Path(pair.prediction)
+        inputs[f"reference {pair.case}"] = Path(pair.reference)
+    return inputs
+
+
+def find_changed_inputs(predictions: Path, references: Path, description: Path) -> list[str]:
+    """Return what has changed since a folder of predictions was measured.
+
+    Without a record, as of measures by earlier versions, nothing counts as changed.
+
+    Args:
+        description: the dataset.json that names the classes.
+
+    Raises:
+        UserError: dataset.json cannot be used.
+    """
+    record = predictions / MEASURED_FROM
+    if not record.is_file():
+        return []
+    content = read_description(description.parent, description.name)
+    pairs = list_pairs(predictions, references, content["file_ending"])
+    return find_changed(record, list_inputs(pairs, content))
 
 
 def find_evaluation_problems(

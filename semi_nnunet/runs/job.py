@@ -17,14 +17,27 @@ from semi_nnunet.loading.stage_predictions import (
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
-from semi_nnunet.raw.layout import METRICS_FILE, SPLITS_FILE, get_unlabelled_folder
+from semi_nnunet.raw.layout import (
+    MEASURED_FROM,
+    METRICS_FILE,
+    PREDICTED_FROM,
+    SPLITS_FILE,
+    get_unlabelled_folder,
+)
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
+from semi_nnunet.runs.inputs import (
+    find_changed_measures,
+    find_changed_test_inputs,
+    list_test_inputs,
+)
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.names import list_first
+from semi_nnunet.util.provenance import recorded
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
@@ -131,8 +144,10 @@ class Job:
         cases, predicted = set(self.folders.test_cases()), self.predicted_cases(TEST_FOLDER)
         if not (self._predicted(TEST_FOLDER) and cases <= predicted):
             return False
+        if (self.test / PREDICTED_FROM).is_file():
+            return not find_changed_test_inputs(self)
         first = self.test / f"{min(predicted, default='')}{self.folders.file_ending}"
-        return not is_older(first, self.checkpoint)
+        return not is_older(first, self.checkpoint)  # of an earlier version
 
     @cached_property
     def _plans(self) -> dict[str, Any]:
@@ -255,12 +270,27 @@ class Job:
         ]
 
     def is_stale(self, subset: str) -> bool:
-        """Return whether the table is older than the present training or validation."""
+        """Return whether the table measures other predictions or references than the present."""
+        return self.find_stale_reason(subset) is not None
+
+    def find_stale_reason(self, subset: str) -> str | None:
+        """Return why a table is stale, or None if it is up to date or does not exist."""
+        table, is_test = self.tables()[subset], subset == TEST_FOLDER
+        changed = find_changed_measures(self, subset) if table.is_file() else []
+        if is_test and table.is_file():
+            changed += find_changed_test_inputs(self)
+        if changed:
+            return f"measures {self} before a change of {list_first(changed)}"
+        records = [MEASURED_FROM, *([PREDICTED_FROM] if is_test else [])]
+        if all((table.parent / name).is_file() for name in records):
+            return None
         sources = {
             VALIDATION_FOLDER: self.validation / "summary.json",
             TEST_FOLDER: self.checkpoint,
         }
-        return is_older(self.tables()[subset], sources[subset])
+        if not is_older(table, sources[subset]):
+            return None
+        return f"is older than the training or validation of {self}"
 
     def current_tables(self) -> dict[str, Path]:
         """Return the :meth:`tables` that are not stale, existing or not."""
@@ -332,7 +362,8 @@ def predict_test_cases(job: Job, device: str, processes: int) -> Iterator[Comman
     keep = ("--save_probabilities",) if job.npz else ()
     previous = job.previous_stage
     stage = () if previous is None else ("-prev_stage_predictions", previous.test)
-    yield ("nnUNetv2_predict", *fold, *model, *files, *workers, *keep, *stage)
+    with recorded(temporary / PREDICTED_FROM, list_test_inputs(job)):
+        yield ("nnUNetv2_predict", *fold, *model, *files, *workers, *keep, *stage)
     # earlier predictions have fewer cases, or no probabilities
     shutil.rmtree(job.test, ignore_errors=True)
     temporary.replace(job.test)

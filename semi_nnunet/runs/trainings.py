@@ -91,10 +91,10 @@ def find_stale_tables(jobs: Iterable[Job]) -> list[Problem]:
     return [
         Problem(
             str(job.tables()[subset]),
-            f"is older than the training or validation of {job}, and left out",
+            f"{reason}, and left out",
             "semi_nnunet crossval measures again; if it was copied without times, touch the file",
         )
         for job in jobs
         for subset in job.tables()
-        if job.is_stale(subset)
+        if (reason := job.find_stale_reason(subset))
     ]

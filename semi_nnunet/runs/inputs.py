@@ -1,0 +1,49 @@
+"""What the predictions and measures of a job were made from, and whether that has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semi_nnunet.evaluation.measuring import find_changed_inputs
+from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.layout import DATASET_JSON, PREDICTED_FROM
+from semi_nnunet.runs.folders import VALIDATION_FOLDER
+from semi_nnunet.util.provenance import find_changed
+
+if TYPE_CHECKING:
+    from semi_nnunet.runs.job import Job
+
+
+def list_test_inputs(job: Job) -> dict[str, Path | str]:
+    """Return everything that the predictions of imagesTs depend on.
+
+    These are the images, the network, and in a cascade the predictions of the first stage.
+    """
+    folders, inputs = job.folders, dict[str, Path | str]()
+    for case, paths in find_cases(folders.raw / "imagesTs", folders.file_ending).items():
+        inputs |= {f"image {Path(path).name}": Path(path) for path in paths}
+        if job.previous_stage is not None:
+            prediction = job.previous_stage.test / f"{case}{folders.file_ending}"
+            inputs[f"first stage {case}"] = prediction
+    inputs["the network"] = job.checkpoint
+    return {name: path for name, path in inputs.items() if Path(path).is_file()}
+
+
+def find_changed_test_inputs(job: Job) -> list[str]:
+    """Return what has changed since imagesTs was predicted; nothing if that was not recorded."""
+    record = job.test / PREDICTED_FROM
+    return find_changed(record, list_test_inputs(job)) if record.is_file() else []
+
+
+def find_changed_measures(job: Job, subset: str) -> list[str]:
+    """Return what has changed since the predictions were measured; nothing without a record.
+
+    Args:
+        subset: "validation" or "test".
+    """
+    references = job.folders.references if subset == VALIDATION_FOLDER else job.folders.test_labels
+    if references is None:
+        return []
+    description = job.folders.preprocessed / DATASET_JSON
+    return find_changed_inputs(job.tables()[subset].parent, references, description)

@@ -1,0 +1,150 @@
+"""What derived files were made from: records of their inputs, compared before a result is trusted.
+
+A record holds size, times, inode and SHA-256 of a file. An input whose size, times and inode are
+unchanged is unchanged; of any other the content decides. So thousands of unchanged inputs are
+compared without reading them, and a copied or touched file does not count as changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.files import optional_json, sha256_of_file, write_json
+
+# Name within a record, such as "reference case_1" -> the file, or text such as a digest of settings
+Inputs = Mapping[str, Path | str]
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """The state and the content of a file.
+
+    Args:
+        size: in bytes.
+        modified_ns: time of the last change of the content, in nanoseconds.
+        changed_ns: time of the last change of the file, its times and names included; on Windows
+            the time of its creation.
+        inode: number in its file system.
+        digest: SHA-256 of the content.
+    """
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    digest: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """Read a file and return its record.
+
+        Raises:
+            UserError: the file changes while it is read.
+        """
+        state, digest = read_state(path), sha256_of_file(path)
+        if read_state(path) != state:
+            raise UserError(f"{path} changed while it was read", fix="wait for its copy to end")
+        return cls(*state, digest)
+
+    @property
+    def state(self) -> tuple[int, int, int, int]:
+        """Everything but the digest, see :func:`read_state`."""
+        return self.size, self.modified_ns, self.changed_ns, self.inode
+
+    def matches(self, path: Path) -> bool:
+        """Return whether a file exists and still has this content; reads it only if in doubt."""
+        try:
+            state = read_state(path)
+            if state == self.state:
+                return True
+            return state[0] == self.size and sha256_of_file(path) == self.digest
+        except OSError:
+            return False
+
+
+def read_state(path: Path) -> tuple[int, int, int, int]:
+    """Return size, times of modification and change (ns), and inode of a file."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+@contextmanager
+def recorded(record: Path, inputs: Inputs) -> Iterator[None]:
+    """Write the record of the inputs after the block, which computes a result from them.
+
+    The earlier record is removed before the block, so that no failure leaves a wrong one.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "label").write_text("1")
+    >>> with recorded(folder / "made_from.json", {"label": folder / "label"}):
+    ...     _ = (folder / "result").write_text("2")
+    >>> find_changed(folder / "made_from.json", {"label": folder / "label"})
+    []
+    >>> _ = (folder / "label").write_text("3")
+    >>> find_changed(folder / "made_from.json", {"label": folder / "label"})
+    ['label']
+
+    Raises:
+        UserError: an input changed meanwhile, so that the result may be of neither content.
+    """
+    record.unlink(missing_ok=True)
+    records = {
+        name: FileRecord.of(source) if isinstance(source, Path) else source
+        for name, source in inputs.items()
+    }
+    yield
+    raise_if_any(
+        "Files changed while they were used:",
+        [
+            Problem(str(inputs[name]), "changed meanwhile", "repeat the command")
+            for name, entry in records.items()
+            if not is_unchanged(entry, inputs[name])
+        ],
+    )
+    write_json(
+        record,
+        {
+            name: astuple(entry) if isinstance(entry, FileRecord) else entry
+            for name, entry in records.items()
+        },
+    )
+
+
+def find_changed(record: Path, inputs: Inputs) -> list[str]:
+    """Return the names of inputs that are new, gone or have another content than in a record.
+
+    Without a record, as of results of earlier versions, nothing counts as changed.
+    """
+    if not record.is_file():
+        return []
+    try:
+        records = read_record(record)
+    except (UserError, TypeError):  # damaged by hand: it is not known what the result is of
+        return list(inputs)
+    gone = [name for name in records if name not in inputs]
+    changed = [
+        name
+        for name, source in inputs.items()
+        if name not in records or not is_unchanged(records[name], source)
+    ]
+    return gone + changed
+
+
+def read_record(record: Path) -> dict[str, FileRecord | str]:
+    """Return the content of a record."""
+    return {
+        name: values if isinstance(values, str) else FileRecord(*values)
+        for name, values in optional_json(record).items()
+    }
+
+
+def is_unchanged(entry: FileRecord | str, source: Path | str) -> bool:
+    """Return whether an input is still as recorded."""
+    if isinstance(entry, FileRecord) and isinstance(source, Path):
+        return entry.matches(source)
+    return entry == source
