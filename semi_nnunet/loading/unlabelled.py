@@ -16,6 +16,7 @@ from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import SELECTED_FILE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.names import list_first
 
 LocationPrior = Mapping[Any, np.ndarray]
 
@@ -60,9 +61,10 @@ class UnlabelledCases:
         """Return the cases that are :meth:`present`.
 
         Raises:
-            UserError: there are none, or one of them is also labelled.
+            UserError: there are none, files are damaged, or a case is also labelled.
         """
         cases = self.present()
+        self._require_complete()
         if not cases:
             raise UserError(
                 f"training on unlabelled images needs some, found none in {self.folder}",
@@ -75,6 +77,17 @@ class UnlabelledCases:
                 fix=f"remove it from imagesUn or imagesTr and run {self.command} again",
             )
         return cases
+
+    def _require_complete(self) -> None:
+        """Raise if a file belongs to no finished case: it, or the list of cases, is damaged."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        stems = {name.removesuffix(".pkl").removesuffix(".b2nd") for name in names}
+        if broken := sorted(stems - Manifest(self.folder).present().keys()):
+            raise UserError(
+                f"{len(broken)} preprocessed unlabelled cases in {self.folder} are damaged or not "
+                f"in its list: {list_first(broken)}",
+                fix=f"{self.command}, which makes only these again",
+            )
 
     def _filter_selected(self, cases: list[str]) -> list[str]:
         path = self.folder.parent / SELECTED_FILE

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import blosc2
+import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
@@ -37,6 +38,7 @@ from semi_nnunet.util.files import (
 )
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.progress import with_progress
+from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.shards import Shard
 
 logger = logging.getLogger(__name__)
@@ -54,12 +56,27 @@ class Case:
         images: the file of each channel.
         label: the label file, or None for an unlabelled case.
         content_hash: of the images' voxels, from the integrity check.
+        spacing: of the voxels, in nnU-Net's order.
+        states: of the files when they were checked; (): not known.
     """
 
     name: str
     images: tuple[str, ...]
     label: str | None
     content_hash: str
+    spacing: tuple[float, ...] = ()
+    states: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its images, and its label if there is one."""
+        return self.images if self.label is None else (*self.images, self.label)
+
+    def require_unchanged(self) -> None:
+        """Raise a UserError if a file is not the one that was checked, or is still being copied."""
+        for path, state in zip(self.files, self.states, strict=False):
+            if read_state(path) != tuple(state):
+                raise UserError(f"{path} changed after its check", fix="repeat the command")
 
 
 @dataclass(frozen=True)
@@ -89,9 +106,23 @@ class PreprocessingSpec:
         return sha256_of_json(relevant)[:16]
 
     def compute_source(self, case: Case) -> str:
-        """Return the hash of a finished case's inputs: images, label and specification."""
+        """Return hashes of a finished case's inputs: see :data:`SOURCE_PARTS`."""
         label = "" if case.label is None else sha256_of_file(case.label)[:16]
-        return f"{case.content_hash[:32]}-{label}-{self.fingerprint}"
+        spacing = sha256_of_json({"spacing": [f"{value:.6g}" for value in case.spacing]})[:8]
+        return f"{case.content_hash[:32]}-{label}-{self.fingerprint}-{spacing}"
+
+    def is_made_from(self, entry: ManifestEntry, case: Case) -> bool:
+        """Return whether a finished case was made from the present files and specification.
+
+        Entries of earlier versions have no hash of the spacing, but the spacing itself.
+        """
+        source = self.compute_source(case)
+        if entry.source.count("-") == source.count("-"):
+            return entry.source == source
+        spacing = entry.facts.get("spacing", case.spacing)
+        return entry.source == source.rpartition("-")[0] and np.allclose(
+            spacing, case.spacing, rtol=1e-5
+        )
 
 
 def log_stage(stage: str) -> None:
@@ -141,6 +172,7 @@ def preprocess_case(
             spec.dataset_json,
         )
         facts = _read_facts(aside, case.name, with_label=case.label is not None)
+        case.require_unchanged()
         for name in names:
             (aside / name).replace(folder / name)
         shutil.rmtree(aside)
@@ -192,11 +224,13 @@ def preprocess_cases(
         log_stage(f"preprocessing {title}: {len(cases)} cases")
     with writing(folder, folder, left=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
-    sources = {case.name: spec.compute_source(case) for case in cases}
+    requested = {case.name: case for case in cases}
     finished = {
         name
         for name, entry in Manifest(folder).read().items()
-        if sources.get(name) == entry.source and entry.is_intact(folder)
+        if name in requested
+        and spec.is_made_from(entry, requested[name])
+        and entry.is_intact(folder)
     }
     remove_unknown_cases(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]

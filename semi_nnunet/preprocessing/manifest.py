@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,9 @@ from pydantic import Field
 from semi_nnunet.util.files import sha256_of_file, writing
 from semi_nnunet.util.validation import line_as
 
+# The parts of a case's source, in their order; the last is missing in entries of version 0.2.0.
+SOURCE_PARTS = ("image", "label", "preprocessing", "spacing")
+SHORT = 8  # characters of each part that a training keeps
 SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
@@ -43,7 +46,7 @@ class ManifestEntry:
     """One finished case.
 
     Args:
-        source: hash of images, label and preprocessing that it was made from.
+        source: hashes of what it was made from, see :data:`SOURCE_PARTS`, joined by "-".
         files: file name -> [bytes, SHA-256]; at least one.
         facts: shape, spacing and intensity statistics of the preprocessed image.
         when: time of its end, in seconds since 1970; the newer of two entries counts.
@@ -77,6 +80,33 @@ class ManifestEntry:
         return self.is_present(folder) and all(
             sha256_of_file(folder / name) == digest for name, (_, digest) in self.files.items()
         )
+
+
+def read_sources(case_folder: str | Path, cases: Collection[str]) -> dict[str, str]:
+    """Return case -> short hashes of what it was made from; cases without an entry are left out."""
+    entries = Manifest(case_folder).read()
+    return {
+        case: "-".join(part[:SHORT] for part in entries[case].source.split("-"))
+        for case in sorted(cases)
+        if case in entries
+    }
+
+
+def describe_source_changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what has changed of the cases in both.
+
+    >>> describe_source_changes({"a": "1-2-3"}, {"a": "1-4-3-5", "b": "6-7-3-5"})
+    ['label of a']
+    """
+    return [
+        f"{name} of {case}"
+        for case, source in before.items()
+        if case in now
+        for name, old, new in zip(
+            SOURCE_PARTS, source.split("-"), now[case].split("-"), strict=False
+        )
+        if old != new
+    ]
 
 
 class Manifest:

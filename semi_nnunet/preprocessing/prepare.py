@@ -19,6 +19,7 @@ from semi_nnunet.preprocessing.cases import (
     log_stage,
     preprocess_labelled,
 )
+from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
 from semi_nnunet.preprocessing.planning import (
     get_default_plans_name,
     plan_if_needed,
@@ -33,14 +34,17 @@ from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
+    FINGERPRINT_FILE,
     GROUND_TRUTH,
+    PLANNED_FROM,
     SKIPPED_FILE,
     find_raw_dataset,
     get_preprocessed_dataset,
     require_paths,
 )
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import optional_json, read_json, sha256_of_file, write_json
 from semi_nnunet.util.lock import held
+from semi_nnunet.util.names import list_first
 from semi_nnunet.verify.domain import check_domain
 from semi_nnunet.verify.integrity import verify_dataset
 from semi_nnunet.verify.memory_needs import check_memory
@@ -189,20 +193,52 @@ def prepare_labelled(
         for configuration in selected:
             spec = PreprocessingSpec(plans, configuration, raw.content)
             preprocess_labelled(labelled, spec, preprocessed, num_processes)
+        folder = preprocessed / PreprocessingSpec(plans, selected[0], raw.content).data_identifier
+        warn_of_outdated_plans(preprocessed, read_sources(folder, raw.labelled))
         copy_ground_truth(labelled, preprocessed / GROUND_TRUTH, raw.content["file_ending"])
     return PreparedLabelled(preprocessed, plans_name, selected, len(labelled), unlabelled)
+
+
+def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> None:
+    """Warn if images or labels have changed since nnU-Net's fingerprint was made.
+
+    The first call after a fingerprint was made records the cases.
+
+    Args:
+        sources: labelled case -> what it was made from.
+    """
+    path, fingerprint = preprocessed / PLANNED_FROM, preprocessed / FINGERPRINT_FILE
+    digest, record = sha256_of_file(fingerprint), optional_json(path)
+    if record.get("fingerprint") != digest:
+        write_json(path, {"fingerprint": digest, "cases": sources})
+        return
+    changes = [
+        change
+        for change in describe_source_changes(record["cases"], sources)
+        if not change.startswith("preprocessing")
+    ]
+    if changes:
+        logger.info(
+            f"WARNING: the fingerprint and the plans are of other files; changed since: "
+            f"{list_first(changes)}. Fix: remove {fingerprint} and run this again, which plans "
+            f"anew; patch and network may change"
+        )
 
 
 def list_cases(
     raw: RawDataset, reports: Sequence[CaseReport], skipped: Mapping[str, Any]
 ) -> tuple[list[Case], list[Case]]:
     """Return the labelled and the unlabelled cases to preprocess, without the skipped ones."""
-    hashes = {(report.subset, report.case): report.content_hash or "" for report in reports}
+    checked = {(report.subset, report.case): report for report in reports}
     cases: dict[str, list[Case]] = {"labelled": [], "unlabelled": [], "test": []}
     for raw_case in raw.cases:
         if raw_case.subset == "labelled" or raw_case.case not in skipped:
-            content_hash = hashes[raw_case.subset, raw_case.case]
-            case = Case(raw_case.case, raw_case.images, raw_case.label, content_hash)
+            report = checked[raw_case.subset, raw_case.case]
+            spacing = report.geometry.spacing if report.geometry else ()
+            case = Case(
+                raw_case.case, raw_case.images, raw_case.label, report.content_hash or "", spacing,
+                report.states,
+            )  # fmt: skip
             cases[raw_case.subset].append(case)
     return cases["labelled"], cases["unlabelled"]
 

@@ -84,7 +84,10 @@ class UnlabelledPreprocessing:
             UserError: there is no list.
         """
         rows = read_json(self.shards / CASES)
-        return [Case(name, tuple(images), label, digest) for name, images, label, digest in rows]
+        return [
+            Case(name, tuple(images), label, digest, *map(tuple, others))
+            for name, images, label, digest, *others in rows
+        ]
 
     def find_unfinished(self, cases: Sequence[Case]) -> list[str]:
         """Return the cases that are missing or were made from another image or specification."""
@@ -92,8 +95,7 @@ class UnlabelledPreprocessing:
         return [
             case.name
             for case in cases
-            if case.name not in entries
-            or entries[case.name].source != self.spec.compute_source(case)
+            if case.name not in entries or not self.spec.is_made_from(entries[case.name], case)
         ]
 
 

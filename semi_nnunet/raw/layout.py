@@ -16,6 +16,7 @@ from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
 
 DATASET_JSON = "dataset.json"
+PLANNED_FROM = "semi_planned_from.json"  # the labelled cases that the fingerprint describes
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 SPLITS_FILE = "splits_final.json"
 GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates on

@@ -180,12 +180,19 @@ class Job:
         """The job that makes the weights of ``pretrained=pool``."""
         return replace(self, trainer=PRETRAINER, fold=ALL)
 
+    def case_folder(self, unlabelled: bool) -> Path | None:
+        """Return the folder of preprocessed cases, or None if plans or configuration are gone."""
+        if self._configuration_plan is None:
+            return None
+        preprocessed, name = self.folders.preprocessed, self._configuration_plan["data_identifier"]
+        return get_unlabelled_folder(preprocessed, name) if unlabelled else preprocessed / name
+
     def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
         """Return the sorted unlabelled cases, without patients that the fold validates on."""
-        if self._configuration_plan is None:
+        folder = self.case_folder(unlabelled=True)
+        if folder is None:
             return []
-        identifier = self._configuration_plan["data_identifier"]
-        cases = list_pool_cases(get_unlabelled_folder(self.folders.preprocessed, identifier))
+        cases = list_pool_cases(folder)
         splits = self.folders.preprocessed / SPLITS_FILE
         if self.fold == ALL or not splits.is_file():
             return cases

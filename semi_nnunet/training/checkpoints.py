@@ -26,9 +26,11 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.preprocessing.manifest import describe_source_changes
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import write_atomically
+from semi_nnunet.util.names import list_first
 
 DOS_FOLDER = 0x10
 STOCK_VALUES: list[Any] = [  # types in checkpoints of nnU-Net's own trainers
@@ -446,6 +448,34 @@ def require_compatible(
         if identity.get(key) != value
     ]
     raise_if_any(f"{path} belongs to another training:", problems)
+
+
+def require_unchanged_cases(
+    earlier: Mapping[str, Mapping[str, str]],
+    current: Mapping[str, Mapping[str, str]],
+    folder: str | Path,
+) -> None:
+    """Refuse to continue a training whose images or labels have changed since it began.
+
+    Args:
+        earlier: kind -> case -> what it was made from, when the checkpoint was written.
+        current: the same, now.
+        folder: of the training.
+
+    Raises:
+        UserError: naming the cases.
+    """
+    changes = [
+        change
+        for kind, sources in earlier.items()
+        for change in describe_source_changes(sources, current.get(kind, {}))
+    ]
+    if changes:
+        raise UserError(
+            f"the training in {folder} began with other data; changed since: {list_first(changes)}",
+            fix="move the folder away to train from the start, or restore these files and "
+            "preprocess again",
+        )
 
 
 def log_changes(

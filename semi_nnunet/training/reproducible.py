@@ -9,6 +9,7 @@ classes that know no trainer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +25,7 @@ from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
@@ -120,6 +122,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.resuming = plans.get("continue_training", True)  # False with nnU-Net's --val
         self._stopped_early = self.is_restoring = False
         self._cases: dict[str, list[str]] = {}
+        self._sources: dict[str, dict[str, str]] = {}
         self.preemption = Preemption(self.ranks)
         self.checkpoint_writer = checkpoints.CheckpointWriter()
         self.epoch_progress = EpochProgress(self.ranks, {"records": self.records})
@@ -263,6 +266,15 @@ class ReproducibleTrainer(nnUNetTrainer):
         """Return the cases of this training by kind."""
         return {"labelled": [str(case) for case in self.do_split()[0]]}
 
+    def case_folders(self) -> dict[str, str]:
+        """Return the preprocessed folder of each kind of cases."""
+        return dict.fromkeys(("labelled", "validation"), str(self.preprocessed_dataset_folder))
+
+    def current_sources(self, cases: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+        """Return what the cases of each kind, and those of the validation, were made from."""
+        folders, cases = self.case_folders(), {**cases, "validation": self.do_split()[1]}
+        return {kind: read_sources(folders[kind], names) for kind, names in cases.items()}
+
     # ---------------------------------------------------------------- training
 
     def run_training(self) -> None:
@@ -284,10 +296,16 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.ranks.run_on_rank_zero(lambda: lock_fold(self.output_folder))
         super().on_train_start()
         self._cases = self.current_cases()
+        self._sources = self.current_sources(self._cases)
         self.ranks.require_equal({"the checkpoint": self.step, "the cases": self._cases})
         if self.ranks.rank == 0:
-            folder, weights = Path(self.output_folder), self.initial_weights.record
-            self.run_log.write_settings(folder, type(self).__name__, self._cases, weights)
+            self.run_log.write_settings(
+                Path(self.output_folder),
+                type(self).__name__,
+                self._cases,
+                self._sources,
+                self.initial_weights.record,
+            )
             if warning := describe_slow_dtype(self.settings.mixed_precision, self.device):
                 self.say(warning)
 
@@ -305,6 +323,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self._close_loaders()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self._cases = self.current_cases()
+        self._sources = self.current_sources(self._cases)
 
     @property
     def step(self) -> int:
@@ -383,6 +402,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "best_epoch": self._best_epoch,
                 "stopped_early": self._stopped_early,
                 "cases": self._cases,
+                "sources": self._sources,
                 "processes": self.ranks.world_size,
                 "initial_weights": self.initial_weights.record,
             },
@@ -405,6 +425,10 @@ class ReproducibleTrainer(nnUNetTrainer):
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Restore the content of a checkpoint."""
         semi = checkpoint["semi"]
+        if self.resuming and (earlier := semi.get("sources")):
+            checkpoints.require_unchanged_cases(
+                earlier, self.current_sources(earlier), self.output_folder
+            )
         self.resolved = keep_earlier_behaviour(self.resolved, semi["settings"])
         self.settings, self.run_log.resolved = self.resolved.settings, self.resolved
         self.bare_network.load_state_dict(semi["student"])

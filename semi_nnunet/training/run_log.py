@@ -93,9 +93,10 @@ class RunLog:
         folder: Path,
         trainer: str,
         cases: Mapping[str, list[str]],
+        sources: Mapping[str, Mapping[str, str]],
         initial_weights: Mapping[str, str],
     ) -> None:
-        """Write semi_settings.json: settings with reasons, cases, versions."""
+        """Write semi_settings.json: settings with reasons, cases and their sources, versions."""
         values, reasons = self.resolved.as_dict(), self.resolved.reasons
         record = {
             "trainer": trainer,
@@ -104,6 +105,7 @@ class RunLog:
             "torch": torch.__version__,
             "python": platform.python_version(),
             "cases": cases,
+            "sources": sources,
             "initial_weights": initial_weights,
             "settings": {
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()

@@ -306,6 +306,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         unlabelled = self.unlabelled_selection().trained_on if self.uses_unlabelled else []
         return {**super().current_cases(), "unlabelled": unlabelled}
 
+    def case_folders(self) -> dict[str, str]:
+        return {**super().case_folders(), "unlabelled": str(self.pool.folder)}
+
     @property
     def predictor(self) -> CasePredictor:
         """The predictor of whole preprocessed cases."""

@@ -7,6 +7,7 @@ compared without reading them, and a copied or touched file does not count as ch
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -66,9 +67,9 @@ class FileRecord:
             return False
 
 
-def read_state(path: Path) -> tuple[int, int, int, int]:
+def read_state(path: str | Path) -> tuple[int, int, int, int]:
     """Return size, times of modification and change (ns), and inode of a file."""
-    stat = path.stat()
+    stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 

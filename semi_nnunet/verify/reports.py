@@ -43,6 +43,8 @@ class CaseReport:
             :data:`~semi_nnunet.verify.image_files.QUANTILES`; without those of bad files.
         only_background: whether its label is 0 everywhere.
         source: :func:`compute_report_source` of its files, or "".
+        states: of its files before they were read, see
+            :func:`semi_nnunet.util.provenance.read_state`; not stored.
     """
 
     case: str
@@ -53,6 +55,7 @@ class CaseReport:
     quantiles: tuple[tuple[float, ...], ...] = ()
     only_background: bool = False
     source: str = ""
+    states: tuple[tuple[int, ...], ...] = ()
 
 
 KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
@@ -114,6 +117,6 @@ def write_reports(path: Path, reports: Iterable[CaseReport]) -> None:
     for report in reports:
         if report.source and not report.problems and report.geometry:
             content: dict[str, Any] = {**vars(report), "geometry": vars(report.geometry)}
-            del content["problems"]  # asdict would be slow
+            del content["problems"], content["states"]  # asdict would be slow
             lines.append(json.dumps(content) + "\n")
     write_text(path, "".join(lines))

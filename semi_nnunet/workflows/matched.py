@@ -10,7 +10,9 @@ from typing import Any
 
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
 from semi_nnunet.raw.folds import PatientOf
+from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
@@ -19,6 +21,7 @@ from semi_nnunet.settings.schema import list_settings_of_scope
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
+from semi_nnunet.util.names import list_first
 
 MATCHED = list_settings_of_scope(SemiSettings, schema.MATCHED)
 OF_ANY_TRAINING = list_settings_of_scope(SemiSettings, schema.MATCHED, schema.SUPERVISED)
@@ -174,6 +177,13 @@ def find_changed_trainings(
         current = resolve(job.trainer, job.configuration)
         if POOL in recorded:
             current = {**current, POOL: job.unlabelled_cases(patient_of)}
+        if CASES in recorded and job.fold == ALL:
+            current = {**current, CASES: job.folders.labelled_cases()}
+        if changes := find_source_changes(job):
+            message = f"was trained before a change of the data: {list_first(changes)}"
+            fix = f"move {job.folder} away to train again, or restore these files and preprocess"
+            yield Problem(str(job), message, fix)
+            continue
         differences = [
             f"{name} {format_recorded_value(name, recorded[name])} "
             f"(now {format_recorded_value(name, current[name])})"
@@ -186,3 +196,16 @@ def find_changed_trainings(
             if POOL in recorded and recorded[POOL] != current[POOL]:
                 fix = f"imagesUn as before, or all of it (select --undo); or {fix}"
             yield Problem(str(job), message, fix)
+
+
+def find_source_changes(job: Job) -> list[str]:
+    """Return the images and labels that have changed since a training began, and were preprocessed.
+
+    Trainings of earlier versions did not record them.
+    """
+    recorded = optional_json(job.folder / "semi_settings.json").get("sources", {})
+    changes = list[str]()
+    for kind, sources in recorded.items():
+        folder = job.case_folder(kind == "unlabelled")
+        changes += describe_source_changes(sources, read_sources(folder, sources)) if folder else []
+    return changes

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.workflows.crossval import make_jobs
 from semi_nnunet.workflows.matched import CASES, find_mismatches, read_matched_settings
-from tests.runs.jobs import BASE, OURS, jobs_of, leave
+from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave
 from tests.runs.tiny import TINY
 
 
@@ -86,6 +88,40 @@ def test_a_pool_that_changed_after_a_training_is_refused(folders):
     with pytest.raises(UserError, match=r"filter_epochs \[3\] \(now \[\]\)") as caught:
         jobs_of(folders)
     assert "unlabelled cases" not in str(caught.value)
+
+
+def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
+    _, ours = jobs_of(folders)
+    cases = ours.unlabelled_cases(case_as_patient)
+    labelled = folders.labelled_cases()
+    now = {
+        "labelled": read_sources(ours.case_folder(unlabelled=False), labelled),
+        "unlabelled": read_sources(ours.case_folder(unlabelled=True), cases),
+    }
+    assert [*now["labelled"]] == labelled and [*now["unlabelled"]] == cases
+    for kind, part, name in (("labelled", 1, "label"), ("unlabelled", 0, "image")):
+        case = next(iter(now[kind]))
+        parts = now[kind][case].split("-")
+        parts[part] = "another"
+        leave(ours, unlabelled=cases)
+        path = ours.folder / "semi_settings.json"
+        write_json(path, {**read_json(path), "sources": now})
+        assert jobs_of(folders)
+        changed = {**now, kind: {**now[kind], case: "-".join(parts)}}
+        write_json(path, {**read_json(path), "sources": changed})
+        with pytest.raises(UserError, match=rf"{name} of {case}.* Fix: move "):
+            jobs_of(folders)
+
+
+def test_a_labelled_case_that_came_after_a_training_of_all_is_refused(folders):
+    ours = replace(fake_job(folders, OURS), fold="all")
+    labelled = folders.labelled_cases()
+    cases = ours.unlabelled_cases(case_as_patient)
+    leave(ours, labelled, cases)
+    assert make_jobs(folders, "tiny", ["2d"], [OURS], ["all"], 1)
+    leave(ours, labelled[1:], cases)
+    with pytest.raises(UserError, match=f"labelled cases {len(labelled) - 1} "):
+        make_jobs(folders, "tiny", ["2d"], [OURS], ["all"], 1)
 
 
 def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):

@@ -1,0 +1,48 @@
+"""A training knows which images and labels it began with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from semi_nnunet.preprocessing.manifest import Manifest, get_manifest_file
+from semi_nnunet.util.errors import UserError
+
+NAME = "SemiMeanTeacherTrainer"
+
+
+def change(folder: Path, case: str, part: int) -> None:
+    """Give a preprocessed case another image (0), label (1) or preprocessing (2)."""
+    path = get_manifest_file(folder)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["case"] == case:
+            parts = line["source"].split("-")
+            parts[part] = "another"
+            line["source"] = "-".join(parts)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "named"), [("labelled", 1, "label"), ("unlabelled", 0, "image")]
+)
+def test_a_training_does_not_continue_on_other_data(kind, part, named, make_trainer, tmp_path):
+    trainer = make_trainer(NAME)
+    trainer.on_train_start()
+    path = tmp_path / "checkpoint.pth"
+    trainer.save_checkpoint(str(path), 0)
+    record = json.loads((Path(trainer.output_folder) / "semi_settings.json").read_text())
+    folder, case = Path(trainer.case_folders()[kind]), trainer._cases[kind][0]
+    assert record["sources"][kind].keys() == set(trainer._cases[kind])
+    same = make_trainer(NAME)
+    same.load_checkpoint(str(path))
+    content = get_manifest_file(folder).read_bytes()
+    try:
+        change(folder, case, part)
+        assert case in Manifest(folder).present()
+        with pytest.raises(UserError, match=f"{named} of {case}"):
+            make_trainer(NAME).load_checkpoint(str(path))
+    finally:
+        get_manifest_file(folder).write_bytes(content)
