@@ -26,8 +26,13 @@ from semi_nnunet.preprocessing.fingerprint import (
     compute_image_facts,
     compute_label_facts,
 )
-from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry, get_manifest_file
-from semi_nnunet.raw.layout import GROUND_TRUTH
+from semi_nnunet.preprocessing.manifest import (
+    SOURCE_PARTS,
+    Manifest,
+    ManifestEntry,
+    get_manifest_file,
+)
+from semi_nnunet.raw.layout import GROUND_TRUTH, get_unlabelled_folder
 from semi_nnunet.util.errors import DiskError, Problem, UserError
 from semi_nnunet.util.files import (
     could_not_write,
@@ -36,6 +41,7 @@ from semi_nnunet.util.files import (
     write_atomically,
     writing,
 )
+from semi_nnunet.util.names import list_first
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.provenance import read_state
@@ -57,7 +63,7 @@ class Case:
         label: the label file, or None for an unlabelled case.
         content_hash: of the images' voxels, from the integrity check.
         spacing: of the voxels, in nnU-Net's order.
-        states: of the files when they were checked; (): not known.
+        states: of the :attr:`files` when they were checked; (): not known.
     """
 
     name: str
@@ -123,6 +129,33 @@ class PreprocessingSpec:
         return entry.source == source.rpartition("-")[0] and np.allclose(
             spacing, case.spacing, rtol=1e-5
         )
+
+
+def find_outdated_problems(
+    spec: PreprocessingSpec, folder: Path, command: str
+) -> Iterator[Problem]:
+    """Yield a problem if plans or labels were edited after labelled or unlabelled preprocessing.
+
+    Args:
+        spec: what they ask for now.
+        folder: of the labelled cases; without a list of them, nothing is known.
+        command: that preprocesses them again.
+    """
+    part = SOURCE_PARTS.index("preprocessing")
+    for cases in (folder, get_unlabelled_folder(folder.parent, folder.name)):
+        outdated = [
+            case
+            for case, entry in Manifest(cases).present().items()
+            if entry.source.split("-")[part] != spec.fingerprint
+        ]
+        if outdated:
+            yield Problem(
+                str(cases),
+                f"{len(outdated)} cases were preprocessed with another spacing, normalisation, "
+                f"resampling or other labels than {spec.plans['plans_name']} and dataset.json ask "
+                f"for now: {list_first(outdated)}",
+                f"{command}; or undo the edit",
+            )
 
 
 def log_stage(stage: str) -> None:

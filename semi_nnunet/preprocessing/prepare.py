@@ -208,6 +208,8 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
         sources: labelled case -> what it was made from.
     """
     path, fingerprint = preprocessed / PLANNED_FROM, preprocessed / FINGERPRINT_FILE
+    if not fingerprint.is_file():
+        return  # the plans were copied without it
     digest, record = sha256_of_file(fingerprint), optional_json(path)
     if record.get("fingerprint") != digest:
         write_json(path, {"fingerprint": digest, "cases": sources})
@@ -237,7 +239,7 @@ def list_cases(
             spacing = report.geometry.spacing if report.geometry else ()
             case = Case(
                 raw_case.case, raw_case.images, raw_case.label, report.content_hash or "", spacing,
-                report.states,
+                tuple(record.state for record in report.records),
             )  # fmt: skip
             cases[raw_case.subset].append(case)
     return cases["labelled"], cases["unlabelled"]

@@ -25,6 +25,7 @@ from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder
 from semi_nnunet.settings.common import SemiSettings
@@ -58,7 +59,7 @@ from semi_nnunet.training.preemption import EpochProgress, Preemption
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import UserError, install_error_hook
+from semi_nnunet.util.errors import UserError, install_error_hook, raise_if_any
 from semi_nnunet.util.seeds import derived_seed
 
 
@@ -294,6 +295,7 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         self.ranks.run_on_rank_zero(lambda: lock_fold(self.output_folder))
+        self.ranks.run_on_rank_zero(self._require_current_preprocessing)
         super().on_train_start()
         self._cases = self.current_cases()
         self._sources = self.current_sources(self._cases)
@@ -308,6 +310,14 @@ class ReproducibleTrainer(nnUNetTrainer):
             )
             if warning := describe_slow_dtype(self.settings.mixed_precision, self.device):
                 self.say(warning)
+
+    def _require_current_preprocessing(self) -> None:
+        """Raise if the plans or the labels were edited after preprocessing."""
+        plans = self.plans_manager.plans
+        spec = PreprocessingSpec(plans, self.configuration_name, self.dataset_json)
+        folder, command = Path(self.preprocessed_dataset_folder), self.commands.preprocess
+        problems = list(find_outdated_problems(spec, folder, command))
+        raise_if_any("The training cannot start:", problems)
 
     def on_train_end(self) -> None:
         super().on_train_end()

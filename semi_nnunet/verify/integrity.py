@@ -37,9 +37,13 @@ from semi_nnunet.raw.readers import (
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.parallel import in_processes
-from semi_nnunet.util.provenance import read_state
 from semi_nnunet.verify.image_files import FileFacts, inspect_file
-from semi_nnunet.verify.reports import CaseReport, KnownReports, compute_report_source
+from semi_nnunet.verify.reports import (
+    CaseReport,
+    KnownReports,
+    compute_report_source,
+    record_files,
+)
 
 logger = logging.getLogger(__name__)
 NAMED = 10  # cases in a warning
@@ -169,16 +173,14 @@ def find_image_problems(
 
 def _reuse_or_report(rules: _Rules, job: tuple[RawCase, CaseReport | None]) -> CaseReport:
     case, earlier = job
-    label = () if case.label is None else (case.label,)
     rules_of_case = f"{rules} {case.named_by_channel}"
     if case.unknown_values:
         rules_of_case += f" {sorted(case.unknown_values)}"
-    paths = (*case.images, *label)
-    states = tuple(read_state(path) for path in paths if os.path.isfile(path))
-    source = compute_report_source(paths, rules_of_case)
+    records = record_files(case.files)
+    source = compute_report_source(case.files, records, rules_of_case)
     if source and earlier is not None and earlier.source == source:
-        return replace(earlier, states=states)
-    return replace(_report_safely(rules, case), source=source, states=states)
+        return replace(earlier, records=records)
+    return replace(_report_safely(rules, case), source=source, records=records)
 
 
 def _report_safely(rules: _Rules, case: RawCase) -> CaseReport:

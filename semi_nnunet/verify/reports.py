@@ -12,16 +12,18 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from semi_nnunet.raw.description import RawCase
 from semi_nnunet.raw.readers import Geometry
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import sha256_of_file, write_text
+from semi_nnunet.util.provenance import FileRecord
 from semi_nnunet.verify.file_bytes import scan_raw
 from semi_nnunet.verify.image_files import inspect_file
 
@@ -43,8 +45,7 @@ class CaseReport:
             :data:`~semi_nnunet.verify.image_files.QUANTILES`; without those of bad files.
         only_background: whether its label is 0 everywhere.
         source: :func:`compute_report_source` of its files, or "".
-        states: of its files before they were read, see
-            :func:`semi_nnunet.util.provenance.read_state`; not stored.
+        records: of its files, before they were decoded.
     """
 
     case: str
@@ -55,28 +56,61 @@ class CaseReport:
     quantiles: tuple[tuple[float, ...], ...] = ()
     only_background: bool = False
     source: str = ""
-    states: tuple[tuple[int, ...], ...] = ()
+    records: tuple[FileRecord, ...] = ()
 
 
 KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
 
 
-def compute_report_source(paths: Iterable[str], rules: str) -> str:
+def record_files(paths: Sequence[str]) -> tuple[FileRecord, ...]:
+    """Read the files of a case and return their records; () if one is missing or unreadable."""
+    try:
+        return tuple(FileRecord.of(Path(path)) for path in paths if os.path.isfile(path))
+    except (OSError, UserError):  # reported by the check
+        return ()
+
+
+def compute_report_source(paths: Sequence[str], records: Sequence[FileRecord], rules: str) -> str:
     """Return a checksum of all that the report of a case depends on.
 
     Returns:
-        The checksum, or "" if a path is unreadable, is no file, or has a format that may keep
-        voxels or geometry in another file.
+        The checksum, or "" if a path has no record, or has a format that may keep voxels or
+        geometry in another file.
     """
+    if len(records) != len(paths) or not all(path.endswith(SELF_CONTAINED) for path in paths):
+        return ""
     digest = hashlib.sha256(f"{rules}\n{_describe_programs()}".encode())
-    for path in paths:
-        if not (path.endswith(SELF_CONTAINED) and os.path.isfile(path)):
-            return ""
-        try:
-            digest.update(f"\n{path}\n{sha256_of_file(path)}".encode("utf-8", "surrogateescape"))
-        except OSError:
-            return ""
+    for path, record in zip(paths, records, strict=True):
+        digest.update(f"\n{path}\n{record.digest}".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def find_changed_cases(
+    cases: Iterable[RawCase], reports: KnownReports, skipped: Collection[str]
+) -> list[str]:
+    """Return the labelled and unlabelled cases that are new, gone or other than in the reports.
+
+    Args:
+        cases: present ones.
+        reports: those of the last preprocessing; without records of files nothing is known.
+        skipped: unlabelled cases that it set aside.
+    """
+    known = {key: report for key, report in reports.items() if report.records and key[0] != "test"}
+    if not known:
+        return []
+    changed = list[str]()
+    for case in cases:
+        if case.subset == "test" or (case.subset == "unlabelled" and case.case in skipped):
+            continue
+        report = known.pop((case.subset, case.case), None)
+        if report is None:
+            changed.append(f"{case.case} (new)")
+        elif not all(
+            record.matches(Path(path))
+            for path, record in zip(case.files, report.records, strict=False)
+        ):
+            changed.append(case.case)
+    return changed + [f"{case} (gone)" for _, case in known]
 
 
 @cache
@@ -108,15 +142,19 @@ def _parse_report(line: str) -> CaseReport:
     }
     geometry = Geometry(**fields)
     quantiles = tuple(map(tuple, content.pop("quantiles")))
-    return CaseReport(**content, problems=(), geometry=geometry, quantiles=quantiles)
+    records = tuple(FileRecord(*values) for values in content.pop("records", ()))
+    return CaseReport(
+        **content, problems=(), geometry=geometry, quantiles=quantiles, records=records
+    )
 
 
 def write_reports(path: Path, reports: Iterable[CaseReport]) -> None:
-    """Write the reports that have a source and no problems, atomically."""
+    """Write the reports that have no problems, atomically."""
     lines = []
     for report in reports:
-        if report.source and not report.problems and report.geometry:
+        if not report.problems and report.geometry:
             content: dict[str, Any] = {**vars(report), "geometry": vars(report.geometry)}
-            del content["problems"], content["states"]  # asdict would be slow
+            content["records"] = [astuple(record) for record in report.records]
+            del content["problems"]  # asdict would be slow
             lines.append(json.dumps(content) + "\n")
     write_text(path, "".join(lines))

@@ -12,11 +12,19 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.settings import settings_classes
+from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
-from semi_nnunet.raw.layout import SPLITS_FILE, get_unlabelled_folder
+from semi_nnunet.raw.layout import (
+    CHECKED_FILE,
+    DATASET_JSON,
+    SKIPPED_FILE,
+    SPLITS_FILE,
+    get_unlabelled_folder,
+)
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
@@ -24,6 +32,7 @@ from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.names import list_first
+from semi_nnunet.verify.reports import find_changed_cases, read_reports
 
 logger = logging.getLogger(__name__)
 
@@ -117,9 +126,8 @@ def find_description_changes(folders: Folders) -> Iterator[Problem]:
     raw, preprocessed = (
         optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
     )
-    for key in (
-        (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY) if raw and preprocessed else ()
-    ):
+    keys = (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY, "labels")
+    for key in keys if raw and preprocessed else ():
         values = raw.get(key), preprocessed.get(key)
         if values[0] == values[1]:
             continue
@@ -159,6 +167,18 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
             yield Problem(str(job), message + list_first(leaked), f"move {job.folder} away")
 
 
+def find_raw_changes(folders: Folders) -> Iterator[Problem]:
+    """Yield a problem if labelled or unlabelled files have changed since preprocessing."""
+    reports = read_reports(folders.preprocessed / CHECKED_FILE)
+    if not (reports and (folders.raw / DATASET_JSON).is_file()):
+        return
+    skipped = optional_json(folders.preprocessed / SKIPPED_FILE)
+    if changed := find_changed_cases(RawDataset.of(folders.raw).cases, reports, skipped):
+        message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
+        fix = f"semi_nnunet preprocess -d {folders.raw.name}, which does only these again"
+        yield Problem(str(folders.raw), message, fix)
+
+
 def find_data_problems(
     folders: Folders,
     plans: dict[str, Any],
@@ -183,6 +203,9 @@ def find_data_problems(
         if not folder.is_dir():
             yield Problem(str(folder), f"{name} is not preprocessed", command)
             continue
+        if description := optional_json(folders.preprocessed / DATASET_JSON):
+            spec = PreprocessingSpec(plans, name, description)
+            yield from find_outdated_problems(spec, folder, command)
         for stock in sorted({*trainers} - {*classes}):
             # nnU-Net's trainers fail after the training if data of the next stage are missing
             for stage in configuration.next_stage_names or ():

@@ -30,6 +30,7 @@ from semi_nnunet.workflows.before_start import (
     find_description_changes,
     find_leaked_patients,
     find_pretraining_problems,
+    find_raw_changes,
     find_step_problems,
     find_test_label_problems,
     warn_about_partial_labels,
@@ -117,6 +118,7 @@ def make_jobs(
     ]
     if not problems:
         problems = [
+            *find_raw_changes(folders),
             *find_data_problems(folders, content, plans, configurations, trainers),
             *find_test_label_problems(folders),
             *(find_seed_problems(content, plans) if seeds > 1 else ()),

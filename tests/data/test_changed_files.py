@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.preprocessing import cases as preprocessing_cases
 from semi_nnunet.preprocessing.manifest import Manifest, read_sources
 from semi_nnunet.raw.layout import PLANNED_FROM
+from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.workflows.before_start import find_raw_changes
 from tests.data.copied import Copy, names
 
 
@@ -110,6 +113,28 @@ def test_an_image_that_is_still_being_copied_is_an_error_now_and_whole_later(
     before = times(copy, unlabelled_folder(copy).name)
     copy.prepare()
     assert done_again(copy, before, unlabelled_folder(copy).name) == {case}
+
+
+def test_files_that_changed_since_preprocessing_are_named(copy: Copy) -> None:
+    folders = Folders(copy.raw, copy.preprocessed, copy.raw)
+    copy.prepare()
+    assert list(find_raw_changes(folders)) == []
+    labelled, unlabelled = names(copy.raw / "imagesTr")[0], names(copy.raw / "imagesUn")
+    edit(copy.raw / "labelsTr" / f"{labelled}.nii.gz")
+    edit(copy.raw / "imagesUn" / f"{unlabelled[0]}_0000.nii.gz")
+    (copy.raw / "imagesUn" / f"{unlabelled[1]}_0000.nii.gz").unlink()
+    shutil.copy(
+        copy.raw / "imagesUn" / f"{unlabelled[0]}_0000.nii.gz",
+        copy.raw / "imagesUn/new_0000.nii.gz",
+    )
+    (problem,) = find_raw_changes(folders)
+    expected = {labelled, unlabelled[0], f"{unlabelled[1]} (gone)", "new (new)"}
+    assert {*problem.what.partition(": ")[2].split(", ")} == expected
+    copy.prepare()
+    assert list(find_raw_changes(folders)) == []
+    for path in copy.raw.rglob("*.nii.gz"):
+        path.touch()
+    assert list(find_raw_changes(folders)) == []
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "list"])

@@ -76,7 +76,7 @@ def test_unusual_cases_cause_a_warning(copy: Copy, capsys: pytest.CaptureFixture
     sitk.WriteImage(label, str(copy.raw / f"labelsTr/{second}.nii.gz"))
     assert copy.prepare() == {"2d": (5, 4)}
     warnings = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
-    assert len(warnings) == 2
+    assert len(warnings) == 3 and f"label of {second}" in warnings[2]
     assert f"1 of 5 labels show no class, all voxels are 0: {second}." in warnings[0]
     assert f"(labelled: {first})" in warnings[1]
 
