@@ -109,10 +109,11 @@ def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> StepTim
                 trainers.pop(name, None)
                 times.refused[name] = describe_failure(error)
         tasks: dict[str, Callable[[], Any]] = {}
+        cycles = {name: count_cycle_steps(trainer) for name, trainer in trainers.items()}
         for name, trainer in trainers.items():
-            tasks[name], began = partial(trainer.train_step, batches[name]), time.perf_counter()
+            tasks[name], began = partial(run_cycle, trainer, batches[name]), time.perf_counter()
             try:
-                tasks[name]()
+                trainer.train_step(batches[name])
             except (UserError, RuntimeError, MemoryError) as error:
                 del tasks[name]
                 times.refused[name] = describe_failure(error)
@@ -120,10 +121,24 @@ def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> StepTim
             times.starts[name] += time.perf_counter() - began
             if name == BASELINE:
                 tasks[FLOOR] = partial(run_labelled_pass, trainer, batches[name])
-        times.seconds.update(in_turn(tasks, work.rounds, torch.device(work.device)))
+        seconds = in_turn(tasks, work.rounds, torch.device(work.device))
+        times.seconds.update(
+            {name: value.divided_by(cycles.get(name, 1)) for name, value in seconds.items()}
+        )
         if BASELINE in tasks:
             return replace(times, case=measure_case_seconds(trainers[BASELINE]))
     return times
+
+
+def count_cycle_steps(trainer: Any) -> int:
+    """Return the steps after which the work of a trainer repeats; nnU-Net's own: 1."""
+    return int(getattr(trainer, "steps_in_cycle", 1))
+
+
+def run_cycle(trainer: Any, batch: Any) -> None:
+    """Run the steps after which the work of a trainer repeats."""
+    for _ in range(count_cycle_steps(trainer)):
+        trainer.train_step(batch)
 
 
 def count_patches(batch: Any) -> int:
@@ -167,7 +182,8 @@ def count_operations(work: Work, names: Sequence[str]) -> dict[str, float]:
                 batch = next(trainer.dataloader_train)
                 trainer.non_finite.at_once = False
                 trainer.train_step(batch)  # the first step of an epoch has more operations
-                operations[name] = count_flops(partial(trainer.train_step, batch))
+                cycle = count_flops(partial(run_cycle, trainer, batch))
+                operations[name] = cycle / count_cycle_steps(trainer)
                 if name == BASELINE:
                     operations[FLOOR] = count_flops(partial(run_labelled_pass, trainer, batch))
             except (UserError, NotImplementedError):  # time_steps reports the mistake

@@ -53,6 +53,10 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
         if self.step % settings.consistency_every_steps == 0:
             yield self.consistency_term(unlabelled, target, unlabelled.mask)
 
+    @property
+    def steps_in_cycle(self) -> int:
+        return int(self.settings.consistency_every_steps)
+
     def paste(
         self, labelled: LabelledBatch, unlabelled: UnlabelledBatch, probs: torch.Tensor
     ) -> LabelledBatch:

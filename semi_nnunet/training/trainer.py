@@ -81,6 +81,11 @@ class SemiTrainer(CompanionTrainer, is_method=False):
     def after_optimizer_step(self, step: int) -> None:
         """Called after the student's weights changed in optimizer step ``step`` (from 0)."""
 
+    @property
+    def steps_in_cycle(self) -> int:
+        """Number of consecutive steps that together have all terms; a benchmark averages them."""
+        return 1
+
     def diagnose(self, labelled: LabelledBatch) -> None:
         """Called after the first step of an epoch, to record values that are only informative."""
 

@@ -31,6 +31,10 @@ class Seconds:
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
+    def divided_by(self, count: int) -> Seconds:
+        """Return the duration of one of ``count`` pieces of the work."""
+        return Seconds(self.median / count, self.low / count, self.high / count)
+
 
 def in_turn(
     tasks: Mapping[str, Callable[[], Any]],

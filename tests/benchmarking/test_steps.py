@@ -51,6 +51,27 @@ def test_operations_counted_without_values_equal_those_of_a_real_step(work, make
     assert operations["SemiMeanTeacherTrainer"] == pytest.approx(2.33 * operations[FLOOR], rel=0.01)
 
 
+def test_steps_that_differ_in_turn_are_averaged_and_within_the_goal(work, monkeypatch):
+    """Passes of a step: labelled patches with boxes 3, teacher 1, half of the consistency's 3."""
+    name, steps_of = "SemiUnifiedTrainer", dict[str, list[int]]()
+    with silent_scratch_results():
+        operations = count_operations(work, [BASELINE, name])
+    assert operations[name] == pytest.approx(5.5 / 3 * operations[BASELINE], rel=0.01)
+    run_cycle = steps.run_cycle
+
+    def count_steps(trainer, batch):
+        first = trainer.step
+        run_cycle(trainer, batch)
+        steps_of.setdefault(type(trainer).__name__, []).append(trainer.step - first)
+
+    monkeypatch.setattr(steps, "run_cycle", count_steps)
+    time_steps(work, [BASELINE, name], quick=True)
+    assert {trainer: set(counts) for trainer, counts in steps_of.items()} == {
+        BASELINE: {1},
+        name: {2},
+    }
+
+
 def test_operations_are_counted_where_steps_compute_in_bfloat16(work, prepared_dataset):
     with plans_with(prepared_dataset(), mixed_precision="bfloat16"), silent_scratch_results():
         operations = count_operations(replace(work, plans=PLANS), [BASELINE])
