@@ -7,8 +7,7 @@ import logging
 import pickle
 import shutil
 import sys
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Collection, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -35,7 +34,7 @@ from semi_nnunet.util.files import (
     write_atomically,
     writing,
 )
-from semi_nnunet.util.parallel import process_pool
+from semi_nnunet.util.parallel import attempt_in_processes
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard
 
@@ -60,6 +59,9 @@ class Case:
     images: tuple[str, ...]
     label: str | None
     content_hash: str
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -203,9 +205,8 @@ def preprocess_cases(
     aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
     manifest = Manifest(folder, None if shard is None else shard.finished)
     problems: list[Problem] = []
-    results = _run_all(
-        todo, partial(preprocess_case, spec=spec, folder=folder, aside=aside), num_processes
-    )
+    preprocess = partial(preprocess_case, spec=spec, folder=folder, aside=aside)
+    results = attempt_in_processes(preprocess, todo, num_processes)
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
         for case, result in results if shard is None else with_progress(results, len(todo)):
@@ -227,44 +228,6 @@ def preprocess_cases(
         failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
         raise UserError(f"{failed} (the others are finished and kept):", problems)
     return len(todo)
-
-
-def _run_all(
-    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
-) -> Generator[tuple[Case, ManifestEntry | BaseException], None, None]:
-    """Yield each case with its entry or its error; repeat the cases of killed processes singly."""
-    if num_processes <= 1 or not cases:
-        for case in cases:
-            try:
-                yield case, work(case)
-            except Exception as error:
-                yield case, error
-        return
-    killed: list[Case] = []  # when a process is killed, the pool loses the cases of all others
-    for case, result in _run_in_pool(cases, work, num_processes):
-        if isinstance(result, BrokenProcessPool):
-            killed.append(case)
-        else:
-            yield case, result
-    for number, case in enumerate(killed, start=1):
-        tqdm.write(
-            f"a process was killed: preprocessing {case.name} by itself ({number} of {len(killed)})"
-        )
-        yield from _run_in_pool([case], work, 1)
-
-
-def _run_in_pool(
-    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
-) -> Iterator[tuple[Case, ManifestEntry | BaseException]]:
-    with process_pool(min(num_processes, len(cases))) as pool:
-        futures = {pool.submit(work, case): case for case in cases}
-        try:
-            for future in as_completed(futures):
-                error = future.exception()
-                yield futures[future], future.result() if error is None else error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def remove_unknown_cases(folder: Path, cases: Collection[str], shard: Shard | None = None) -> None:
