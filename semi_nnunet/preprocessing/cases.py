@@ -174,7 +174,7 @@ def preprocess_cases(
     folder: Path,
     num_processes: int,
     title: str,
-    shard: Shard | None = None,
+    shard: Shard[Any] | None = None,
 ) -> int:
     """Preprocess the cases that are not finished yet, and remove the files of unknown cases.
 
@@ -230,7 +230,9 @@ def preprocess_cases(
     return len(todo)
 
 
-def remove_unknown_cases(folder: Path, cases: Collection[str], shard: Shard | None = None) -> None:
+def remove_unknown_cases(
+    folder: Path, cases: Collection[str], shard: Shard[Any] | None = None
+) -> None:
     """Delete the files of cases that are not in ``cases``; with a shard, only cases of the shard.
 
     They are incomplete or outdated, or their case was removed.

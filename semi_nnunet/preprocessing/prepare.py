@@ -24,11 +24,7 @@ from semi_nnunet.preprocessing.planning import (
     plan_if_needed,
     select_configurations,
 )
-from semi_nnunet.preprocessing.shards import (
-    UnlabelledPreprocessing,
-    UnlabelledShard,
-    find_unfinished_preprocessing_shards,
-)
+from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
@@ -41,6 +37,7 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.lock import held
+from semi_nnunet.util.shards import Shard, find_unfinished_shards
 from semi_nnunet.verify.domain import check_domain
 from semi_nnunet.verify.integrity import verify_dataset
 from semi_nnunet.verify.memory_needs import check_memory
@@ -58,7 +55,7 @@ class ShardLauncher(Protocol):
     def is_local(self) -> bool:
         """Whether the jobs run on this machine, so that its memory must suffice."""
 
-    def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
+    def __call__(self, shards: list[Shard[UnlabelledPreprocessing]], unfinished: list[int]) -> bool:
         """Run or submit the unfinished shards.
 
         Args:
@@ -140,16 +137,16 @@ def prepare_for_training(
             for pool in prepared.pools():
                 pool.preprocess(prepared.unlabelled, num_processes)
         return prepared.counts()
-    all_shards: list[UnlabelledShard] = []
+    all_shards: list[Shard[UnlabelledPreprocessing]] = []
     unfinished: list[int] = []
     for pool in prepared.pools():
         pool.begin(prepared.unlabelled)
-        numbers = find_unfinished_preprocessing_shards(pool, prepared.unlabelled, shards)
-        unfinished += [len(all_shards) + number for number in numbers]
-        all_shards += [UnlabelledShard(pool, number, shards) for number in range(shards)]
+        unfinished += [len(all_shards) + n for n in find_unfinished_shards(pool, shards)]
+        all_shards += [Shard(pool, number, shards) for number in range(shards)]
     if launcher is None:
         for index in unfinished:
-            all_shards[index].run(num_processes)
+            shard = all_shards[index]
+            shard.work.preprocess_shard(shard, num_processes)
         return prepared.counts()
     return prepared.counts() if launcher(all_shards, unfinished) else None
 

@@ -48,7 +48,7 @@ def times(folder: Path) -> dict[Path, int]:
 
 def test_the_shards_of_every_configuration_are_numbered_in_a_row(dataset):
     shards = list_shards(dataset, "nnUNetPlans", CONFIGURATIONS, 3, 2)
-    assert [(shard.pool.configuration, shard.number) for shard in shards] == [
+    assert [(shard.work.configuration, shard.number) for shard in shards] == [
         (name, number) for name in CONFIGURATIONS for number in range(3)
     ]
     assert len({shard.log for shard in shards}) == len({shard.lock for shard in shards}) == 6
@@ -69,7 +69,7 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
     work = list_work(1)
     (index,) = work.left
     shard = work.jobs[index]
-    assert shard.pool == pool and lost.stem in [case.name for case in shard.cases()]
+    assert shard.work.folder == pool.folder and lost.stem in shard.cases()
     assert [shard.is_done for shard in work.jobs] == [number != index for number in range(6)]
     parsed = parse_command(["semi_nnunet", *work.words])  # of a cluster's process
     again = list_shards(
