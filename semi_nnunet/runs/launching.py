@@ -188,7 +188,7 @@ def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
 def run_with_ray(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs as tasks of Ray."""
     board = JobBoard(len(work.left))
-    with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals():
+    with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals(), board:
         per_task = choose_task_resources(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if per_task.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
