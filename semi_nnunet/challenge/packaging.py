@@ -21,8 +21,8 @@ from semi_nnunet.challenge.contracts import Contract, find_contract
 from semi_nnunet.challenge.entry import DESCRIPTION, MODEL
 from semi_nnunet.challenge.needs import OWN, find_needed_packages, normalise_name, read_licence
 from semi_nnunet.challenge.packed_model import PackedModel, open_model, pack_model
-from semi_nnunet.deploy.trained import CHECKPOINT
 from semi_nnunet.inference.model import ALIKE, make_prediction_options
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT, PLANS_JSON
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
 
@@ -208,8 +208,8 @@ def write_submission_texts(
     description, cuda = packed.description, options["device"] == "cuda"
     channels = list(description["channel_names"].values())
     labels = [label for label in description["labels"] if label not in ("background", "ignore")]
-    weights = torch.load(next(packed.folder.glob(f"fold_*/{CHECKPOINT}")), weights_only=True)
-    plans = read_json(packed.folder / "plans.json")
+    weights = torch.load(next(packed.folder.glob(f"fold_*/{FINAL_CHECKPOINT}")), weights_only=True)
+    plans = read_json(packed.folder / PLANS_JSON)
     network = describe_network(plans, packed.folder.name.split("__")[-1])
     run = format_call(contract, name, options["device"])
     fill = partial(

@@ -21,7 +21,7 @@ from semi_nnunet.datasets.volumes import read_volume
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN
 from semi_nnunet.raw.folds import PATIENT_KEY
-from semi_nnunet.raw.layout import SUBSETS_FILE, was_dataset_made
+from semi_nnunet.raw.layout import DATASET_JSON, SUBSETS_FILE, was_dataset_made
 from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
 from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
@@ -150,7 +150,7 @@ def write_conversion(
         if conversion.subsets:
             lists = {str(len(cases)): list(cases) for cases in conversion.subsets}
             write_json(folder / SUBSETS_FILE, lists)
-        write_json(folder / "dataset.json", conversion.dataset_json(values))
+        write_json(folder / DATASET_JSON, conversion.dataset_json(values))
         write_json(folder / RECORD, content)
     return True
 

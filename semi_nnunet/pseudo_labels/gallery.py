@@ -10,6 +10,7 @@ import numpy as np
 
 from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.report.contours import Classes, get_class_colour
 from semi_nnunet.report.curves import draw_histogram
@@ -52,7 +53,7 @@ def write_gallery(
     ranked = sorted(scores, key=lambda case: (scores[case], case))
     selected = set(selection)
     example = str(request.label_path(ranked[0]))
-    description = request.trained[0].folder / "dataset.json"
+    description = request.trained[0].folder / DATASET_JSON
     classes = read_labelling(description, example).classes
     sections = {
         title: [

@@ -18,6 +18,7 @@ from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.raw.layout import (
+    DATASET_JSON,
     SELECTED_FILE,
     UNLABELLED_IMAGES,
     find_raw_dataset,
@@ -84,7 +85,7 @@ def select_images(
     path, raw = get_preprocessed_dataset(dataset) / SELECTED_FILE, find_raw_dataset(dataset)
     folder = locate_model_labels(raw, models, views)
     request = LabellingRequest(raw / UNLABELLED_IMAGES, folder, tuple(models), tuple(views))
-    require_same_data(request.trained, read_json(raw / "dataset.json"), raw.name)
+    require_same_data(request.trained, read_json(raw / DATASET_JSON), raw.name)
     labelled = label_pool(request, launcher or JobLauncher())
     if labelled is None or not labelled.cases:
         raise UnfinishedError("no image is labelled", fix="see above")

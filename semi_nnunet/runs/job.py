@@ -17,7 +17,14 @@ from semi_nnunet.loading.stage_predictions import (
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
-from semi_nnunet.raw.layout import METRICS_FILE, SPLITS_FILE, get_unlabelled_folder
+from semi_nnunet.raw.layout import (
+    FINAL_CHECKPOINT,
+    METRICS_FILE,
+    PLANS_JSON,
+    SPLITS_FILE,
+    SUMMARY_JSON,
+    get_unlabelled_folder,
+)
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.settings.common import PRETRAINER
@@ -81,7 +88,7 @@ class Job:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that a finished training leaves."""
-        return self.folder / "checkpoint_final.pth"
+        return self.folder / FINAL_CHECKPOINT
 
     @property
     def validation(self) -> Path:
@@ -120,7 +127,7 @@ class Job:
         if not self.segments:
             return True
         predicted = self._predicted(VALIDATION_FOLDER)
-        has_summary = predicted and (self.validation / "summary.json").is_file()
+        has_summary = predicted and (self.validation / SUMMARY_JSON).is_file()
         return has_summary and not self.list_missing_stage_predictions()
 
     @property
@@ -137,7 +144,7 @@ class Job:
     @cached_property
     def _plans(self) -> dict[str, Any]:
         """The plans of the preprocessed data set, or else those next to the trained model."""
-        paths = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / "plans.json"
+        paths = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / PLANS_JSON
         path = next((path for path in paths if path.is_file()), None)
         return {"configurations": {}} if path is None else read_json(path)
 
@@ -257,7 +264,7 @@ class Job:
     def is_stale(self, subset: str) -> bool:
         """Return whether the table is older than the present training or validation."""
         sources = {
-            VALIDATION_FOLDER: self.validation / "summary.json",
+            VALIDATION_FOLDER: self.validation / SUMMARY_JSON,
             TEST_FOLDER: self.checkpoint,
         }
         return is_older(self.tables()[subset], sources[subset])

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import semi_nnunet
+from semi_nnunet.raw.layout import SETTINGS_JSON
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.training.cost import TrainingCost
@@ -109,7 +110,7 @@ class RunLog:
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()
             },
         }
-        write_json(folder / "semi_settings.json", to_plain_values(record))
+        write_json(folder / SETTINGS_JSON, to_plain_values(record))
         self.say("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
 
     def begin_epoch(self) -> None:
