@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +22,13 @@ import torch
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.runs.local import JobBoard, JobOutcome, Resources, Runnable, run_jobs
 from semi_nnunet.runs.ray_cluster import choose_task_resources, connect_cluster, run_on_ray
-from semi_nnunet.runs.slurm import build_batch_script, require_sbatch, submit_script
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_text
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
 
 logger = logging.getLogger(__name__)
+WARNING_S = 120  # before SLURM's time limit: the training stops, and continues in a new task
 
 
 @dataclass(frozen=True)
@@ -234,3 +239,77 @@ def find_resources(
         gpus = tuple(visible.split(",")) if visible else tuple(map(str, range(count)))
     jobs = jobs or max(1, len(gpus))
     return Resources(device, gpus, jobs, threads or max(1, cores // jobs))
+
+
+# ---- SLURM: tasks of a job array, requeued when their time is up ----
+
+
+def build_batch_script(
+    arguments: Sequence[str],
+    indices: Sequence[int],
+    at_a_time: int,
+    logs: Path,
+    sbatch: str,
+    after: str | None = None,
+) -> str:
+    """Return the script of an array whose task N runs job N of the list.
+
+    Args:
+        arguments: of ``semi_nnunet``, from which every task makes the same list; with --only N it
+            runs one job.
+        indices: of the jobs to run.
+        at_a_time: number of tasks that may run at once.
+        logs: folder for SLURM's logs.
+        sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
+        after: number of an array that must end, successfully or not, before this one starts.
+    """
+    options = [*([f"--dependency=afterany:{after}"] if after else []), *shlex.split(sbatch)]
+    command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
+    output = shlex.quote(str(logs).replace("%", "%%"))  # sbatch has names of its own with %
+    return f"""#!/bin/bash
+#SBATCH --job-name=semi_nnunet
+#SBATCH --array={",".join(map(str, indices))}%{at_a_time}
+#SBATCH --output={output}/%A_%a.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@{WARNING_S}
+{"".join(f"#SBATCH {shlex.quote(option)}" + chr(10) for option in options)}
+# when the time is nearly up: stop, and continue in a new task
+trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
+{command} --only "$SLURM_ARRAY_TASK_ID" &
+child=$!
+trap 'kill -TERM "$child"' TERM
+while kill -0 "$child" 2> /dev/null; do wait "$child"; done
+wait "$child"
+"""
+
+
+def require_sbatch() -> None:
+    """Check that this machine has sbatch.
+
+    Raises:
+        UserError: it has not.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "--launcher slurm needs sbatch, found none", fix="run it on the cluster's login node"
+        )
+
+
+def submit_script(script: str, path: Path) -> str:
+    """Write the script, submit it with sbatch, and return the number of the array.
+
+    Raises:
+        UserError: sbatch is missing, or refuses the script.
+    """
+    require_sbatch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, script)
+    run = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    if run.returncode:
+        raise UserError(
+            f"sbatch refused {path}: {run.stderr.strip()}",
+            fix="if it names an option, "
+            "correct --sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'; else try sinfo",
+        )
+    return run.stdout.strip().split(";")[0]

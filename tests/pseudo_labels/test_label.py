@@ -24,8 +24,7 @@ from semi_nnunet.pseudo_labels.label import (
     require_confidence,
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
-from semi_nnunet.runs.launching import JobLauncher
-from semi_nnunet.runs.slurm import build_batch_script
+from semi_nnunet.runs.launching import JobLauncher, build_batch_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
 from semi_nnunet.util.shards import Shard

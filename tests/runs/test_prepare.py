@@ -83,7 +83,7 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
 
 
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
-    monkeypatch.setattr("semi_nnunet.verify.memory_needs.memory_bytes", lambda: 1000)
+    monkeypatch.setattr("semi_nnunet.preprocessing.prepare.memory_bytes", lambda: 1000)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
         prepare_dataset(dataset, ["2d"], processes=1)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
