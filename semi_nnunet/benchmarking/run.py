@@ -120,7 +120,7 @@ class Measured:
         return content
 
 
-def benchmark(
+def measure_steps(
     dataset: str,
     configuration: str,
     *,
@@ -131,27 +131,23 @@ def benchmark(
     rounds: int = ROUNDS,
     quick: bool = False,
     out: str | Path | None = None,
-    say: Callable[[str], object] = logger.info,
 ) -> Measured:
     """Measure what a training step of trainers costs on this machine.
 
     :func:`semi_nnunet.benchmark` documents the arguments. The rates are stored in the data set's
     results, where :func:`semi_nnunet.auto` finds them.
-
-    Args:
-        say: called with messages about the progress.
     """
     named = [*(trainers or (STOCK, *our_trainers()))]
     file = None if out is None else Path(out)
     work = check_work(dataset, configuration, plans, named, device, threads, rounds, file)
     names = unique([BASELINE, *named])
-    measured = measure_trainers(work, names, quick, say)
+    measured = measure_trainers(work, names, quick)
     if file is not None:
         write_json(file, measured.as_json())
     try:
         Kept.of(find_folders(work.dataset), work).keep(measured.rates())
     except (UserError, OSError) as error:  # the measurements are returned all the same
-        say(f"WARNING: the rates are not stored for semi_nnunet auto: {error}")
+        logger.warning(f"WARNING: the rates are not stored for semi_nnunet auto: {error}")
     return measured
 
 
@@ -195,40 +191,36 @@ def check_work(
     return Work(name, configuration, plans, resources.device, resources.threads, rounds)
 
 
-def measure_trainers(
-    work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
-) -> Measured:
+def measure_trainers(work: Work, names: Sequence[str], quick: bool) -> Measured:
     """Measure trainers, the matched baseline first.
 
     Args:
         work: of the benchmark.
         names: of the trainers.
         quick: measure only seconds.
-        say: called with messages about the progress.
 
     Raises:
         UserError: not even the baseline can be measured.
     """
-    say(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
-    times = time_together_or_separately(work, names, quick, say)
+    # the progress is logged as warnings, which go to stderr: stdout is for the table
+    logger.warning(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
+    times = time_together_or_separately(work, names, quick)
     if BASELINE in times.refused:
         raise UserError(f"{BASELINE} cannot be measured: {times.refused[BASELINE]}")
     separate = {name: MemoryAndLoading(loading=value) for name, value in times.loading.items()}
     for name in [] if quick else [name for name in names if name in times.seconds]:
-        say(f"memory and loading of {name}")
+        logger.warning(f"memory and loading of {name}")
         result = run_in_new_process(partial(measure_memory_and_loading, work, name))
         separate[name] = result or MemoryAndLoading(refused=KILLED)
     return combine_costs(work, names, times, separate)
 
 
-def time_together_or_separately(
-    work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
-) -> StepTimes:
+def time_together_or_separately(work: Work, names: Sequence[str], quick: bool) -> StepTimes:
     """Time all trainers in one process, and those that do not fit into its memory separately."""
     times = run_in_new_process(partial(time_steps, work, names, quick))
     times = times or StepTimes(refused=dict.fromkeys(names, TOO_LARGE))
     for name in [name for name, reason in times.refused.items() if reason == TOO_LARGE]:
-        say(f"too little memory for all at once: {name} separately")
+        logger.warning(f"too little memory for all at once: {name} separately")
         later = run_in_new_process(partial(time_steps, work, [name], quick))
         times = times.updated(later or StepTimes(refused={name: KILLED}))
     return times

@@ -172,7 +172,7 @@ def _write_case(
     except Exception as error:  # the other files are checked, too
         if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
             what, state = f"{case.name} to {folder.parent}", "Nothing was converted"
-            raise could_not_write(what, error, folder, left=state) from error
+            raise could_not_write(what, error, folder, state=state) from error
         require_space(folder)  # SimpleITK does not report a full disk
         return Problem(case.where, f"cannot be converted: {shorten_reason(error)}", COPY_AGAIN)
     return None

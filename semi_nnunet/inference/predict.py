@@ -288,7 +288,7 @@ class FolderPredictor:
         except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
             path.unlink(missing_ok=True)
             state = "Cases that were predicted earlier are complete"
-            raise could_not_write(path, error, path.parent, left=state) from error
+            raise could_not_write(path, error, path.parent, state=state) from error
         return path
 
 

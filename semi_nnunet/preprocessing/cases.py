@@ -129,7 +129,7 @@ def preprocess_case(
 
     preprocessor.run_case = run_and_note
     shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, folder, left=INTACT):
+    with writing(aside, folder, state=INTACT):
         aside.mkdir(parents=True)
     endings = UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS
     names = [f"{case.name}{ending}" for ending in endings]
@@ -150,7 +150,7 @@ def preprocess_case(
         if not is_computed:
             raise
         defect = f"the preprocessed {case.name} to {folder}"
-        raise could_not_write(defect, error, folder, left=INTACT) from error
+        raise could_not_write(defect, error, folder, state=INTACT) from error
     return ManifestEntry.of(case.name, source, [folder / name for name in names], facts)
 
 
@@ -192,7 +192,7 @@ def preprocess_cases(
     """
     if shard is None:
         log_stage(f"preprocessing {title}: {len(cases)} cases")
-    with writing(folder, folder, left=INTACT):
+    with writing(folder, folder, state=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
     sources = {case.name: spec.compute_source(case) for case in cases}
     finished = {

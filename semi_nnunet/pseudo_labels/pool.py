@@ -309,7 +309,7 @@ def write_labelled_case(
         for temporary in files.values():
             temporary.unlink(missing_ok=True)
         message, state = f"the labels of {case} to {request.labels}", "Earlier cases are complete"
-        raise could_not_write(message, error, request.labels, left=state) from error
+        raise could_not_write(message, error, request.labels, state=state) from error
     ignored = float(np.mean(labels == choose_ignore_label(manager))) if request.confidence else 0.0
     facts = {"uncertainty": compute_uncertainties(prediction, manager), "ignored": ignored}
     return ManifestEntry.of(case, versions, list(files), facts)

@@ -45,7 +45,7 @@ class JobLauncher:
         threads: cores for each job; None: this machine's, shared among the jobs.
         sbatch: further options of sbatch, such as "--gres=gpu:1".
         ray_address: of a running cluster; None: RAY_ADDRESS, else this machine.
-        only: index of the job that this process of a cluster runs; None: launch all that are left.
+        only: index of the job that this process of a cluster runs; None: launch all unfinished.
     """
 
     launcher: str = "local"
@@ -99,20 +99,20 @@ class JobWork:
     Args:
         words: of ``semi_nnunet``, from which every process makes the same list of jobs.
         jobs: all jobs.
-        left: indices of the jobs that are not done.
+        unfinished: indices of the jobs that are not done.
         logs: folder for the launcher's files.
         needs: job -> the jobs that must end first, successfully or not.
     """
 
     words: Sequence[str]
     jobs: Sequence[Runnable]
-    left: Sequence[int]
+    unfinished: Sequence[int]
     logs: Path
     needs: Mapping[Any, Collection[Runnable]] = field(default_factory=dict)
 
     def group_by_dependencies(self) -> list[list[int]]:
-        """Group the jobs that are left so that jobs wait only for jobs of earlier groups."""
-        groups, waiting = [], list(self.left)
+        """Group the unfinished jobs so that jobs wait only for jobs of earlier groups."""
+        groups, waiting = [], list(self.unfinished)
         while waiting:
             unfinished = {self.jobs[index] for index in waiting}
             group = [i for i in waiting if unfinished.isdisjoint(self.needs.get(self.jobs[i], ()))]
@@ -128,7 +128,7 @@ class UnfinishedError(UserError):
 
 
 def run_work(launcher: JobLauncher, work: JobWork) -> bool:
-    """Run all jobs that are left, or submit them to a cluster.
+    """Run all unfinished jobs, or submit them to a cluster.
 
     Returns:
         True if all jobs are done; False if they were handed to a cluster, or if this process of a
@@ -145,7 +145,7 @@ def run_work(launcher: JobLauncher, work: JobWork) -> bool:
 
 
 def launch(launcher: JobLauncher, work: JobWork) -> int | None:
-    """Run or submit the jobs that are left.
+    """Run or submit the unfinished jobs.
 
     Returns:
         None if all are done and the verb continues, else the exit code to end with.
@@ -159,7 +159,7 @@ def launch(launcher: JobLauncher, work: JobWork) -> int | None:
             f"{launcher.only}: the list of jobs has changed since this one was launched",
             fix="run the command again that launched it",
         )
-    if not work.left and launcher.only is None:
+    if not work.unfinished and launcher.only is None:
         return None
     if launcher.launcher == "slurm":
         submit_levels(launcher, work)
@@ -184,7 +184,7 @@ def launch(launcher: JobLauncher, work: JobWork) -> int | None:
 def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs, or the only one, on this machine."""
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
-    indices = work.left if launcher.only is None else [launcher.only]
+    indices = work.unfinished if launcher.only is None else [launcher.only]
     logger.info(f"on {resources}")
     with interrupt_on_signals():
         return run_jobs([work.jobs[index] for index in indices], resources, work.needs)
@@ -192,14 +192,14 @@ def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
 
 def run_with_ray(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs as tasks of Ray."""
-    board = JobBoard(len(work.left))
+    board = JobBoard(len(work.unfinished))
     with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals(), board:
         per_task = choose_task_resources(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if per_task.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
         words += ["--threads", str(per_task.cpus)]
         logger.info(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}")
-        jobs = {index: work.jobs[index] for index in work.left}
+        jobs = {index: work.jobs[index] for index in work.unfinished}
         at_a_time = launcher.jobs or len(jobs)
         return run_on_ray(ray, jobs, work.needs, words, per_task, at_a_time, work.logs, board)
 

@@ -188,7 +188,7 @@ def raise_if_machine_fault(
     """
     if isinstance(error, OSError):
         if disk_error_message(error) is not None and error.filename is None:
-            raise could_not_write(f"to {folder}", error, folder, left=INTACT) from error
+            raise could_not_write(f"to {folder}", error, folder, state=INTACT) from error
         return
     text = str(error)
     first_line = text.partition("\n")[0]

@@ -91,11 +91,11 @@ class SlimResult:
 
     Args:
         networks: and the plans that were written.
-        told: the loss in Dice, as a sentence; None if nothing was trained.
+        conclusion: the loss in Dice, as a sentence; None if nothing was trained.
     """
 
     networks: SlimNetworks
-    told: str | None = None
+    conclusion: str | None = None
 
 
 def distil_slim_network(

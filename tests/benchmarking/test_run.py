@@ -48,7 +48,8 @@ def test_trainers_that_need_too_much_memory_are_timed_separately(first, monkeypa
         return None if names == ["C"] else StepTimes({names[0]: second})
 
     monkeypatch.setattr(run, "run_in_new_process", run_task)
-    times = run.time_together_or_separately(work, ["A", "B", "C"], True, messages.append)
+    monkeypatch.setattr(run.logger, "warning", messages.append)
+    times = run.time_together_or_separately(work, ["A", "B", "C"], True)
     assert times.seconds == {"A": second, "B": second}
     assert times.refused == {"C": run.KILLED if first == "killed" else "is no trainer"}
     assert len(messages) == (3 if first == "killed" else 1)

@@ -62,12 +62,12 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
             assert prepare_dataset(dataset, CONFIGURATIONS, processes=processes, shards=3)
         return recorded[0]
 
-    assert list_work(1).left == []
+    assert list_work(1).unfinished == []
     pool = UnlabelledPreprocessing(get_preprocessed_dataset(dataset), "nnUNetPlans", "3d_fullres")
     lost = min(pool.folder.glob("*.b2nd"))
     lost.unlink()
     work = list_work(1)
-    (index,) = work.left
+    (index,) = work.unfinished
     shard = work.jobs[index]
     assert shard.work.folder == pool.folder and lost.stem in shard.cases()
     assert [shard.is_done for shard in work.jobs] == [number != index for number in range(6)]
@@ -79,7 +79,7 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
     with no_processes():
         preprocess_shard(shard, 1)
     assert shard.is_done and lost.is_file()
-    assert list_work(1).left == []
+    assert list_work(1).unfinished == []
 
 
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
