@@ -26,6 +26,7 @@ from semi_nnunet.raw.layout import (
     DATASET_JSON,
     FINAL_CHECKPOINT,
     FINGERPRINT_FILE,
+    HISTORY_CSV,
     PLANS_JSON,
     STOCK_TRAINER,
 )
@@ -34,7 +35,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json
 
 PROVENANCE_FILE = "semi_nnunet.json"
-SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
+SHIPPED = ("progress.png", "semi_history.png", HISTORY_CSV)
 
 
 @dataclass(frozen=True)

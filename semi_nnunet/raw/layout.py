@@ -20,6 +20,7 @@ PLANS_JSON = "plans.json"  # in the folder of a model
 SUMMARY_JSON = "summary.json"  # nnU-Net's measures of the predictions in the same folder
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 SETTINGS_JSON = "semi_settings.json"  # in the folder of a fold: what it is trained with
+HISTORY_CSV = "semi_history.csv"  # in the folder of a fold: values of every epoch
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 SPLITS_FILE = "splits_final.json"
 GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates on

@@ -19,6 +19,7 @@ from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
 from semi_nnunet.raw.layout import (
     FINAL_CHECKPOINT,
+    HISTORY_CSV,
     METRICS_FILE,
     PLANS_JSON,
     SPLITS_FILE,
@@ -275,7 +276,7 @@ class Job:
 
     def history(self) -> History:
         """Return the history of the training; empty for nnU-Net's own trainers."""
-        path = self.folder / "semi_history.csv"
+        path = self.folder / HISTORY_CSV
         return History.read_csv(path) if path.is_file() else History()
 
     def commands(self, device: str, processes: int) -> Iterator[Command]:

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import semi_nnunet
-from semi_nnunet.raw.layout import SETTINGS_JSON
+from semi_nnunet.raw.layout import HISTORY_CSV, SETTINGS_JSON
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.training.cost import TrainingCost
@@ -225,7 +225,7 @@ class RunLog:
         """Write the table and the cost, and draw the picture unless it was drawn recently."""
         with self.warn_if_disk_is_full():
             self.cost.write(folder)
-            self.history.write_csv(folder / "semi_history.csv")
+            self.history.write_csv(folder / HISTORY_CSV)
         self._history_picture(str(folder))
 
     def _draw_history(self, folder: str) -> None:
