@@ -115,7 +115,11 @@ class JobBoard:
         screen = screen or sys.stdout
         self._console = BoardConsole(file=screen, force_terminal=screen.isatty(), highlight=False)
         self._live = Live(
-            console=self._console, get_renderable=self._render, auto_refresh=False, transient=True
+            console=self._console,
+            get_renderable=self._render,
+            auto_refresh=False,
+            transient=True,
+            redirect_stderr=sys.stderr.isatty(),  # errors sent to a file stay there
         )
 
     def __enter__(self) -> JobBoard:
