@@ -28,10 +28,9 @@ from pathlib import Path
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
-    PoolShard,
-    find_unfinished_shards,
     read_file_versions,
 )
+from semi_nnunet.util.shards import Shard, find_unfinished_shards
 
 PARTS, LEFT, LINKS = 100, 100, 30_000
 
@@ -113,7 +112,7 @@ def measure(request: LabellingRequest) -> None:
     started = time.monotonic()
     parts = find_unfinished_shards(request, PARTS)
     planned = time.monotonic()
-    left = PoolShard(request, parts[0].number, PARTS).left()
+    left = Shard(request, parts[0], PARTS).find_unfinished()
     if not left:
         sys.exit("there is nothing left to look at: raise the number of images")
     looked = time.monotonic()

@@ -29,7 +29,7 @@ from torch import distributed as dist
 
 from semi_nnunet.benchmarking.work import Work, silent_scratch_results, start_trainer
 from semi_nnunet.training.distributed import Ranks
-from semi_nnunet.training.preemption import Preemption
+from semi_nnunet.training.interruptions import Preemption
 
 TRAINERS = ("SemiBaselineTrainer", "SemiMeanTeacherTrainer", "SemiCPSTrainer")
 RANKS, STEPS = 2, 3

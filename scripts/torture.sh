@@ -34,10 +34,9 @@ faults=(
     tests/runs/test_process_group.py        # a process of two machines
     tests/training/test_checkpoints.py      # damaged and hostile checkpoints
     tests/training/test_companions.py       # checkpoints without a teacher
-    tests/training/test_machine_faults.py   # memory that runs out, killed loaders, no compiler
+    tests/training/test_interruptions.py    # full memory, killed loaders, a machine that is taken away
     tests/training/test_non_finite.py       # losses that are no numbers
     tests/training/test_one_launch.py       # two launches of one fold
-    tests/training/test_preemption.py       # a machine that is taken away
     tests/util/test_files.py                # full disks
 )
 

@@ -1,9 +1,9 @@
-"""Measure what a training step of trainers costs, in processes of their own."""
+"""Measure what a training step of trainers costs, in processes of their own, and tabulate it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -28,6 +28,7 @@ from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import require_place, write_json
+from semi_nnunet.util.markdown import table
 from semi_nnunet.util.names import below_one, unique, unknown
 from semi_nnunet.util.parallel import process_pool
 from semi_nnunet.util.timing import Seconds
@@ -37,6 +38,10 @@ logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 ROUNDS = 9
+HEADER = (
+    "trainer", "step, ms", "half of them", "/ baseline's", "operations", "/ its passes",
+    "patches/s", "loading, ms", "memory, MiB", "/ baseline's",
+)  # fmt: skip
 KILLED = "its process was killed, probably because memory ran out"
 
 
@@ -115,7 +120,7 @@ class Measured:
         return content
 
 
-def benchmark(
+def measure_steps(
     dataset: str,
     configuration: str,
     *,
@@ -126,27 +131,23 @@ def benchmark(
     rounds: int = ROUNDS,
     quick: bool = False,
     out: str | Path | None = None,
-    say: Callable[[str], object] = logger.info,
 ) -> Measured:
     """Measure what a training step of trainers costs on this machine.
 
     :func:`semi_nnunet.benchmark` documents the arguments. The rates are stored in the data set's
     results, where :func:`semi_nnunet.auto` finds them.
-
-    Args:
-        say: called with messages about the progress.
     """
     named = [*(trainers or (STOCK, *our_trainers()))]
     file = None if out is None else Path(out)
     work = check_work(dataset, configuration, plans, named, device, threads, rounds, file)
     names = unique([BASELINE, *named])
-    measured = measure_trainers(work, names, quick, say)
+    measured = measure_trainers(work, names, quick)
     if file is not None:
         write_json(file, measured.as_json())
     try:
         Kept.of(find_folders(work.dataset), work).keep(measured.rates())
     except (UserError, OSError) as error:  # the measurements are returned all the same
-        say(f"WARNING: the rates are not stored for semi_nnunet auto: {error}")
+        logger.warning(f"WARNING: the rates are not stored for semi_nnunet auto: {error}")
     return measured
 
 
@@ -190,40 +191,36 @@ def check_work(
     return Work(name, configuration, plans, resources.device, resources.threads, rounds)
 
 
-def measure_trainers(
-    work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
-) -> Measured:
+def measure_trainers(work: Work, names: Sequence[str], quick: bool) -> Measured:
     """Measure trainers, the matched baseline first.
 
     Args:
         work: of the benchmark.
         names: of the trainers.
         quick: measure only seconds.
-        say: called with messages about the progress.
 
     Raises:
         UserError: not even the baseline can be measured.
     """
-    say(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
-    times = time_together_or_separately(work, names, quick, say)
+    # the progress is logged as warnings, which go to stderr: stdout is for the table
+    logger.warning(f"the steps of {len(names)} trainers in turn, {work.rounds} rounds")
+    times = time_together_or_separately(work, names, quick)
     if BASELINE in times.refused:
         raise UserError(f"{BASELINE} cannot be measured: {times.refused[BASELINE]}")
     separate = {name: MemoryAndLoading(loading=value) for name, value in times.loading.items()}
     for name in [] if quick else [name for name in names if name in times.seconds]:
-        say(f"memory and loading of {name}")
+        logger.warning(f"memory and loading of {name}")
         result = run_in_new_process(partial(measure_memory_and_loading, work, name))
         separate[name] = result or MemoryAndLoading(refused=KILLED)
     return combine_costs(work, names, times, separate)
 
 
-def time_together_or_separately(
-    work: Work, names: Sequence[str], quick: bool, say: Callable[[str], object]
-) -> StepTimes:
+def time_together_or_separately(work: Work, names: Sequence[str], quick: bool) -> StepTimes:
     """Time all trainers in one process, and those that do not fit into its memory separately."""
     times = run_in_new_process(partial(time_steps, work, names, quick))
     times = times or StepTimes(refused=dict.fromkeys(names, TOO_LARGE))
     for name in [name for name, reason in times.refused.items() if reason == TOO_LARGE]:
-        say(f"too little memory for all at once: {name} separately")
+        logger.warning(f"too little memory for all at once: {name} separately")
         later = run_in_new_process(partial(time_steps, work, [name], quick))
         times = times.updated(later or StepTimes(refused={name: KILLED}))
     return times
@@ -257,3 +254,49 @@ def run_in_new_process(task: Callable[[], R]) -> R | None:
             return pool.submit(task).result()
         except BrokenProcessPool:
             return None
+
+
+# ---- the table ----
+
+
+def describe_costs(measured: Measured) -> Iterator[str]:
+    """Yield a heading, a Markdown table, and why some trainers are missing in it."""
+    work, floor = measured.work, 1000 * measured.floor.seconds.median
+    yield f"{work.dataset} {work.configuration} {work.plans} on {work.device}"
+    yield ", ".join(f"{name} {value}" for name, value in measured.machine.items())
+    yield f"labelled forward and backward pass: {floor:.1f} ms"
+    if measured.case is not None:
+        yield f"prediction of a case of median size, mirrored: {measured.case:.1f} s"
+    yield ""
+    rows = [HEADER, *(format_cost_row(measured, cost) for cost in measured.costs)]
+    yield from table(rows, numbers=True).splitlines()
+    for trainer, reason in measured.refused.items():
+        yield f"{trainer}: {reason}"
+
+
+def format_cost_row(measured: Measured, cost: StepCost) -> tuple[str, ...]:
+    """Return the cells of a trainer."""
+    base, seconds, separate = measured.baseline, cost.seconds, cost.alone
+    operations = base.operations and cost.operations and cost.operations / base.operations
+    memory = base.alone.mib and separate.mib and separate.mib / base.alone.mib
+    return (
+        cost.trainer,
+        f"{1000 * seconds.median:.1f}",
+        f"{1000 * seconds.low:.1f} to {1000 * seconds.high:.1f}",
+        f"{seconds.median / base.seconds.median:.2f}",
+        format_number(operations, 2),
+        format_number(measured.divide_by_passes(cost), 2),
+        format_number(cost.rate, 1),
+        format_number(separate.loading and 1000 * separate.loading, 1),
+        format_number(separate.mib, 0),
+        format_number(memory, 2),
+    )
+
+
+def format_number(value: float | None, digits: int) -> str:
+    """Round a number; ``None`` gives a dash.
+
+    >>> format_number(1.234, 1), format_number(None, 1)
+    ('1.2', '-')
+    """
+    return "-" if value is None else f"{value:.{digits}f}"

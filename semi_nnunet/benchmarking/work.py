@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 
 from semi_nnunet.discovery.classes import find_trainer_class
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, find_folders
 from semi_nnunet.training.trainer import SemiTrainer
@@ -82,7 +83,7 @@ def start_trainer(work: Work, name: str, **settings: Any) -> Any:
     """
     folders = find_folders(work.dataset)
     plans = read_plans(folders.preprocessed, work.plans)
-    description = read_json(folders.preprocessed / "dataset.json")
+    description = read_json(folders.preprocessed / DATASET_JSON)
     if teacher := getattr(find_trainer_class(name), "taught_by", None):
         save_untrained(build_trainer(replace(work, device="cpu"), teacher, plans, description))
     if torch.device(work.device).type == "cuda":  # as in nnU-Net's trainings
@@ -113,9 +114,9 @@ def save_untrained(trainer: SemiTrainer) -> None:
     trainer.initialize()
     folder = Path(trainer.output_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
-    write_json(folder.parent / "plans.json", trainer.plans_manager.plans)
-    write_json(folder.parent / "dataset.json", trainer.dataset_json)
+    trainer.save_checkpoint(str(folder / FINAL_CHECKPOINT))
+    write_json(folder.parent / PLANS_JSON, trainer.plans_manager.plans)
+    write_json(folder.parent / DATASET_JSON, trainer.dataset_json)
 
 
 def describe_failure(error: Exception) -> str:

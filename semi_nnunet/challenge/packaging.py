@@ -17,14 +17,86 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import semi_nnunet
 from semi_nnunet.challenge import wheels
-from semi_nnunet.challenge.contracts import Contract, find_contract
 from semi_nnunet.challenge.entry import DESCRIPTION, MODEL
 from semi_nnunet.challenge.needs import OWN, find_needed_packages, normalise_name, read_licence
 from semi_nnunet.challenge.packed_model import PackedModel, open_model, pack_model
-from semi_nnunet.deploy.trained import CHECKPOINT
 from semi_nnunet.inference.model import ALIKE, make_prediction_options
-from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT, PLANS_JSON
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
+
+WORKSPACE = "/workspace"
+INPUTS, OUTPUTS = "inputs", "outputs"  # below the workspace
+SHELL_CALL = '/bin/bash -c "sh predict.sh"'
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The way in which organisers run a submission.
+
+    Args:
+        name: of the challenge.
+        device: "cuda" if a GPU is provided, else "cpu".
+        options: of ``docker container run``.
+        call: command in the container; empty: that of the image.
+        limit: seconds for a case; None: the rules have no limit that we know of.
+        about: a sentence for people.
+    """
+
+    name: str
+    device: str
+    options: str
+    call: str
+    limit: float | None
+    about: str
+
+    def line(self, image: str, inputs: str = "$PWD/inputs", outputs: str = "$PWD/outputs") -> str:
+        """Return the line that organisers type.
+
+        Args:
+            image: name of the image.
+            inputs, outputs: folders outside the container.
+        """
+        words = [
+            "docker container run", self.options, "--rm", f"-v {inputs}/:{WORKSPACE}/{INPUTS}/",
+            f"-v {outputs}/:{WORKSPACE}/{OUTPUTS}/", f"{image}:latest", self.call,
+        ]  # fmt: skip
+        return " ".join(word for word in words if word)
+
+
+CONTRACTS = {
+    contract.name: contract
+    for contract in (
+        Contract(
+            "flare22", "cuda", "--shm-size=28gb -m 28G --gpus device=1", SHELL_CALL, 60.0,
+            "FLARE 2022: one case a call, a GPU, 28 GB of memory, 60 seconds",
+        ),
+        Contract(
+            "flare24", "cpu", "--shm-size=28gb -m 28G", SHELL_CALL, None,
+            "FLARE 2024, laptop task: one case a call, no GPU",
+        ),
+        Contract("generic", "cpu", "--network none", "", None,
+                 "any number of cases a call, no GPU, no network"),
+    )
+}  # fmt: skip
+
+
+def find_contract(name: str) -> Contract:
+    """Return the contract of a challenge.
+
+    >>> find_contract("flare22").limit
+    60.0
+
+    Raises:
+        UserError: the challenge is unknown.
+    """
+    if name not in CONTRACTS:
+        raise UserError(
+            f"--contract must be one of {', '.join(CONTRACTS)}, got {name}",
+            fix="choose generic, which fits challenges that give an input and an output folder",
+        )
+    return CONTRACTS[name]
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHELL = ("Dockerfile", "apptainer.def", "install.sh", "predict.sh")
@@ -208,8 +280,8 @@ def write_submission_texts(
     description, cuda = packed.description, options["device"] == "cuda"
     channels = list(description["channel_names"].values())
     labels = [label for label in description["labels"] if label not in ("background", "ignore")]
-    weights = torch.load(next(packed.folder.glob(f"fold_*/{CHECKPOINT}")), weights_only=True)
-    plans = read_json(packed.folder / "plans.json")
+    weights = torch.load(next(packed.folder.glob(f"fold_*/{FINAL_CHECKPOINT}")), weights_only=True)
+    plans = read_json(packed.folder / PLANS_JSON)
     network = describe_network(plans, packed.folder.name.split("__")[-1])
     run = format_call(contract, name, options["device"])
     fill = partial(

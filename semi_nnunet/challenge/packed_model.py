@@ -18,13 +18,12 @@ from semi_nnunet.deploy.install import install_models
 from semi_nnunet.deploy.loading import find_checkpoint_trainer
 from semi_nnunet.deploy.mirrors import load_mirror_choice
 from semi_nnunet.deploy.trained import (
-    CHECKPOINT,
     TrainedModel,
     find_model,
     find_models,
     select_folds,
 )
-from semi_nnunet.raw.layout import STOCK_TRAINER
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON, STOCK_TRAINER
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
@@ -131,11 +130,11 @@ def pack_stage(model: TrainedModel, out: Path) -> PackedModel:
             reduced = reduce_checkpoint(content, weights, trainer, configuration)
             if mirrors is not None:
                 reduced["inference_allowed_mirroring_axes"] = mirrors.axes or None
-            checkpoints.save(reduced, target / CHECKPOINT)
-    write_json(folder / "plans.json", keep_keys(model.plans, PLANS_KEYS))
+            checkpoints.save(reduced, target / FINAL_CHECKPOINT)
+    write_json(folder / PLANS_JSON, keep_keys(model.plans, PLANS_KEYS))
     description = keep_keys(model.dataset_json, DATASET_KEYS)
     description.setdefault("channel_names", model.dataset_json.get("modality"))
-    write_json(folder / "dataset.json", {**description, "numTraining": 0})
+    write_json(folder / DATASET_JSON, {**description, "numTraining": 0})
     checksums = {fold: sha256_of_file(path) for fold, path in model.checkpoints.items()}
     trained_by, dataset = str(first["trainer_name"]), str(model.plans.get("dataset_name", "?"))
     epochs = int(first.get("current_epoch", 0))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 import io
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import cyclopts
+from cyclopts import Parameter
 
 import semi_nnunet
-from semi_nnunet.cli.commands import command_of, help_text
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
 
@@ -182,6 +184,91 @@ def reader_has_left() -> bool:
     if has_left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     return has_left
+
+
+# ---- a verb's function as a command ----
+
+
+def command_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as the command line sees it.
+
+    Parameters that have an option are given by its name only. Empty defaults are not shown. The
+    type of the result is left out, because importing it would take seconds.
+    """
+
+    @functools.wraps(function)
+    def command(*args: Any, **options: Any) -> Any:
+        return function(*args, **options)
+
+    hints = parameter_types(function)
+    parameters = [
+        as_parameter(parameter, hints[name])
+        for name, parameter in inspect.signature(function).parameters.items()
+    ]
+    parameters.sort(key=lambda parameter: parameter.kind)
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    del command.__wrapped__  # type: ignore[attr-defined]
+    return command
+
+
+def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of the parameters, without that of the result."""
+    annotations = {k: v for k, v in function.__annotations__.items() if k != "return"}
+    holder = type("Holder", (), {"__annotations__": annotations})
+    module = vars(sys.modules[function.__module__])
+    return get_type_hints(holder, globalns=module, localns={}, include_extras=True)
+
+
+def has_option(hint: Any) -> bool:
+    """Return whether a parameter of this type is declared as an option."""
+    return get_origin(hint) is Annotated
+
+
+def as_parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
+    """Return options as keywords, with defaults that say something, and the rest by place."""
+    if not has_option(hint):
+        by_place = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        kind = inspect.Parameter.POSITIONAL_ONLY if by_place else parameter.kind
+        return parameter.replace(kind=kind, annotation=hint)
+    default = parameter.default
+    shows_default = default is not inspect.Parameter.empty and default not in (None, False, "", ())
+    text = _default_text if shows_default else False
+    return parameter.replace(
+        kind=inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[hint, Parameter(show_default=text)],
+    )
+
+
+def _default_text(default: Any) -> str:
+    if isinstance(default, (list, tuple)):
+        return " ".join(map(str, default))
+    return str(default)
+
+
+def help_text(function: Callable[..., Any]) -> str:
+    """Return the description in the docstring: paragraphs as one line each, examples as they are.
+
+    >>> print(help_text(help_text).splitlines()[0])
+    Return the description in the docstring: paragraphs as one line each, examples as they are.
+    """
+    description = (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip()
+    summary, _, rest = description.partition("\n\n")
+    if rest.startswith(" "):
+        rest = f"For example:\n\n{rest}"
+    return "\n".join(_reflowed([summary, "", *rest.splitlines()])).strip()
+
+
+def _reflowed(lines: list[str]) -> Iterator[str]:
+    paragraph: list[str] = []
+    for line in [*lines, ""]:
+        if line and not line.startswith(" "):
+            paragraph.append(line)
+            continue
+        if paragraph:
+            yield " ".join(paragraph)
+            paragraph = []
+        yield line
 
 
 if __name__ == "__main__":

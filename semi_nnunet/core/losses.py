@@ -43,7 +43,7 @@ class DiceAndVoxelLoss(nn.Module):
         focal_gamma: exponent of the focal loss; 0 is plain (binary) cross-entropy.
         class_weights: one weight per class (background included) or region, normalised to mean 1;
             or a function that returns the current weights, such as
-            :class:`~semi_nnunet.core.class_frequencies.FrequencyWeights`. A weight of 0 excludes
+            :class:`~semi_nnunet.core.class_weights.FrequencyWeights`. A weight of 0 excludes
             the class from the loss.
         smooth: added to numerator and denominator of the Dice.
         sum_over_ranks: sums a tensor over the processes of a DDP training, so that the loss is that

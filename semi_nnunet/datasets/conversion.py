@@ -21,7 +21,7 @@ from semi_nnunet.datasets.volumes import read_volume
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN
 from semi_nnunet.raw.folds import PATIENT_KEY
-from semi_nnunet.raw.layout import SUBSETS_FILE, was_dataset_made
+from semi_nnunet.raw.layout import DATASET_JSON, SUBSETS_FILE, was_dataset_made
 from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
 from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
@@ -150,7 +150,7 @@ def write_conversion(
         if conversion.subsets:
             lists = {str(len(cases)): list(cases) for cases in conversion.subsets}
             write_json(folder / SUBSETS_FILE, lists)
-        write_json(folder / "dataset.json", conversion.dataset_json(values))
+        write_json(folder / DATASET_JSON, conversion.dataset_json(values))
         write_json(folder / RECORD, content)
     return True
 
@@ -172,7 +172,7 @@ def _write_case(
     except Exception as error:  # the other files are checked, too
         if isinstance(error, OSError) and error.errno in FULL_DISK_ERRNOS:
             what, state = f"{case.name} to {folder.parent}", "Nothing was converted"
-            raise could_not_write(what, error, folder, left=state) from error
+            raise could_not_write(what, error, folder, state=state) from error
         require_space(folder)  # SimpleITK does not report a full disk
         return Problem(case.where, f"cannot be converted: {shorten_reason(error)}", COPY_AGAIN)
     return None

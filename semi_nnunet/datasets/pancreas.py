@@ -29,6 +29,7 @@ from semi_nnunet.datasets.volumes import (
     resize_slices,
     save_volume,
 )
+from semi_nnunet.raw.layout import DATASET_JSON
 
 PUBLISHED = ()  # no lists of labelled cases
 MERGED = {0: 0, 1: 1, 2: 1}
@@ -76,12 +77,12 @@ def convert(
 def _listed(folder: DownloadFolder) -> list[str]:
     """Return the training cases that dataset.json lists."""
     try:
-        entries = json.loads((folder.root / "dataset.json").read_text("utf-8"))["training"]
+        entries = json.loads((folder.root / DATASET_JSON).read_text("utf-8"))["training"]
         names = [re.fullmatch(rf".*/{SCAN}\.nii\.gz", entry["image"]) for entry in entries]
         return sorted(match["id"] for match in names if match)
     except (OSError, ValueError, KeyError, TypeError) as error:
         what = f"must list the training cases under 'training' ({error})"
-        folder.add_problem("dataset.json", what, "copy it again from the download")
+        folder.add_problem(DATASET_JSON, what, "copy it again from the download")
         return []
 
 

@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter
 from skimage import io
 from tqdm import tqdm
 
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.util.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -249,7 +250,7 @@ def write_phantom_dataset(
         if split != "Un":
             _write_array(folder / f"labels{split}" / f"phantom_{i:04d}{file_ending}", label)
     content = _dataset_json(labelled, channels, label_kind, file_ending)
-    (folder / "dataset.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / DATASET_JSON).write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _check(folder: Path, channels: int, label_kind: str, is_png: bool) -> None:

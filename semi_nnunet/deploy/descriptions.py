@@ -15,11 +15,12 @@ from typing import Any
 
 from torch import nn
 
+from semi_nnunet.raw.layout import DATASET_JSON, PLANS_JSON
 from semi_nnunet.training.checkpoints import EXECUTE
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
 
-REQUIRED = {"plans.json": ("configurations", "plans_name"), "dataset.json": ("labels",)}
+REQUIRED = {PLANS_JSON: ("configurations", "plans_name"), DATASET_JSON: ("labels",)}
 MAX_JSON = 50_000_000  # bytes; nnU-Net's largest, of 10,000 cases, has 2 million
 NETWORKS = ("dynamic_network_architectures", "nnunetv2", "semi_nnunet", "monai")
 LAYERS = ("torch.nn", *NETWORKS)

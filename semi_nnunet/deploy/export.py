@@ -20,15 +20,22 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
-from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, select_folds
+from semi_nnunet.deploy.trained import TrainedModel, find_model, select_folds
 from semi_nnunet.planning.architecture import find_adapter
-from semi_nnunet.raw.layout import STOCK_TRAINER
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    FINAL_CHECKPOINT,
+    FINGERPRINT_FILE,
+    HISTORY_CSV,
+    PLANS_JSON,
+    STOCK_TRAINER,
+)
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json
 
 PROVENANCE_FILE = "semi_nnunet.json"
-SHIPPED = ("progress.png", "semi_history.png", "semi_history.csv")
+SHIPPED = ("progress.png", "semi_history.png", HISTORY_CSV)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def export_model(
     out: str | Path,
     *,
     folds: Sequence[str] | None = None,
-    checkpoint: str = CHECKPOINT,
+    checkpoint: str = FINAL_CHECKPOINT,
 ) -> ExportedModel:
     """Export a trained model that stock nnU-Net installs and predicts with.
 
@@ -102,8 +109,8 @@ def write_exported_model(model: TrainedModel, identifier: str, folder: Path) -> 
     plans = model.plans
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
-    write_json(folder / "plans.json", plans | {"plans_name": identifier})
-    for name in ("dataset.json", "dataset_fingerprint.json"):
+    write_json(folder / PLANS_JSON, plans | {"plans_name": identifier})
+    for name in (DATASET_JSON, FINGERPRINT_FILE):
         if (model.folder / name).is_file():  # models of other programs may lack the second
             shutil.copy2(model.folder / name, folder / name)
     about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.parts[0]}
@@ -155,7 +162,7 @@ def export_fold(
         target = model / f"fold_{name}"
         target.mkdir(parents=True)
         content = make_stock_checkpoint(checkpoint, weights, plans)
-        checkpoints.save(content, target / CHECKPOINT)
+        checkpoints.save(content, target / FINAL_CHECKPOINT)
         for shipped in SHIPPED:
             if (checkpoint_file.parent / shipped).is_file():
                 shutil.copy2(checkpoint_file.parent / shipped, target / shipped)

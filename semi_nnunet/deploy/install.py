@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from nnunetv2.paths import nnUNet_results
 
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
-from semi_nnunet.raw.layout import require_paths
+from semi_nnunet.raw.layout import PLANS_JSON, require_paths
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, disk_error_message, raise_if_any
 from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file
@@ -174,7 +174,7 @@ def find_model_problems(model: Path, aside: Path) -> Iterator[Problem]:
             if path.suffix == ".json":
                 keys = REQUIRED.get(relative.removeprefix(f"{model.relative_to(aside)}/"))
                 content = read_model_json(path, keys)
-                if path == model / "plans.json":
+                if path == model / PLANS_JSON:
                     yield from find_unknown_networks(content, relative)
             elif path.suffix == ".pth":
                 checkpoints.read_of_any_trainer(path)

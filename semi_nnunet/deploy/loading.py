@@ -17,7 +17,7 @@ from torch import nn
 from semi_nnunet.deploy.descriptions import require_known_networks
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.networks.frozen import unwrap_compiled
-from semi_nnunet.raw.layout import STOCK_TRAINER
+from semi_nnunet.raw.layout import PLANS_JSON, STOCK_TRAINER
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
@@ -59,7 +59,7 @@ def load_model(model: TrainedModel) -> LoadedModel:
         UserError: a checkpoint is damaged, holds more than tensors and plain values, or the weights
             of another network; the plans name untrusted code; or the trainer is not found.
     """
-    require_known_networks(model.plans, str(model.folder / "plans.json"))
+    require_known_networks(model.plans, str(model.folder / PLANS_JSON))
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
     configuration = plans.get_configuration(read_configuration_name(first, model.plans, str(model)))

@@ -12,12 +12,10 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
-from semi_nnunet.raw.layout import resolve_dataset_name
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON, resolve_dataset_name
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_version
-
-CHECKPOINT = "checkpoint_final.pth"
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class TrainedModel:
 
     folder: Path
     folds: tuple[str, ...]
-    checkpoint: str = CHECKPOINT
+    checkpoint: str = FINAL_CHECKPOINT
 
     def __str__(self) -> str:
         return f"{self.name} fold {' '.join(self.folds)}"
@@ -61,12 +59,12 @@ class TrainedModel:
     @property
     def dataset_json(self) -> dict[str, Any]:
         """Content of dataset.json."""
-        return self._read("dataset.json")
+        return self._read(DATASET_JSON)
 
     @property
     def plans(self) -> dict[str, Any]:
         """Content of plans.json."""
-        return self._read("plans.json")
+        return self._read(PLANS_JSON)
 
     def _read(self, name: str) -> dict[str, Any]:
         return dict(read_model_json(self.folder / name, REQUIRED[name]))
@@ -99,7 +97,7 @@ class TrainedModel:
 # ---- find ----
 
 
-def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
+def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
     """Find the model of a folder, or of one of its folds.
 
     Args:
@@ -291,7 +289,7 @@ def require_readable(models: Sequence[TrainedModel]) -> None:
     problems: list[Problem] = []
     stages = [stage for model in models for stage in (model.previous, model) if stage is not None]
     for stage in stages:
-        problems += find_unknown_networks(stage.plans, str(stage.folder / "plans.json"))
+        problems += find_unknown_networks(stage.plans, str(stage.folder / PLANS_JSON))
         for path in stage.checkpoints.values():
             try:
                 checkpoints.read_of_any_trainer(path)

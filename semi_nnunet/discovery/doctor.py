@@ -22,6 +22,7 @@ from semi_nnunet import __version__
 from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import (
+    DATASET_JSON,
     SKIPPED_FILE,
     UNLABELLED_IMAGES,
     get_unlabelled_folder,
@@ -155,7 +156,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
     from semi_nnunet.raw.description import find_cases
 
     try:
-        ending = read_json(folder / "dataset.json")["file_ending"]
+        ending = read_json(folder / DATASET_JSON)["file_ending"]
     except (UserError, KeyError) as error:
         return Finding(
             folder.name, f"dataset.json cannot be used ({error})", "correct dataset.json"

@@ -19,7 +19,7 @@ from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.tables import write_tables
 from semi_nnunet.raw.classes import ANNOTATED_KEY
 from semi_nnunet.raw.description import read_description
-from semi_nnunet.raw.layout import MEASURED_FROM
+from semi_nnunet.raw.layout import DATASET_JSON, MEASURED_FROM
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_json
 from semi_nnunet.util.names import below_one
@@ -188,9 +188,9 @@ def parse_class_tolerances(
 def find_dataset_json(predictions: Path, references: Path) -> Path:
     """Return the ``dataset.json`` next to the predictions, or of the references' data set."""
     candidates = [
-        predictions / "dataset.json",
-        references / "dataset.json",
-        references.parent / "dataset.json",
+        predictions / DATASET_JSON,
+        references / DATASET_JSON,
+        references.parent / DATASET_JSON,
     ]
     for path in candidates:
         if path.is_file():

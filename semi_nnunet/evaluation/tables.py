@@ -16,10 +16,10 @@ from nnunetv2.evaluation.evaluate_predictions import (
 from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
 from semi_nnunet.evaluation.metrics import UNDEFINED, describe_columns
 from semi_nnunet.raw.classes import AnnotatedClasses
-from semi_nnunet.raw.layout import METRICS_FILE
+from semi_nnunet.raw.layout import METRICS_FILE, SUMMARY_JSON
 from semi_nnunet.util.files import read_json, write_csv, write_json
 
-METRICS_JSON, SUMMARY = "metrics.json", "summary.json"
+METRICS_JSON = "metrics.json"
 PRINTED_METRICS = ("dice", "hd95_edge", "asd_edge", "nsd_surfel")
 
 
@@ -82,7 +82,7 @@ def write_tables(
         "cases": [{"case": row.case, "class": row.name, **row.metrics} for row in rows],
     }
     write_json(out / METRICS_JSON, replace_nan(content))
-    write_json(out / SUMMARY, build_summary(rows, pairs, protocol))
+    write_json(out / SUMMARY_JSON, build_summary(rows, pairs, protocol))
     cells = [[row.case, row.name, *(format_cell(v) for v in row.metrics.values())] for row in rows]
     write_csv(out / METRICS_FILE, [["case", "class", *columns], *cells])
     return content

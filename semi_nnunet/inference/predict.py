@@ -23,6 +23,7 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -32,7 +33,6 @@ from semi_nnunet.util.memory import at_most
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
-DESCRIPTION = "dataset.json"
 REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -113,7 +113,7 @@ def predict_images(
     with at_most(max_memory):
         predictor = load_predictor(model, coarse, options, torch_device)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / DESCRIPTION, description)  # names the labels
+        write_json(folder / DATASET_JSON, description)  # names the labels
         return FolderPredictor(predictor, Path(images), folder, max_memory).predict(cases)
 
 
@@ -142,11 +142,11 @@ def find_folder_problems(
         yield Problem(str(out), message, "choose another -o")
         return
     lost = [name for name in (f"{case}{ending}" for case in cases) if (out / name).exists()]
-    path = out / DESCRIPTION
+    path = out / DATASET_JSON
     if path.exists() and not (
         path.is_file() and is_same_description(optional_json(path), description)
     ):
-        message = f"must be new, or hold predictions of this model, got another {DESCRIPTION}"
+        message = f"must be new, or hold predictions of this model, got another {DATASET_JSON}"
         yield Problem(str(out), message, "choose another -o, or remove that folder")
     elif lost and not path.exists():
         message = f"holds {lost[0]}, which is not a prediction of ours and would be lost"
@@ -288,7 +288,7 @@ class FolderPredictor:
         except (OSError, RuntimeError) as error:  # SimpleITK reports a full disk as RuntimeError
             path.unlink(missing_ok=True)
             state = "Cases that were predicted earlier are complete"
-            raise could_not_write(path, error, path.parent, left=state) from error
+            raise could_not_write(path, error, path.parent, state=state) from error
         return path
 
 

@@ -26,7 +26,7 @@ from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, make_prediction_options
 from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.raw.description import find_cases
-from semi_nnunet.raw.layout import SPLITS_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
@@ -156,7 +156,7 @@ def measure_axes(
             FolderPredictor(predictor, folders.raw / "imagesTr", out).predict(images)
             seconds += time.perf_counter() - begun
             evaluation = evaluate_folders(
-                out, folders.references, dataset_json=folders.preprocessed / "dataset.json",
+                out, folders.references, dataset_json=folders.preprocessed / DATASET_JSON,
                 partial=True, processes=1,
             )  # fmt: skip
             dices += [row["dice"] for row in evaluation.content["cases"]]

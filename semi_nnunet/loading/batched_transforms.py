@@ -36,20 +36,18 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
-from semi_nnunet.augment import batched_intensity as intensity
-from semi_nnunet.augment.batched_labels import (
-    downsample_labels,
-    fill_outside,
-    replace_label,
-    to_regions,
-)
-from semi_nnunet.augment.batched_spatial import (
+from semi_nnunet.augment import batched
+from semi_nnunet.augment.batched import (
     build_sampling_grid,
     build_sampling_matrix,
     crop_centre,
+    downsample_labels,
+    fill_outside,
     mirror_samples,
+    replace_label,
     resample_image,
     resample_labels,
+    to_regions,
 )
 from semi_nnunet.util.errors import UserError
 
@@ -445,7 +443,7 @@ class NoiseStep(AppearanceStep):
         return int(torch.randint(2**62, ())), [[float(value)] for value in values]
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.add_noise(rows, numbers[:, 0], host)
+        return batched.add_noise(rows, numbers[:, 0], host)
 
 
 class BlurStep(AppearanceStep):
@@ -459,21 +457,21 @@ class BlurStep(AppearanceStep):
 
     def encode(self, values: list[Any]) -> tuple[Any, list[list[float]]]:
         radii = [
-            max(intensity.kernel_radius(sigma) for sigma in axis)
+            max(batched.kernel_radius(sigma) for sigma in axis)
             for axis in zip(*values, strict=True)
         ]
         numbers = [
             [
                 weight
                 for pair in zip(sigmas, radii, strict=True)
-                for weight in intensity.list_kernel_weights(*pair)
+                for weight in batched.list_kernel_weights(*pair)
             ]
             for sigmas in values
         ]
         return [2 * radius + 1 for radius in radii], numbers
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.blur(rows, numbers.split(host, dim=1))
+        return batched.blur(rows, numbers.split(host, dim=1))
 
 
 class BrightnessStep(AppearanceStep):
@@ -483,7 +481,7 @@ class BrightnessStep(AppearanceStep):
         return list(zip(params["apply_to_channel"], params["multipliers"], strict=True))
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.multiply(rows, numbers[:, 0])
+        return batched.multiply(rows, numbers[:, 0])
 
 
 class ContrastStep(BrightnessStep):
@@ -493,7 +491,7 @@ class ContrastStep(BrightnessStep):
         return [] if params["multipliers"] is None else super().rows(params, spatial)
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.change_contrast(rows, numbers[:, 0], self.transform.preserve_range)
+        return batched.change_contrast(rows, numbers[:, 0], self.transform.preserve_range)
 
 
 class LowResolutionStep(AppearanceStep):
@@ -510,7 +508,7 @@ class LowResolutionStep(AppearanceStep):
         return values, [[] for _ in values]
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.lower_resolution(rows, host)
+        return batched.lower_resolution(rows, host)
 
 
 class GammaStep(AppearanceStep):
@@ -528,7 +526,7 @@ class GammaStep(AppearanceStep):
         return None, [list(value) for value in values]
 
     def change(self, rows: torch.Tensor, numbers: torch.Tensor, host: Any) -> torch.Tensor:
-        return intensity.change_row_gamma(rows, *numbers.unbind(1))
+        return batched.change_row_gamma(rows, *numbers.unbind(1))
 
 
 # nnU-Net's transform -> its step

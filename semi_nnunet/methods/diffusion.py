@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from semi_nnunet.core.difficulty import DifficultyWeights, hard_dice
+from semi_nnunet.core.class_weights import DifficultyWeights, hard_dice
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.diffusion_branches import DiffusionBranches

@@ -7,8 +7,7 @@ import logging
 import pickle
 import shutil
 import sys
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -42,7 +41,7 @@ from semi_nnunet.util.files import (
     writing,
 )
 from semi_nnunet.util.names import list_first
-from semi_nnunet.util.parallel import process_pool
+from semi_nnunet.util.parallel import attempt_in_processes
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.shards import Shard
@@ -83,6 +82,9 @@ class Case:
         for path, state in zip(self.files, self.states, strict=False):
             if read_state(path) != tuple(state):
                 raise UserError(f"{path} changed after its check", fix="repeat the command")
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def preprocess_case(
 
     preprocessor.run_case = run_and_note
     shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, folder, left=INTACT):
+    with writing(aside, folder, state=INTACT):
         aside.mkdir(parents=True)
     endings = UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS
     names = [f"{case.name}{ending}" for ending in endings]
@@ -213,7 +215,7 @@ def preprocess_case(
         if not is_computed:
             raise
         defect = f"the preprocessed {case.name} to {folder}"
-        raise could_not_write(defect, error, folder, left=INTACT) from error
+        raise could_not_write(defect, error, folder, state=INTACT) from error
     return ManifestEntry.of(case.name, source, [folder / name for name in names], facts)
 
 
@@ -237,7 +239,7 @@ def preprocess_cases(
     folder: Path,
     num_processes: int,
     title: str,
-    shard: Shard | None = None,
+    shard: Shard[Any] | None = None,
 ) -> int:
     """Preprocess the cases that are not finished yet, and remove the files of unknown cases.
 
@@ -255,7 +257,7 @@ def preprocess_cases(
     """
     if shard is None:
         log_stage(f"preprocessing {title}: {len(cases)} cases")
-    with writing(folder, folder, left=INTACT):
+    with writing(folder, folder, state=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
     requested = {case.name: case for case in cases}
     finished = {
@@ -270,9 +272,8 @@ def preprocess_cases(
     aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
     manifest = Manifest(folder, None if shard is None else shard.finished)
     problems: list[Problem] = []
-    results = _run_all(
-        todo, partial(preprocess_case, spec=spec, folder=folder, aside=aside), num_processes
-    )
+    preprocess = partial(preprocess_case, spec=spec, folder=folder, aside=aside)
+    results = attempt_in_processes(preprocess, todo, num_processes)
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
         for case, result in results if shard is None else with_progress(results, len(todo)):
@@ -296,45 +297,9 @@ def preprocess_cases(
     return len(todo)
 
 
-def _run_all(
-    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
-) -> Generator[tuple[Case, ManifestEntry | BaseException], None, None]:
-    """Yield each case with its entry or its error; repeat the cases of killed processes singly."""
-    if num_processes <= 1 or not cases:
-        for case in cases:
-            try:
-                yield case, work(case)
-            except Exception as error:
-                yield case, error
-        return
-    killed: list[Case] = []  # when a process is killed, the pool loses the cases of all others
-    for case, result in _run_in_pool(cases, work, num_processes):
-        if isinstance(result, BrokenProcessPool):
-            killed.append(case)
-        else:
-            yield case, result
-    for number, case in enumerate(killed, start=1):
-        tqdm.write(
-            f"a process was killed: preprocessing {case.name} by itself ({number} of {len(killed)})"
-        )
-        yield from _run_in_pool([case], work, 1)
-
-
-def _run_in_pool(
-    cases: Sequence[Case], work: Callable[[Case], ManifestEntry], num_processes: int
-) -> Iterator[tuple[Case, ManifestEntry | BaseException]]:
-    with process_pool(min(num_processes, len(cases))) as pool:
-        futures = {pool.submit(work, case): case for case in cases}
-        try:
-            for future in as_completed(futures):
-                error = future.exception()
-                yield futures[future], future.result() if error is None else error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def remove_unknown_cases(folder: Path, cases: Collection[str], shard: Shard | None = None) -> None:
+def remove_unknown_cases(
+    folder: Path, cases: Collection[str], shard: Shard[Any] | None = None
+) -> None:
     """Delete the files of cases that are not in ``cases``; with a shard, only cases of the shard.
 
     They are incomplete or outdated, or their case was removed.

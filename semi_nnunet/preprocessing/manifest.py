@@ -156,7 +156,7 @@ class Manifest:
         Raises:
             DiskError: the disk is full or not writable.
         """
-        with writing(self.path, self.path.parent, left="Its other lines are intact"):
+        with writing(self.path, self.path.parent, state="Its other lines are intact"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a+b") as file:
                 end = file.seek(0, os.SEEK_END)

@@ -6,7 +6,7 @@ the hashes of their voxels, for the processes of the shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
-from semi_nnunet.util.shards import Shard, holders, remove_unfinished, shards_holding
+from semi_nnunet.util.shards import Shard, holders, remove_unfinished
 
 CASES = "cases.json"
 
@@ -34,12 +34,19 @@ class UnlabelledPreprocessing:
 
     Args:
         preprocessed: folder of the data set.
+        plans: identifier.
         configuration: its name.
+        processes: workers of each shard; None means one for each core of the job.
     """
 
     preprocessed: Path
     plans: str
     configuration: str
+    processes: int | None = None
+
+    @property
+    def title(self) -> str:
+        return self.configuration
 
     @cached_property
     def spec(self) -> PreprocessingSpec:
@@ -77,26 +84,40 @@ class UnlabelledPreprocessing:
         remove_unfinished(self.shards)
         remove_unknown_cases(self.folder, {case.name for case in cases})
 
-    def cases(self) -> list[Case]:
-        """Return the cases that :meth:`begin` listed.
+    @property
+    def cases(self) -> dict[str, Case]:
+        """Name -> case, of the cases that :meth:`begin` listed.
 
         Raises:
             UserError: there is no list.
         """
         rows = read_json(self.shards / CASES)
-        return [
-            Case(name, tuple(images), label, digest, *map(tuple, others))
+        return {
+            name: Case(name, tuple(images), label, digest, *map(tuple, others))
             for name, images, label, digest, *others in rows
-        ]
+        }
 
-    def find_unfinished(self, cases: Sequence[Case]) -> list[str]:
+    def find_unfinished(self, cases: Collection[str] | None = None) -> list[str]:
         """Return the cases that are missing or were made from another image or specification."""
         entries = Manifest(self.folder).present()
         return [
-            case.name
-            for case in cases
-            if case.name not in entries or not self.spec.is_made_from(entries[case.name], case)
+            name
+            for name, case in self.cases.items()
+            if (cases is None or name in cases)
+            and (name not in entries or not self.spec.is_made_from(entries[name], case))
         ]
+
+    def shard_command(self, number: int, count: int, device: str) -> Command:
+        """Return the command that preprocesses the unfinished cases of a shard."""
+        data = ("-d", self.preprocessed.name, "-p", self.plans, "-c", self.configuration)
+        shard = ("--shards", str(count), "--only", str(number), "--worker")
+        workers = ("-np", str(self.processes)) if self.processes else ()
+        return ("semi_nnunet", "preprocess", *data, *shard, *workers)
+
+    def preprocess_shard(self, shard: Shard[UnlabelledPreprocessing], num_processes: int) -> None:
+        """Preprocess the unfinished cases of a shard."""
+        cases = list(shard.cases().values())
+        preprocess_cases(cases, self.spec, self.folder, num_processes, str(shard), shard)
 
 
 def require_idle_shards(folder: Path) -> None:
@@ -107,55 +128,3 @@ def require_idle_shards(folder: Path) -> None:
             f"{len(working)} shards of {folder} are being worked on ({shard}: {holder})",
             fix="wait until they have ended, or end them, then run the same command again",
         )
-
-
-@dataclass(frozen=True)
-class UnlabelledShard(Shard):
-    """The cases of one process: a job of a launcher.
-
-    Args:
-        pool: all cases of the configuration.
-        number: of the shard, from 0.
-        of: the number of all shards.
-        processes: workers; None means one for each core of the job.
-    """
-
-    pool: UnlabelledPreprocessing
-    number: int
-    of: int
-    processes: int | None = None
-
-    def __str__(self) -> str:
-        return f"{self.pool.configuration} {super().__str__()}"
-
-    @property
-    def folder(self) -> Path:
-        return self.pool.shards
-
-    def cases(self) -> list[Case]:
-        """Return its cases, finished or not."""
-        return [case for case in self.pool.cases() if self.holds(case.name)]
-
-    @property
-    def is_done(self) -> bool:
-        return not self.pool.find_unfinished(self.cases())
-
-    def commands(self, device: str, processes: int) -> Iterator[Command]:
-        """Yield the command that does the unfinished cases."""
-        pool = self.pool
-        data = ("-d", pool.preprocessed.name, "-p", pool.plans, "-c", pool.configuration)
-        shard = ("--shards", str(self.of), "--only", str(self.number), "--worker")
-        workers = ("-np", str(self.processes)) if self.processes else ()
-        yield ("semi_nnunet", "preprocess", *data, *shard, *workers)
-
-    def run(self, processes: int) -> None:
-        """Preprocess the unfinished cases."""
-        pool = self.pool
-        preprocess_cases(self.cases(), pool.spec, pool.folder, processes, str(self), self)
-
-
-def find_unfinished_preprocessing_shards(
-    pool: UnlabelledPreprocessing, cases: Sequence[Case], count: int
-) -> list[int]:
-    """Return the numbers of those of ``count`` shards that have unfinished cases."""
-    return shards_holding(pool.find_unfinished(cases), count)

@@ -16,6 +16,7 @@ import torch
 
 from semi_nnunet.pseudo_labels.predictor import Prediction
 from semi_nnunet.raw.classes import ANNOTATED_KEY, AnnotatedClasses, has_partial_labels
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
 
@@ -45,7 +46,7 @@ class LabelCompletion:
         Raises:
             UserError: neither describes it, or the folder has no label.
         """
-        own_json = optional_json(labels.parent / "dataset.json")
+        own_json = optional_json(labels.parent / DATASET_JSON)
         description = own_json if has_partial_labels(own_json) else dataset_json
         annotated, ending = AnnotatedClasses.of(description), dataset_json["file_ending"]
         if annotated is None:

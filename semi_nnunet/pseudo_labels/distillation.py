@@ -46,6 +46,7 @@ from semi_nnunet.pseudo_labels.rounds import (
 from semi_nnunet.raw.description import find_cases
 from semi_nnunet.raw.folds import build_patient_finder
 from semi_nnunet.raw.layout import (
+    DATASET_JSON,
     SKIPPED_FILE,
     UNLABELLED_IMAGES,
     find_raw_dataset,
@@ -166,7 +167,7 @@ def distil_dataset(
         source / UNLABELLED_IMAGES, locate_pool_labels(raws[0]), tuple(base), tuple(options.views),
         options.confidence,
     )  # fmt: skip
-    require_same_data(request.trained, read_json(source / "dataset.json"), source.name)
+    require_same_data(request.trained, read_json(source / DATASET_JSON), source.name)
     partial_cases = list_partial_cases(source) if options.complete else ()
     plans = load_available_plans(get_preprocessed_dataset(source.name), request.trained)
     if options.target is not None:
@@ -189,7 +190,7 @@ def label_and_write(
     partial_cases: Collection[str],
 ) -> DistillationResult:
     """Label the pool, complete the labels of ``partial_cases``, write the data set ``raw``."""
-    description = read_json(source / "dataset.json")
+    description = read_json(source / DATASET_JSON)
     labelled = list(find_cases(source / "imagesTr", description["file_ending"]))
     patient_of = build_patient_finder(description)
     folds = load_or_make_folds(get_preprocessed_dataset(source.name), labelled, patient_of)

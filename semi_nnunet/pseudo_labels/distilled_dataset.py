@@ -30,6 +30,7 @@ from semi_nnunet.raw.folds import (
     save_folds,
 )
 from semi_nnunet.raw.layout import (
+    DATASET_JSON,
     DISTILLED_FILE,
     PSEUDO_LABELLED_FILE,
     SPLITS_FILE,
@@ -51,7 +52,7 @@ def require_image_folders(source: Path) -> None:
     Raises:
         UserError: its dataset.json lists them.
     """
-    if "dataset" in read_json(source / "dataset.json"):
+    if "dataset" in read_json(source / DATASET_JSON):
         raise UserError(
             f"{source}/dataset.json lists its files one by one, to which distil cannot add",
             fix="use the folders imagesTr and labelsTr",
@@ -86,7 +87,7 @@ def write_distilled_dataset(
     Raises:
         UserError: ``target`` exists with another content.
     """
-    description = read_json(source / "dataset.json")
+    description = read_json(source / DATASET_JSON)
     ending, put = description["file_ending"], FileTransfer(symlink)
     labelled = find_cases(source / "imagesTr", ending)
     selected = select_cases(score_cases(request, choice, {*skipped, *labelled}), choice)
@@ -129,7 +130,7 @@ def write_distilled_dataset(
         total = len(labelled) + len(selected)
         still_partial = [*({*labelled} - {*completed}), *tests]
         description = annotated_classes.restrict_annotations(description, still_partial)
-        write_json(aside / "dataset.json", {**description, "labels": labels, "numTraining": total})
+        write_json(aside / DATASET_JSON, {**description, "labels": labels, "numTraining": total})
         write_json(aside / DISTILLED_FILE, to_plain_values(record))
     return selected
 
@@ -140,7 +141,7 @@ def list_partial_cases(source: Path) -> list[str]:
     Raises:
         UserError: its dataset.json declares none.
     """
-    description = read_json(source / "dataset.json")
+    description = read_json(source / DATASET_JSON)
     annotated = annotated_classes.AnnotatedClasses.of(description)
     cases = sorted(find_cases(source / "imagesTr", description["file_ending"]))
     partial = [case for case in cases if annotated is not None and annotated.leaves_out(case)]
@@ -292,7 +293,7 @@ def write_distilled_plans(
     """
     if not fingerprint_fits(raw, preprocessed):
         extract_fingerprints([read_dataset_number(raw)], num_processes=processes, verbose=False)
-        write_json(preprocessed / "dataset.json", read_json(raw / "dataset.json"))
+        write_json(preprocessed / DATASET_JSON, read_json(raw / DATASET_JSON))
     path = preprocessed / f"{name}.json"
     if path.is_file():
         return

@@ -13,8 +13,6 @@ import torch
 from semi_nnunet.deploy.trained import require_readable
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
-    PoolShard,
-    find_unfinished_shards,
     run_shard,
     write_uncertainty_table,
 )
@@ -23,7 +21,7 @@ from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.names import require_positive
 from semi_nnunet.util.progress import with_progress
-from semi_nnunet.util.shards import remove_unfinished
+from semi_nnunet.util.shards import Shard, find_unfinished_shards, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +134,8 @@ def label_pool(
     if count is None:
         resources = find_resources(launcher.device, launcher.jobs) if launcher.is_local else None
         count = resources.jobs if resources else launcher.jobs or 1
-    shards = [PoolShard(request, number, count) for number in range(count)]
-    unfinished = list[PoolShard]()
+    shards = [Shard(request, number, count) for number in range(count)]
+    unfinished: list[int] = []
     require_readable(request.trained)
     if request.completion is not None and request.completion.labels == request.labels:
         raise UserError(
@@ -148,10 +146,9 @@ def label_pool(
     if launcher.only is None:
         unfinished = find_unfinished_shards(request, count)
         logger.info(f"{len(request.cases)} cases, {len(unfinished)} shards to do")
-        remove_unfinished(request.finished_lists)
-    words = ["pseudo-label", *shards[0].arguments()]
-    numbers = [shard.number for shard in unfinished]
-    if not run_work(launcher, JobWork(words, shards, numbers, request.finished_lists)):
+        remove_unfinished(request.shards)
+    words = ["pseudo-label", *request.words(count)]
+    if not run_work(launcher, JobWork(words, shards, unfinished, request.shards)):
         return None
     state = request.state(request.cases)
     table = write_uncertainty_table(request, state.done)
@@ -174,8 +171,8 @@ def label_shard(request: LabellingRequest, number: int, shards: int, device: str
         UserError: a model has changed since the labelling began.
     """
     request.begin()
-    shard = PoolShard(request, number, shards)
-    cases = shard.left()
+    shard = Shard(request, number, shards)
+    cases = shard.find_unfinished()
     if not cases:
         return
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -28,7 +28,7 @@ from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
-from semi_nnunet.util.shards import Shard, shards_holding
+from semi_nnunet.util.shards import Shard
 from semi_nnunet.util.validation import line_as
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
@@ -68,8 +68,10 @@ class LabellingRequest:
         """Return the path of a case's segmentation."""
         return self.labels / f"{case}{self.file_ending}"
 
+    title = ""  # a pool's shards are called "shard 1 of 2"
+
     @property
-    def finished_lists(self) -> Path:
+    def shards(self) -> Path:
         """Folder of the lists of finished cases; its name dates from version 0.1."""
         return self.out / "parts"
 
@@ -135,7 +137,7 @@ class LabellingRequest:
                 f"--complete ({path})",
                 fix="choose another folder or number by -o, or remove it",
             )
-        for folder in (self.labels, self.finished_lists):
+        for folder in (self.labels, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
         if not path.is_file():
             write_json(path, record)
@@ -144,22 +146,36 @@ class LabellingRequest:
         """Read which of ``cases`` are done or set aside; images that have changed are neither."""
         versions = {case: self.file_versions(case) for case in cases}
         state = PoolState({}, {})
-        for path in self.finished_lists.glob("*.jsonl"):
+        for path in self.shards.glob("*.jsonl"):
             for case, entry in Manifest(self.labels, path).read().items():
                 if entry.source == versions.get(case) and entry.is_present(self.labels):
                     state.done[case] = entry
-        for path in self.finished_lists.glob("*.bad"):
+        for path in self.shards.glob("*.bad"):
             for line in path.read_text(errors="replace").splitlines():
                 bad = line_as(SetAside, line)  # None if torn by a crash: the case is tried again
                 if bad and bad.source == versions.get(bad.case) and bad.case not in state.done:
                     state.bad[bad.case] = bad.problem
         return state
 
-    def left(self, cases: Collection[str] | None = None) -> list[str]:
+    def find_unfinished(self, cases: Collection[str] | None = None) -> list[str]:
         """Return those of ``cases`` (None: all) that are neither done nor set aside."""
         cases = self.cases if cases is None else cases
         state = self.state(cases)
         return [case for case in cases if case not in state.done and case not in state.bad]
+
+    def shard_command(self, number: int, count: int, device: str) -> Command:
+        """Return the command that labels the unfinished cases of a shard."""
+        words = (*self.words(count), "--only", str(number), "--worker", "--device", device)
+        return ("semi_nnunet", "pseudo-label", *words)
+
+    def words(self, count: int) -> list[str]:
+        """Return the arguments of the command that labels the images in ``count`` shards."""
+        words = ["-i", str(self.images), "-o", str(self.out), "-m", *self.models]
+        words += ["--views", *self.views] if self.views else []
+        words += ["--confidence", str(self.confidence)] if self.confidence else []
+        words += ["--npz"] if self.npz else []
+        words += [] if self.complete is None else ["--complete", str(self.complete)]
+        return [*words, "--shards", str(count)]
 
     def done(self) -> dict[str, ManifestEntry]:
         """Return the finished cases."""
@@ -196,67 +212,19 @@ def read_file_versions(files: Sequence[str]) -> str:
 # ---- shards ----
 
 
-@dataclass(frozen=True)
-class PoolShard(Shard):
-    """The cases of one process: a job of a launcher.
-
-    Args:
-        request: images, models and views.
-        number: of the shard, from 0.
-        of: number of shards.
-    """
-
-    request: LabellingRequest
-    number: int
-    of: int
-
-    @property
-    def folder(self) -> Path:
-        return self.request.finished_lists
-
-    def cases(self) -> dict[str, list[str]]:
-        """Return case -> files."""
-        return {case: files for case, files in self.request.cases.items() if self.holds(case)}
-
-    def left(self) -> list[str]:
-        """Return the shard's cases that are neither done nor set aside."""
-        return self.request.left(self.cases())
-
-    @property
-    def is_done(self) -> bool:
-        return not self.left()
-
-    def commands(self, device: str, processes: int) -> Iterator[Command]:
-        """Yield the command that labels the shard's unfinished cases."""
-        words = (*self.arguments(), "--only", str(self.number), "--worker", "--device", device)
-        yield ("semi_nnunet", "pseudo-label", *words)
-
-    def arguments(self) -> list[str]:
-        """Return the arguments of the command, without the number of the shard."""
-        request = self.request
-        words = ["-i", str(request.images), "-o", str(request.out), "-m", *request.models]
-        words += ["--views", *request.views] if request.views else []
-        words += ["--confidence", str(request.confidence)] if request.confidence else []
-        words += ["--npz"] if request.npz else []
-        words += [] if request.complete is None else ["--complete", str(request.complete)]
-        return [*words, "--shards", str(self.of)]
-
-    def set_aside(self, case: str, problem: str) -> None:
-        """Record a case that cannot be labelled with the present version of its files."""
-        versions = self.request.file_versions(case)
-        entry = asdict(SetAside(case, versions, " ".join(problem.split())))
-        with (self.folder / f"{self.name}.bad").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+def set_aside(shard: Shard[LabellingRequest], case: str, problem: str) -> None:
+    """Record a case that cannot be labelled with the present version of its files."""
+    versions = shard.work.file_versions(case)
+    entry = asdict(SetAside(case, versions, " ".join(problem.split())))
+    with (shard.folder / f"{shard.name}.bad").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def find_unfinished_shards(request: LabellingRequest, count: int) -> list[PoolShard]:
-    """Return those of ``count`` shards that have unfinished cases."""
-    return [PoolShard(request, number, count) for number in shards_holding(request.left(), count)]
-
-
-def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Iterator[str]:
+def run_shard(
+    shard: Shard[LabellingRequest], labeller: Labeller, cases: Sequence[str]
+) -> Iterator[str]:
     """Label unfinished cases of a shard one after another; yield each when it is done.
 
     Args:
@@ -269,14 +237,14 @@ def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Ite
     """
     for leftover in shard.folder.glob(f"{shard.aside.name}.*"):  # of a killed process
         leftover.unlink()
-    request, files = shard.request, shard.cases()
+    request, files = shard.work, shard.cases()
     description = read_description(request.trained[0].folder)
     reader = choose_reader(description, [file for case in cases for file in files[case]])
     manifest = Manifest(request.labels, shard.finished)
     too_large: list[str] = []
     for case in cases:
         if problems := find_image_problems(request.images, description, reader, case, files[case]):
-            shard.set_aside(case, "; ".join(map(str, problems)))
+            set_aside(shard, case, "; ".join(map(str, problems)))
             yield case
             continue
         versions = request.file_versions(case)
@@ -296,7 +264,7 @@ def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Ite
                     fix="run the same command again, on another device or disk",
                 ) from error
             # one strange image must not end the labelling of the others
-            shard.set_aside(case, f"cannot be labelled: {shorten_reason(error)}")
+            set_aside(shard, case, f"cannot be labelled: {shorten_reason(error)}")
         else:
             manifest.add(write_labelled_case(shard, case, versions, prediction, labeller))
         yield case
@@ -308,14 +276,18 @@ def run_shard(shard: PoolShard, labeller: Labeller, cases: Sequence[str]) -> Ite
 
 
 def write_labelled_case(
-    shard: PoolShard, case: str, versions: str, prediction: Prediction, labeller: Labeller
+    shard: Shard[LabellingRequest],
+    case: str,
+    versions: str,
+    prediction: Prediction,
+    labeller: Labeller,
 ) -> ManifestEntry:
     """Write a case's files aside and rename them; return the entry with its uncertainty.
 
     Raises:
         DiskError: the disk is full or not writable.
     """
-    request, aside = shard.request, shard.aside
+    request, aside = shard.work, shard.aside
     manager = labeller.label_manager
     labels = ignore_unsure_voxels(prediction, manager, request.confidence)
     temporary = aside.with_name(f"{aside.name}{request.file_ending}")
@@ -337,7 +309,7 @@ def write_labelled_case(
         for temporary in files.values():
             temporary.unlink(missing_ok=True)
         message, state = f"the labels of {case} to {request.labels}", "Earlier cases are complete"
-        raise could_not_write(message, error, request.labels, left=state) from error
+        raise could_not_write(message, error, request.labels, state=state) from error
     ignored = float(np.mean(labels == choose_ignore_label(manager))) if request.confidence else 0.0
     facts = {"uncertainty": compute_uncertainties(prediction, manager), "ignored": ignored}
     return ManifestEntry.of(case, versions, list(files), facts)

@@ -17,6 +17,11 @@ from semi_nnunet.util.files import optional_json, read_json
 
 DATASET_JSON = "dataset.json"
 PLANNED_FROM = "semi_planned_from.json"  # the labelled cases that the fingerprint describes
+PLANS_JSON = "plans.json"  # in the folder of a model
+SUMMARY_JSON = "summary.json"  # nnU-Net's measures of the predictions in the same folder
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+SETTINGS_JSON = "semi_settings.json"  # in the folder of a fold: what it is trained with
+HISTORY_CSV = "semi_history.csv"  # in the folder of a fold: values of every epoch
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 SPLITS_FILE = "splits_final.json"
 GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates on

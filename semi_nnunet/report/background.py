@@ -15,7 +15,14 @@ from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_
 from semi_nnunet.preprocessing.fingerprint import compute_intensity_shift
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import find_cases
-from semi_nnunet.raw.layout import SELECTED_FILE, UNLABELLED_IMAGES, get_unlabelled_folder
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    FINGERPRINT_FILE,
+    SELECTED_FILE,
+    SETTINGS_JSON,
+    UNLABELLED_IMAGES,
+    get_unlabelled_folder,
+)
 from semi_nnunet.raw.plans import resolve_configuration
 from semi_nnunet.report.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders
@@ -53,7 +60,7 @@ def collect_background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Bac
     """Collect the background; missing files are left out."""
     content = optional_json(folders.preprocessed / f"{plans}.json")
     configurations = list(dict.fromkeys(job.configuration for job in jobs))
-    records = [optional_json(job.folder / "semi_settings.json") for job in jobs]
+    records = [optional_json(job.folder / SETTINGS_JSON) for job in jobs]
     return Background(
         collect_data_facts(folders, content, configurations),
         [(name, list_plan_facts(content, name)) for name in configurations if content],
@@ -92,7 +99,7 @@ def collect_data_facts(
     folders: Folders, plans: Mapping[str, Any], configurations: Sequence[str]
 ) -> Facts:
     """Return cases, channels, labels, and the fingerprint."""
-    description = optional_json(folders.preprocessed / "dataset.json")
+    description = optional_json(folders.preprocessed / DATASET_JSON)
     facts = [("data set", folders.preprocessed.name)]
     if description:
         channels = description.get("channel_names") or description.get("modality") or {}
@@ -106,7 +113,7 @@ def collect_data_facts(
         for name, folder in subfolders.items() if folders.raw.is_dir() else ():
             cases = find_cases(folders.raw / folder, description.get("file_ending", ""))
             facts.append((name, str(len(cases))))
-    facts += format_fingerprint(optional_json(folders.preprocessed / "dataset_fingerprint.json"))
+    facts += format_fingerprint(optional_json(folders.preprocessed / FINGERPRINT_FILE))
     for name in configurations:
         identifier = plans.get("configurations", {}).get(name, {}).get("data_identifier")
         if identifier:

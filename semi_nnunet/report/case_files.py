@@ -11,7 +11,7 @@ import numpy as np
 from semi_nnunet.evaluation.labelling import Labelling, read_labelling
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.raw.description import list_raw_cases, read_description
-from semi_nnunet.raw.layout import METRICS_FILE, UNLABELLED_IMAGES
+from semi_nnunet.raw.layout import DATASET_JSON, GROUND_TRUTH, METRICS_FILE, UNLABELLED_IMAGES
 from semi_nnunet.raw.readers import Geometry, read_with_nnunet
 from semi_nnunet.runs.folders import TEST_FOLDER, Folders
 from semi_nnunet.runs.job import Job
@@ -51,7 +51,7 @@ class CaseFiles:
     def reference(self, case: str) -> Path:
         folder = self.folders.raw / "labelsTs"
         if self.subset != "test":
-            folder = self.folders.preprocessed / "gt_segmentations"
+            folder = self.folders.preprocessed / GROUND_TRUTH
         return folder / f"{case}{self.ending}"
 
     def find(self, case: str, method: Model, baseline: Model | None) -> FilesOfCase | None:
@@ -81,9 +81,9 @@ class CaseFiles:
 
 def load_labelling(files: CaseFiles, examples: Sequence[FilesOfCase]) -> Labelling:
     """Read the labelling of the data set; the first example chooses the reader."""
-    description = files.folders.preprocessed / "dataset.json"
+    description = files.folders.preprocessed / DATASET_JSON
     if not description.is_file():
-        description = files.folders.raw / "dataset.json"
+        description = files.folders.raw / DATASET_JSON
     return read_labelling(description, str(examples[0].labels["reference"]))
 
 

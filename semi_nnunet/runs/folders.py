@@ -9,7 +9,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from semi_nnunet.raw import folds as patients
-from semi_nnunet.raw.layout import require_paths, resolve_dataset_name
+from semi_nnunet.raw.layout import DATASET_JSON, GROUND_TRUTH, require_paths, resolve_dataset_name
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json
@@ -46,19 +46,19 @@ class Folders:
     @property
     def references(self) -> Path:
         """nnU-Net's copy of the labels of the labelled cases."""
-        return self.preprocessed / "gt_segmentations"
+        return self.preprocessed / GROUND_TRUTH
 
     def evaluation_command(self, predictions: Path, references: Path, processes: int) -> Command:
         """Return the command that measures predictions; ``references`` may hold other cases too."""
-        description = self.preprocessed / "dataset.json"
+        description = self.preprocessed / DATASET_JSON
         paths = ("-i", predictions, "-r", references, "--dataset-json", description)
         return ("semi_nnunet", "evaluate", *paths, "-np", str(processes), "--partial")
 
     @property
     def file_ending(self) -> str:
         """The file ending of images and labels, from the preprocessed or else the raw data set."""
-        preprocessed = self.preprocessed / "dataset.json"
-        path = preprocessed if preprocessed.is_file() else self.raw / "dataset.json"
+        preprocessed = self.preprocessed / DATASET_JSON
+        path = preprocessed if preprocessed.is_file() else self.raw / DATASET_JSON
         return str(read_json(path)["file_ending"])
 
     def labelled_cases(self) -> list[str]:
@@ -106,7 +106,7 @@ def load_patient_finder(folders: Folders) -> patients.PatientOf:
     """
     models = sorted(folders.results.glob("*__*__*"))
     for folder in (folders.raw, folders.preprocessed, *models):
-        if description := optional_json(folder / "dataset.json"):
+        if description := optional_json(folder / DATASET_JSON):
             return patients.build_patient_finder(description)
     return patients.case_as_patient
 

@@ -10,7 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
-from semi_nnunet.raw.layout import SPLITS_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
@@ -19,7 +19,7 @@ from semi_nnunet.util.names import list_first
 
 def list_folds(folders: Folders) -> list[str]:
     """Return the numbers of the folds; ["all"] if a single labelled case leaves none to spare."""
-    is_preprocessed = (folders.preprocessed / "dataset.json").is_file()
+    is_preprocessed = (folders.preprocessed / DATASET_JSON).is_file()
     count = count_dataset_folds(folders) if is_preprocessed else patients.MAX_FOLDS
     return [*map(str, range(count))] or [ALL]
 
@@ -33,7 +33,7 @@ def count_dataset_folds(folders: Folders) -> int:
     splits = folders.preprocessed / SPLITS_FILE
     if splits.is_file():
         return len(read_json(splits))
-    description = read_json(folders.preprocessed / "dataset.json")
+    description = read_json(folders.preprocessed / DATASET_JSON)
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
     if patients.PATIENT_KEY not in description:
         labelled = int(description["numTraining"]) - len(pseudo_labelled)
@@ -71,7 +71,7 @@ def write_missing_folds(
     Their split separates cases of one patient, and validates on pseudo-labels.
     """
     path = folders.preprocessed / SPLITS_FILE
-    description = read_json(folders.preprocessed / "dataset.json")
+    description = read_json(folders.preprocessed / DATASET_JSON)
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
     stock_split_fits = patients.PATIENT_KEY not in description and not pseudo_labelled
     if stock_split_fits or path.is_file() or set(folds) <= {ALL}:

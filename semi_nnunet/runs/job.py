@@ -18,10 +18,14 @@ from semi_nnunet.loading.stage_predictions import (
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
 from semi_nnunet.raw.layout import (
+    FINAL_CHECKPOINT,
+    HISTORY_CSV,
     MEASURED_FROM,
     METRICS_FILE,
+    PLANS_JSON,
     PREDICTED_FROM,
     SPLITS_FILE,
+    SUMMARY_JSON,
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
@@ -94,7 +98,7 @@ class Job:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint that a finished training leaves."""
-        return self.folder / "checkpoint_final.pth"
+        return self.folder / FINAL_CHECKPOINT
 
     @property
     def validation(self) -> Path:
@@ -133,7 +137,7 @@ class Job:
         if not self.segments:
             return True
         predicted = self._predicted(VALIDATION_FOLDER)
-        has_summary = predicted and (self.validation / "summary.json").is_file()
+        has_summary = predicted and (self.validation / SUMMARY_JSON).is_file()
         return has_summary and not self.list_missing_stage_predictions()
 
     @property
@@ -152,7 +156,7 @@ class Job:
     @cached_property
     def _plans(self) -> dict[str, Any]:
         """The plans of the preprocessed data set, or else those next to the trained model."""
-        paths = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / "plans.json"
+        paths = self.folders.preprocessed / f"{self.plans}.json", self.folder.parent / PLANS_JSON
         path = next((path for path in paths if path.is_file()), None)
         return {"configurations": {}} if path is None else read_json(path)
 
@@ -292,7 +296,7 @@ class Job:
         if all((table.parent / name).is_file() for name in records):
             return None
         sources = {
-            VALIDATION_FOLDER: self.validation / "summary.json",
+            VALIDATION_FOLDER: self.validation / SUMMARY_JSON,
             TEST_FOLDER: self.checkpoint,
         }
         if not is_older(table, sources[subset]):
@@ -305,7 +309,7 @@ class Job:
 
     def history(self) -> History:
         """Return the history of the training; empty for nnU-Net's own trainers."""
-        path = self.folder / "semi_history.csv"
+        path = self.folder / HISTORY_CSV
         return History.read_csv(path) if path.is_file() else History()
 
     def commands(self, device: str, processes: int) -> Iterator[Command]:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +22,13 @@ import torch
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.runs.local import JobBoard, JobOutcome, Resources, Runnable, run_jobs
 from semi_nnunet.runs.ray_cluster import choose_task_resources, connect_cluster, run_on_ray
-from semi_nnunet.runs.slurm import build_batch_script, require_sbatch, submit_script
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_text
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
 
 logger = logging.getLogger(__name__)
+WARNING_S = 120  # before SLURM's time limit: the training stops, and continues in a new task
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class JobLauncher:
         threads: cores for each job; None: this machine's, shared among the jobs.
         sbatch: further options of sbatch, such as "--gres=gpu:1".
         ray_address: of a running cluster; None: RAY_ADDRESS, else this machine.
-        only: index of the job that this process of a cluster runs; None: launch all that are left.
+        only: index of the job that this process of a cluster runs; None: launch all unfinished.
     """
 
     launcher: str = "local"
@@ -94,20 +99,20 @@ class JobWork:
     Args:
         words: of ``semi_nnunet``, from which every process makes the same list of jobs.
         jobs: all jobs.
-        left: indices of the jobs that are not done.
+        unfinished: indices of the jobs that are not done.
         logs: folder for the launcher's files.
         needs: job -> the jobs that must end first, successfully or not.
     """
 
     words: Sequence[str]
     jobs: Sequence[Runnable]
-    left: Sequence[int]
+    unfinished: Sequence[int]
     logs: Path
     needs: Mapping[Any, Collection[Runnable]] = field(default_factory=dict)
 
     def group_by_dependencies(self) -> list[list[int]]:
-        """Group the jobs that are left so that jobs wait only for jobs of earlier groups."""
-        groups, waiting = [], list(self.left)
+        """Group the unfinished jobs so that jobs wait only for jobs of earlier groups."""
+        groups, waiting = [], list(self.unfinished)
         while waiting:
             unfinished = {self.jobs[index] for index in waiting}
             group = [i for i in waiting if unfinished.isdisjoint(self.needs.get(self.jobs[i], ()))]
@@ -123,7 +128,7 @@ class UnfinishedError(UserError):
 
 
 def run_work(launcher: JobLauncher, work: JobWork) -> bool:
-    """Run all jobs that are left, or submit them to a cluster.
+    """Run all unfinished jobs, or submit them to a cluster.
 
     Returns:
         True if all jobs are done; False if they were handed to a cluster, or if this process of a
@@ -140,7 +145,7 @@ def run_work(launcher: JobLauncher, work: JobWork) -> bool:
 
 
 def launch(launcher: JobLauncher, work: JobWork) -> int | None:
-    """Run or submit the jobs that are left.
+    """Run or submit the unfinished jobs.
 
     Returns:
         None if all are done and the verb continues, else the exit code to end with.
@@ -154,7 +159,7 @@ def launch(launcher: JobLauncher, work: JobWork) -> int | None:
             f"{launcher.only}: the list of jobs has changed since this one was launched",
             fix="run the command again that launched it",
         )
-    if not work.left and launcher.only is None:
+    if not work.unfinished and launcher.only is None:
         return None
     if launcher.launcher == "slurm":
         submit_levels(launcher, work)
@@ -179,7 +184,7 @@ def launch(launcher: JobLauncher, work: JobWork) -> int | None:
 def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs, or the only one, on this machine."""
     resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
-    indices = work.left if launcher.only is None else [launcher.only]
+    indices = work.unfinished if launcher.only is None else [launcher.only]
     logger.info(f"on {resources}")
     with interrupt_on_signals():
         return run_jobs([work.jobs[index] for index in indices], resources, work.needs)
@@ -187,14 +192,14 @@ def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
 
 def run_with_ray(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     """Run the jobs as tasks of Ray."""
-    board = JobBoard(len(work.left))
-    with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals():
+    board = JobBoard(len(work.unfinished))
+    with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals(), board:
         per_task = choose_task_resources(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if per_task.gpus else "cpu")
         words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
         words += ["--threads", str(per_task.cpus)]
         logger.info(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}")
-        jobs = {index: work.jobs[index] for index in work.left}
+        jobs = {index: work.jobs[index] for index in work.unfinished}
         at_a_time = launcher.jobs or len(jobs)
         return run_on_ray(ray, jobs, work.needs, words, per_task, at_a_time, work.logs, board)
 
@@ -234,3 +239,77 @@ def find_resources(
         gpus = tuple(visible.split(",")) if visible else tuple(map(str, range(count)))
     jobs = jobs or max(1, len(gpus))
     return Resources(device, gpus, jobs, threads or max(1, cores // jobs))
+
+
+# ---- SLURM: tasks of a job array, requeued when their time is up ----
+
+
+def build_batch_script(
+    arguments: Sequence[str],
+    indices: Sequence[int],
+    at_a_time: int,
+    logs: Path,
+    sbatch: str,
+    after: str | None = None,
+) -> str:
+    """Return the script of an array whose task N runs job N of the list.
+
+    Args:
+        arguments: of ``semi_nnunet``, from which every task makes the same list; with --only N it
+            runs one job.
+        indices: of the jobs to run.
+        at_a_time: number of tasks that may run at once.
+        logs: folder for SLURM's logs.
+        sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
+        after: number of an array that must end, successfully or not, before this one starts.
+    """
+    options = [*([f"--dependency=afterany:{after}"] if after else []), *shlex.split(sbatch)]
+    command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
+    output = shlex.quote(str(logs).replace("%", "%%"))  # sbatch has names of its own with %
+    return f"""#!/bin/bash
+#SBATCH --job-name=semi_nnunet
+#SBATCH --array={",".join(map(str, indices))}%{at_a_time}
+#SBATCH --output={output}/%A_%a.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@{WARNING_S}
+{"".join(f"#SBATCH {shlex.quote(option)}" + chr(10) for option in options)}
+# when the time is nearly up: stop, and continue in a new task
+trap 'scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"' USR1
+{command} --only "$SLURM_ARRAY_TASK_ID" &
+child=$!
+trap 'kill -TERM "$child"' TERM
+while kill -0 "$child" 2> /dev/null; do wait "$child"; done
+wait "$child"
+"""
+
+
+def require_sbatch() -> None:
+    """Check that this machine has sbatch.
+
+    Raises:
+        UserError: it has not.
+    """
+    if shutil.which("sbatch") is None:
+        raise UserError(
+            "--launcher slurm needs sbatch, found none", fix="run it on the cluster's login node"
+        )
+
+
+def submit_script(script: str, path: Path) -> str:
+    """Write the script, submit it with sbatch, and return the number of the array.
+
+    Raises:
+        UserError: sbatch is missing, or refuses the script.
+    """
+    require_sbatch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, script)
+    run = subprocess.run(["sbatch", "--parsable", str(path)], capture_output=True, text=True)
+    if run.returncode:
+        raise UserError(
+            f"sbatch refused {path}: {run.stderr.strip()}",
+            fix="if it names an option, "
+            "correct --sbatch='--partition=gpu --gres=gpu:1 --time=1-00:00:00'; else try sinfo",
+        )
+    return run.stdout.strip().split(";")[0]

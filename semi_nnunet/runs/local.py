@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import queue
 import sys
 import threading
@@ -15,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.runs.commands import (
@@ -92,30 +95,49 @@ class JobOutcome:
     reason: str = ""
 
 
+class BoardConsole(Console):
+    """A console that leaves it to the command line to end quietly if its reader is gone."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
 class JobBoard:
-    """The screen of running jobs: a live line for each on a terminal, only changes elsewhere."""
+    """The screen of running jobs: a live line for each on a terminal, only changes elsewhere.
+
+    The live lines are shown inside a ``with`` block.
+    """
 
     def __init__(self, total: int, screen: TextIO | None = None):
         self.total, self.finished = total, 0
-        self.screen = screen or sys.stdout
-        self.live = self.screen.isatty()
         self._running: dict[Runnable, tuple[str, ProgressDisplay]] = {}
-        self._lines = 0
         self._last_report = time.monotonic()
-        self._writing = threading.Lock()
+        screen = screen or sys.stdout
+        self._console = BoardConsole(file=screen, force_terminal=screen.isatty(), highlight=False)
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._render,
+            auto_refresh=False,
+            transient=True,
+            redirect_stderr=sys.stderr.isatty(),  # errors sent to a file stay there
+        )
+
+    def __enter__(self) -> JobBoard:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
 
     def print_line(self, text: str) -> None:
         """Print a line above the live lines."""
-        with self._writing:
-            self._clear()
-            print(text, file=self.screen, flush=True)
-            self._draw()
+        self._console.print(Text(text), soft_wrap=True)
 
     def start(self, job: Runnable, activity: str) -> ProgressDisplay:
         """Show that a command of a job has begun, and return the display to feed."""
         progress = ProgressDisplay(io.StringIO())  # the board shows the progress of all
         self._running[job] = (activity, progress)
-        if not self.live:
+        if not self._console.is_interactive:
             self.print_line(f"        {job}: {activity}")
         return progress
 
@@ -128,39 +150,19 @@ class JobBoard:
 
     def refresh(self) -> None:
         """Redraw the live lines; in a log file, add them every ten minutes."""
-        if not self.live:
-            if time.monotonic() - self._last_report >= SAY_EVERY_S:
-                self._last_report = time.monotonic()
-                for line in self._running_lines():
-                    self.print_line(line)
-            return
-        with self._writing:
-            self._clear()
-            self._draw()
+        if self._console.is_interactive:
+            self._live.refresh()
+        elif time.monotonic() - self._last_report >= SAY_EVERY_S:
+            self._last_report = time.monotonic()
+            for line in self._running_lines():
+                self.print_line(line)
 
     def _running_lines(self) -> list[str]:
         jobs = list(self._running.items())
         return [f"        {job}: {activity} {shown.state}" for job, (activity, shown) in jobs]
 
-    def _clear(self) -> None:
-        if self.live and self._lines:
-            self.screen.write(f"\x1b[{self._lines}F\x1b[J")
-            self._lines = 0
-
-    def _draw(self) -> None:
-        if not self.live:
-            return
-        for line in self._running_lines():
-            print(line[: self._width()], file=self.screen)  # a wrapped line could not be cleared
-            self._lines += 1
-        self.screen.flush()
-
-    def _width(self) -> int:
-        """Return the characters of a row, minus one for terminals that wrap a full row."""
-        try:
-            return max(20, os.get_terminal_size(self.screen.fileno()).columns - 1)
-        except (OSError, ValueError):
-            return 79
+    def _render(self) -> Group:
+        return Group(*(Text(line, no_wrap=True, overflow="crop") for line in self._running_lines()))
 
 
 def run_jobs(
@@ -200,7 +202,7 @@ def run_jobs(
         elsewhere = job in required and futures[job].result().state == "elsewhere"
         return not elsewhere or holder_of(job.lock) is None
 
-    with ThreadPoolExecutor(resources.jobs) as pool:
+    with board, ThreadPoolExecutor(resources.jobs) as pool:
         futures: dict[Runnable, Future[JobOutcome]] = {}
         unfinished = set(jobs)
         try:

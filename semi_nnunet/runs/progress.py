@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from semi_nnunet.raw.layout import SETTINGS_JSON
 from semi_nnunet.runs.commands import EpochTimes
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.errors import UserError
@@ -33,7 +34,7 @@ def parse_logged_epochs(job: Job) -> EpochTimes:
 
 def estimate_seconds_left(job: Job) -> float | None:
     """Estimate the remaining seconds from the last ten epochs; None if nothing is recorded."""
-    settings = job.folder / "semi_settings.json"
+    settings = job.folder / SETTINGS_JSON
     if job.is_trained or not settings.is_file():
         return None
     seconds = read_epoch_seconds(job)

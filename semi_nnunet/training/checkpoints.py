@@ -27,6 +27,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.preprocessing.manifest import describe_source_changes
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.failures import is_of_memory
 from semi_nnunet.util.files import write_atomically
@@ -42,7 +43,7 @@ EXECUTE = "SEMI_NNUNET_EXECUTE_CHECKPOINTS"  # set to 1: files that can execute 
 PRETRAINED = "-pretrained_weights"  # option of nnUNetv2_train
 LATEST = "checkpoint_latest.pth"
 KEY_TYPES = {"trainer_name": str, "init_args": dict, "current_epoch": int, "semi": dict}
-NEWEST_FIRST = ("checkpoint_final.pth", LATEST, "checkpoint_best.pth")
+NEWEST_FIRST = (FINAL_CHECKPOINT, LATEST, "checkpoint_best.pth")
 
 LoadedCheckpoint = tuple[dict[str, Any], Path, list[str]]  # content, file, skipped files
 

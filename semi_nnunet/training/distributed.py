@@ -19,6 +19,7 @@ from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import distributed as dist
 from torch import nn
 
+from semi_nnunet.core.processes import SumOverRanks
 from semi_nnunet.util.errors import UserError
 
 T = TypeVar("T")
@@ -137,7 +138,7 @@ class Ranks:
         return gathered[self.rank % len(gathered)]
 
     @property
-    def sum_with_gradient(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    def sum_with_gradient(self) -> SumOverRanks:
         """The function that sums a tensor over the processes, with gradient; None if not needed."""
         return None if self.world_size == 1 else all_gather_sum
 

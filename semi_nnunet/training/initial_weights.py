@@ -9,12 +9,11 @@ from torch import nn
 
 from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrap_compiled
 from semi_nnunet.networks.pretrained import find_output_layers, load_fitting_weights
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.settings.common import POOL, PRETRAINER
-from semi_nnunet.training.checkpoints import NEWEST_FIRST, read_of_any_trainer
+from semi_nnunet.training.checkpoints import read_of_any_trainer
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
-
-FINAL = NEWEST_FIRST[0]
 
 
 class InitialWeights:
@@ -86,7 +85,7 @@ def find_named_checkpoint(text: str) -> Path:
         UserError: there is no such checkpoint.
     """
     path = Path(text).expanduser()
-    candidates = [path, path / FINAL, path / "fold_all" / FINAL]
+    candidates = [path, path / FINAL_CHECKPOINT, path / "fold_all" / FINAL_CHECKPOINT]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -107,7 +106,7 @@ def find_pretrained_checkpoint(model_folder: Path, trainer: str, command: str) -
         UserError: there is no such checkpoint.
     """
     name = model_folder.name.replace(trainer, PRETRAINER, 1)
-    path = model_folder.with_name(name) / "fold_all" / FINAL
+    path = model_folder.with_name(name) / "fold_all" / FINAL_CHECKPOINT
     if not path.is_file():
         raise UserError(
             f"pretrained is 'pool', and nothing was pre-trained: there is no {path}", fix=command

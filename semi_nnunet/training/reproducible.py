@@ -31,20 +31,22 @@ from semi_nnunet.raw.folds import PatientOf, build_patient_finder
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
+from semi_nnunet.training.cases import require_fold, require_usable_split
 from semi_nnunet.training.distributed import Ranks, select_device, without_ddp_wrapper
-from semi_nnunet.training.folds import require_fold, require_usable_split
 from semi_nnunet.training.initial_weights import InitialWeights, find_initial_weights
+from semi_nnunet.training.interruptions import (
+    EpochProgress,
+    Preemption,
+    raise_if_batch_too_small,
+    raise_if_machine_fault,
+    tolerate_compiler_errors,
+)
 from semi_nnunet.training.loaders import (
     build_step_loaders,
     limit_rotation,
     make_repeatable,
 )
 from semi_nnunet.training.losses import build_supervised_loss, read_class_weights, uses_nnunet_loss
-from semi_nnunet.training.machine_faults import (
-    raise_if_batch_too_small,
-    raise_if_machine_fault,
-    tolerate_compiler_errors,
-)
 from semi_nnunet.training.one_launch import lock_fold
 from semi_nnunet.training.optimisation import (
     Schedule,
@@ -55,7 +57,6 @@ from semi_nnunet.training.optimisation import (
     wrap_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
-from semi_nnunet.training.preemption import EpochProgress, Preemption
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import semi_nnunet
+from semi_nnunet.raw.layout import HISTORY_CSV, SETTINGS_JSON
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.training.cost import TrainingCost
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels
-from semi_nnunet.training.rate_limit import RateLimited
 from semi_nnunet.training.step_records import StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
@@ -31,6 +31,57 @@ from semi_nnunet.util.files import could_not_write, write_atomically, write_json
 from semi_nnunet.util.progress import Progress, TimeLeft
 
 PROGRESS = "progress.png"
+SHARE = 0.01  # of the training's time, for each picture
+
+
+class RateLimited:
+    """A function of a folder that runs only if it takes a small share of the time.
+
+    After a call that took one second, calls are skipped for a hundred seconds (share 0.01).
+    :meth:`flush` makes up for the last skipped call.
+
+    >>> one_second_later = iter(range(9)).__next__
+    >>> draw = RateLimited(lambda folder: print(f"draws into {folder}"), clock=one_second_later)
+    >>> draw("fold_0")
+    draws into fold_0
+    >>> draw("fold_0")  # skipped
+    >>> draw.flush()
+    draws into fold_0
+
+    Args:
+        work: function to call.
+        share: largest share of the time that the calls may take.
+        clock: returns seconds since any point in time.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[str], object],
+        share: float = SHARE,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.work, self.share, self.clock = work, share, clock
+        self._not_before = float("-inf")
+        self._skipped: str | None = None  # folder of the last skipped call
+
+    def __call__(self, folder: str) -> None:
+        """Do the work, unless the last call was too recent."""
+        start = self.clock()
+        if start < self._not_before:
+            self._skipped = folder
+            return
+        self._skipped = None
+        self.work(folder)
+        seconds = self.clock() - start
+        self._not_before = self.clock() + seconds / self.share
+
+    def flush(self) -> None:
+        """Do the work of the last call if that was skipped."""
+        if self._skipped is not None:
+            self.work(self._skipped)
+            self._skipped = None
+
+
 Say = Callable[..., None]  # writes its arguments as one line of the training's log
 
 
@@ -111,7 +162,7 @@ class RunLog:
                 key: {"value": value, "reason": reasons[key]} for key, value in values.items()
             },
         }
-        write_json(folder / "semi_settings.json", to_plain_values(record))
+        write_json(folder / SETTINGS_JSON, to_plain_values(record))
         self.say("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
 
     def begin_epoch(self) -> None:
@@ -176,7 +227,7 @@ class RunLog:
         """Write the table and the cost, and draw the picture unless it was drawn recently."""
         with self.warn_if_disk_is_full():
             self.cost.write(folder)
-            self.history.write_csv(folder / "semi_history.csv")
+            self.history.write_csv(folder / HISTORY_CSV)
         self._history_picture(str(folder))
 
     def _draw_history(self, folder: str) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
-from semi_nnunet.core.class_frequencies import FrequencyWeights
+from semi_nnunet.core.class_weights import FrequencyWeights
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
 from semi_nnunet.evaluation.tables import drop_unannotated
@@ -38,7 +38,7 @@ from semi_nnunet.loading.steps import (
 from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
 from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
-from semi_nnunet.training.cascade import NextStages
+from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, select_full_resolution
 from semi_nnunet.training.filtering import ImageFilter
@@ -47,10 +47,9 @@ from semi_nnunet.training.gradient_balance import GradientBalance, GradientLimit
 from semi_nnunet.training.loaders import LoaderWaitLog
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.precision import compute_dtype
-from semi_nnunet.training.prediction import CasePredictor
+from semi_nnunet.training.prediction import CasePredictor, NextStages
 from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, describe_collapse
 from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
-from semi_nnunet.training.unlabelled_pool import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.verify.file_bytes import require_complete_image

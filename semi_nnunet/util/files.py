@@ -74,7 +74,7 @@ def could_not_write(
     error: BaseException,
     folder: str | Path,
     needed: int | None = None,
-    left: str = INTACT,
+    state: str = INTACT,
 ) -> DiskError:
     """Return the error that something could not be written to a folder.
 
@@ -83,7 +83,7 @@ def could_not_write(
         error: of the system.
         folder: on the disk in question.
         needed: about how many bytes it takes.
-        left: the state of the disk now, as a sentence.
+        state: the state of the disk now, as a sentence.
     """
     if isinstance(error.__context__, OSError):  # more precise than torch's error
         error = error.__context__
@@ -92,7 +92,7 @@ def could_not_write(
     takes = "" if needed is None else f"it takes about {amount(needed)}, and "
     return DiskError(
         f"could not write {what} ({type(error).__name__}: {line}); {takes}"
-        f"{amount(free_bytes(folder))} are free there. {left}",
+        f"{amount(free_bytes(folder))} are free there. {state}",
         fix="free some space or make the folder writable, then run the same command again",
     )
 
@@ -109,7 +109,7 @@ def amount(count: int) -> str:
 
 
 @contextmanager
-def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterator[None]:
+def writing(what: str | Path, folder: str | Path, state: str = INTACT) -> Iterator[None]:
     """Raise errors of the disk inside the block as :class:`DiskError`.
 
     For output that cannot be written under a temporary name.
@@ -117,7 +117,7 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
     Args:
         what: the output, such as a folder.
         folder: on its disk.
-        left: the state of the disk after an error, as a sentence.
+        state: the state of the disk after an error, as a sentence.
 
     Raises:
         DiskError: the disk is full or not writable.
@@ -128,18 +128,18 @@ def writing(what: str | Path, folder: str | Path, left: str = INTACT) -> Iterato
         is_full = isinstance(error, RuntimeError) and free_bytes(folder) < FULL_BYTES
         if not is_full and disk_error_message(error) is None:
             raise
-        raise could_not_write(what, error, folder, left=left) from error
+        raise could_not_write(what, error, folder, state=state) from error
 
 
 @contextmanager
-def folder_aside(target: Path, left: str) -> Iterator[Path]:
+def folder_aside(target: Path, state: str) -> Iterator[Path]:
     """Fill a new folder inside the block, and rename it to ``target`` when it is complete.
 
     If several processes do so at once, each fills its own folder, and the first one wins.
 
     Args:
         target: does not exist, or is empty.
-        left: the state of the disk after an error, as a sentence.
+        state: the state of the disk after an error, as a sentence.
 
     Yields:
         The temporary path, which does not exist yet; it is removed if the block fails.
@@ -154,14 +154,14 @@ def folder_aside(target: Path, left: str) -> Iterator[Path]:
     temporary = target.with_name(f"{beginning}{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with writing(target, target.parent, left):
+        with writing(target, target.parent, state):
             yield temporary
             put_folder(temporary, target)
     except (UserError, OSError, RuntimeError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         cause = error.__cause__
         if isinstance(error, DiskError) and isinstance(cause, (OSError, RuntimeError)):
-            raise could_not_write(target, cause, target.parent, left=left) from cause
+            raise could_not_write(target, cause, target.parent, state=state) from cause
         raise
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from tqdm import tqdm
 
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.messages import show_messages, shows_messages
@@ -40,9 +43,9 @@ def in_processes(
         yield from map(function, jobs)
         return
     done = 0
+    chunk = max(1, min(MAX_CHUNK, len(jobs) // (MIN_CHUNKS * num_processes)))
     with process_pool(min(num_processes, len(jobs))) as pool:
         try:
-            chunk = max(1, min(MAX_CHUNK, len(jobs) // (MIN_CHUNKS * num_processes)))
             for result in pool.map(function, jobs, chunksize=chunk):
                 yield result
                 done += 1
@@ -52,20 +55,61 @@ def in_processes(
                 f"because memory ran out with {num_processes} processes",
                 fix="use fewer processes; 1 needs the least memory",
             ) from error
+
+
+def attempt_in_processes(
+    function: Callable[[T], R], jobs: Sequence[T], num_processes: int
+) -> Generator[tuple[T, R | BaseException], None, None]:
+    """Yield each job with its result or its error as soon as it ends, in any order.
+
+    A killed process takes the jobs of all others with it; each of these runs again, by itself.
+    Arguments as for :func:`in_processes`.
+
+    >>> dict(attempt_in_processes(int, ["1", "x"], num_processes=1))
+    {'1': 1, 'x': ValueError("invalid literal for int() with base 10: 'x'")}
+    """
+    if num_processes <= 1 or not jobs:
+        for job in jobs:
+            try:
+                yield job, function(job)
+            except Exception as error:
+                yield job, error
+        return
+    lost: list[T] = []
+    with process_pool(min(num_processes, len(jobs))) as pool:
+        futures = {pool.submit(function, job): job for job in jobs}
+        for future in as_completed(futures):
+            if isinstance(future.exception(), BrokenProcessPool):
+                lost.append(futures[future])
+            else:
+                yield futures[future], _result_or_error(future)
+    for number, job in enumerate(lost, start=1):
+        tqdm.write(f"a process was killed: {job} runs by itself ({number} of {len(lost)})")
+        with process_pool(1) as pool:
+            yield job, _result_or_error(pool.submit(function, job))
+
+
+def _result_or_error(future: Future[Any]) -> Any:
+    error = future.exception()
+    return future.result() if error is None else error
+
+
+@contextmanager
+def process_pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool of spawned processes that end with this one, even if it is killed.
+
+    A killed process cannot end its children; these watch their parent instead. An error in the
+    ``with`` block cancels the waiting jobs.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        count, mp_context=spawn, initializer=_begin_worker, initargs=(shows_messages(),)
+    ) as pool:
+        try:
+            yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def process_pool(count: int) -> ProcessPoolExecutor:
-    """Return a pool of spawned processes that end with this one, even if it is killed.
-
-    A killed process cannot end its children; these watch their parent instead.
-    """
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(
-        count, mp_context=spawn, initializer=_begin_worker, initargs=(shows_messages(),)
-    )
 
 
 def _begin_worker(show: bool) -> None:

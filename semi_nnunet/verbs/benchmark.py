@@ -69,8 +69,7 @@ def benchmark(
             is too small, ``out`` cannot be written or exists, or not even the baseline can be
             measured.
     """
-    from semi_nnunet.benchmarking.page import lines
-    from semi_nnunet.benchmarking.run import benchmark as measure_steps
+    from semi_nnunet.benchmarking.run import describe_costs, measure_steps
 
     measured = measure_steps(
         dataset,
@@ -82,9 +81,8 @@ def benchmark(
         rounds=rounds,
         quick=quick,
         out=out,
-        say=logger.warning,
     )
-    logger.info("\n".join(lines(measured)))
+    logger.info("\n".join(describe_costs(measured)))
     return measured
 
 

@@ -11,7 +11,7 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.verbs.options import FIRST, MORE, Plans, one_of, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.report.write import WrittenReport
+    from semi_nnunet.report.page import WrittenReport
 
 logger = logging.getLogger(__name__)
 SOURCE = one_of()
@@ -56,7 +56,7 @@ def write_report(
     Raises:
         UserError: nothing was measured, a name is unknown, or the file cannot be written.
     """
-    from semi_nnunet.report.write import write_report_page as write_page
+    from semi_nnunet.report.page import write_report_page as write_page
 
     written = write_page(
         dataset,

@@ -81,6 +81,6 @@ def slim(
         plan_only=plan_only,
         launcher=(launcher or Launcher()).for_jobs(),
     )
-    if slimmed.told is not None:
-        logger.info(slimmed.told)
+    if slimmed.conclusion is not None:
+        logger.info(slimmed.conclusion)
     return slimmed

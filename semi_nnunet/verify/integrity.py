@@ -22,10 +22,10 @@ from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_values
 from semi_nnunet.raw.description import (
     RawCase,
     RawDataset,
+    find_naming_problems,
     path_within,
 )
 from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES
-from semi_nnunet.raw.naming import find_naming_problems
 from semi_nnunet.raw.readers import (
     COPY_AGAIN,
     READER_SPACING_RTOL,

@@ -6,15 +6,16 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from semi_nnunet.preprocessing import prepare as data
 from semi_nnunet.preprocessing.planning import get_default_plans_name
-from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing, UnlabelledShard
+from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive, unique
+from semi_nnunet.util.shards import Shard
 
 logger = logging.getLogger(__name__)
 
@@ -93,15 +94,16 @@ class ShardJobs:
         """Whether the jobs run on this machine."""
         return self.launcher.is_local
 
-    def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
+    def __call__(self, shards: list[Shard[UnlabelledPreprocessing]], unfinished: list[int]) -> bool:
         """Run or submit the unfinished shards; return whether all are done."""
-        pool = shards[0].pool
-        configurations = unique([shard.pool.configuration for shard in shards])
-        logger.info(f"{len(pool.cases())} unlabelled cases, {len(unfinished)} shards to do")
-        words = ["preprocess", "-d", pool.preprocessed.name, "-p", pool.plans]
-        words += ["-c", *configurations, "--shards", str(shards[0].of)]
+        pool, count = shards[0].work, shards[0].of
+        configurations = unique([shard.work.configuration for shard in shards])
+        logger.info(f"{len(pool.cases)} unlabelled cases, {len(unfinished)} shards to do")
+        dataset = pool.preprocessed.name
+        words = ["preprocess", "-d", dataset, "-p", pool.plans]
+        words += ["-c", *configurations, "--shards", str(count)]
         words += ["-np", str(self.processes)] if self.processes else []
-        jobs = [replace(shard, processes=self.processes) for shard in shards]
+        jobs = list_shards(dataset, pool.plans, configurations, count, self.processes)
         return run_work(self.launcher, JobWork(words, jobs, unfinished, pool.shards))
 
 
@@ -112,17 +114,18 @@ def count_usable_processes() -> int:
 
 def list_shards(
     dataset: str, plans: str, configurations: Sequence[str], count: int, processes: int | None
-) -> list[UnlabelledShard]:
+) -> list[Shard[UnlabelledPreprocessing]]:
     """Return the jobs: ``count`` shards of each configuration."""
+    preprocessed = get_preprocessed_dataset(dataset)
     return [
-        UnlabelledShard(pool, number, count, processes)
+        Shard(pool, number, count)
         for name in configurations
-        for pool in [UnlabelledPreprocessing(get_preprocessed_dataset(dataset), plans, name)]
+        for pool in [UnlabelledPreprocessing(preprocessed, plans, name, processes)]
         for number in range(count)
     ]
 
 
-def prepare_shard(shards: Sequence[UnlabelledShard], launcher: JobLauncher) -> None:
+def prepare_shard(shards: Sequence[Shard[UnlabelledPreprocessing]], launcher: JobLauncher) -> None:
     """Prepare one shard in a process of a cluster, which holds its lock and starts the worker.
 
     Raises:
@@ -131,9 +134,9 @@ def prepare_shard(shards: Sequence[UnlabelledShard], launcher: JobLauncher) -> N
     run_work(launcher, JobWork([], shards, [], shards[0].folder))
 
 
-def preprocess_shard(shard: UnlabelledShard, processes: int | None) -> None:
+def preprocess_shard(shard: Shard[UnlabelledPreprocessing], processes: int | None) -> None:
     """Preprocess the cases of a shard, as its worker."""
     count = processes or multiprocessing.cpu_count()
     if count > 1:
         os.environ["OMP_NUM_THREADS"] = "1"  # for each process
-    shard.run(count)
+    shard.work.preprocess_shard(shard, count)

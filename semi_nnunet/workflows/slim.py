@@ -13,7 +13,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.deploy.trained import CHECKPOINT, TrainedModel, find_model, require_same_data
+from semi_nnunet.deploy.trained import TrainedModel, find_model, require_same_data
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import Model, Table, credit_absence, read_values
@@ -25,6 +25,7 @@ from semi_nnunet.planning.slim import (
     list_slim_networks,
     measure_image_seconds,
 )
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
@@ -90,11 +91,11 @@ class SlimResult:
 
     Args:
         networks: and the plans that were written.
-        told: the loss in Dice, as a sentence; None if nothing was trained.
+        conclusion: the loss in Dice, as a sentence; None if nothing was trained.
     """
 
     networks: SlimNetworks
-    told: str | None = None
+    conclusion: str | None = None
 
 
 def distil_slim_network(
@@ -217,7 +218,7 @@ def find_teacher_fold_problems(
     teacher: TrainedModel, folds: Sequence[str] | None
 ) -> Iterator[Problem]:
     """Yield a problem for folds that the model does not have."""
-    trained = {path.parent.name[5:] for path in teacher.folder.glob(f"fold_*/{CHECKPOINT}")}
+    trained = {path.parent.name[5:] for path in teacher.folder.glob(f"fold_*/{FINAL_CHECKPOINT}")}
     existing = sorted({*teacher.folds, *trained})
     if missing := sorted({*(folds or ())} - {*existing}):
         message = (

@@ -8,7 +8,7 @@ import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import _build_kernel
 from scipy.ndimage import gaussian_filter
 
-from semi_nnunet.augment.batched_intensity import (
+from semi_nnunet.augment.batched import (
     add_noise,
     blur,
     change_contrast,

@@ -13,8 +13,9 @@ import torch
 from semi_nnunet.challenge.packed_model import find_portable_trainer, open_model, pack_model
 from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.mirrors import MirrorChoice
-from semi_nnunet.deploy.trained import CHECKPOINT, find_model, select_folds
+from semi_nnunet.deploy.trained import find_model, select_folds
 from semi_nnunet.inference.predict import predict_images
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.deploy.test_trained import add_gift
@@ -67,13 +68,14 @@ def test_the_packed_model_has_the_weights_of_the_trained_one(pool, tmp_path):
 def test_the_mirrored_axes_that_were_chosen_are_packed(pool, tmp_path):
     model = pool.models[0]
     whole = torch.load(
-        pack_model(model, tmp_path / "whole").folder / "fold_0" / CHECKPOINT, weights_only=True
+        pack_model(model, tmp_path / "whole").folder / "fold_0" / FINAL_CHECKPOINT,
+        weights_only=True,
     )
     assert tuple(whole["inference_allowed_mirroring_axes"]) == (0, 1)
     for axes, expected in (((1,), (1,)), ((), None)):
         MirrorChoice(axes, (), ("0",), 1, 0.001).write(model.folder)
         folder = pack_model(model, tmp_path / f"axes{len(axes)}").folder
-        packed = torch.load(folder / "fold_0" / CHECKPOINT, weights_only=True)
+        packed = torch.load(folder / "fold_0" / FINAL_CHECKPOINT, weights_only=True)
         assert packed["inference_allowed_mirroring_axes"] == expected
         assert not (folder / "semi_mirrors.json").exists()
 

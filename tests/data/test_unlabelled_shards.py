@@ -12,13 +12,10 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.preprocessing.cases import Case
 from semi_nnunet.preprocessing.manifest import Manifest, get_manifest_file
 from semi_nnunet.preprocessing.prepare import prepare_for_training, prepare_labelled
-from semi_nnunet.preprocessing.shards import (
-    UnlabelledPreprocessing,
-    UnlabelledShard,
-    find_unfinished_preprocessing_shards,
-)
+from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
+from semi_nnunet.util.shards import Shard, find_unfinished_shards
 from tests.data.copied import Copy, names
 from tests.data.preprocessed import content
 from tests.real_slurm import said, slurm  # noqa: F401
@@ -51,30 +48,28 @@ def temporary(pool: UnlabelledPreprocessing) -> list[Path]:
 
 def test_shards_share_the_work_and_give_the_same_files(begun: Begun) -> None:
     pool, cases, expected = begun
-    for number in find_unfinished_preprocessing_shards(pool, cases, 3):
-        UnlabelledShard(pool, number, 3).run(1)
-        assert UnlabelledShard(pool, number, 3).is_done
+    for number in find_unfinished_shards(pool, 3):
+        pool.preprocess_shard(shard := Shard(pool, number, 3), 1)
+        assert shard.is_done
     assert content(pool.folder) == expected and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert Manifest(pool.folder).present().keys() == {case.name for case in cases}
-    assert not find_unfinished_preprocessing_shards(
-        pool, cases, 3
-    ) and not find_unfinished_preprocessing_shards(pool, cases, 5)
+    assert not find_unfinished_shards(pool, 3) and not find_unfinished_shards(pool, 5)
 
 
 def test_other_shards_finish_the_work_of_killed_ones(begun: Begun) -> None:
     pool, cases, expected = begun
-    first, *others = find_unfinished_preprocessing_shards(pool, cases, 3)
-    UnlabelledShard(pool, first, 3).run(1)
-    killed = UnlabelledShard(pool, others[0], 3)
-    half = next(case.name for case in killed.cases())
+    first, *others = find_unfinished_shards(pool, 3)
+    pool.preprocess_shard(Shard(pool, first, 3), 1)
+    killed = Shard(pool, others[0], 3)
+    half = next(iter(killed.cases()))
     (killed.aside / half).mkdir(parents=True)
     (killed.aside / half / f"{half}.pkl").write_text("half")
     (pool.folder / f"{half}.pkl").write_text("half")
     before = {path: path.stat().st_mtime_ns for path in pool.folder.glob("*.b2nd")}
     pool.begin(cases)
-    for number in find_unfinished_preprocessing_shards(pool, cases, 2):
-        UnlabelledShard(pool, number, 2).run(1)
+    for number in find_unfinished_shards(pool, 2):
+        pool.preprocess_shard(Shard(pool, number, 2), 1)
     assert content(pool.folder) == expected and not temporary(pool)
     assert sorted(listed(pool)) == sorted(case.name for case in cases)
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
@@ -82,18 +77,18 @@ def test_other_shards_finish_the_work_of_killed_ones(begun: Begun) -> None:
 
 def test_removed_cases_are_deleted_and_changed_ones_are_unfinished(begun: Begun) -> None:
     pool, cases, _ = begun
-    for number in find_unfinished_preprocessing_shards(pool, cases, 1):
-        UnlabelledShard(pool, number, 1).run(1)
+    for number in find_unfinished_shards(pool, 1):
+        pool.preprocess_shard(Shard(pool, number, 1), 1)
     gone, changed, *same = cases
     now = [Case(changed.name, changed.images, None, "another"), *same]
     pool.begin(now)
     assert gone.name not in Manifest(pool.folder).present()
-    assert pool.find_unfinished(now) == [changed.name]
+    assert pool.find_unfinished() == [changed.name]
 
 
 def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) -> None:
     pool, cases, _ = begun
-    with held(UnlabelledShard(pool, 0, 2).lock):
+    with held(Shard(pool, 0, 2).lock):
         with pytest.raises(UserError, match=r"part_00000_of_00002: process \d+ on .*Fix: wait"):
             pool.begin(cases)
         with pytest.raises(UserError, match="are being worked on"):
@@ -104,23 +99,23 @@ def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) ->
 def test_prepare_runs_unfinished_shards_itself_or_hands_them_to_the_launcher(
     begun: Begun, copy: Copy, has_launcher: bool
 ) -> None:
-    pool, cases, expected = begun
-    UnlabelledShard(pool, find_unfinished_preprocessing_shards(pool, cases, 3)[0], 3).run(1)
+    pool, _, expected = begun
+    pool.preprocess_shard(Shard(pool, find_unfinished_shards(pool, 3)[0], 3), 1)
     calls: list[tuple[int, list[int]]] = []
 
     class Launcher:
         is_local = True
 
-        def __call__(self, shards: list[UnlabelledShard], unfinished: list[int]) -> bool:
+        def __call__(
+            self, shards: list[Shard[UnlabelledPreprocessing]], unfinished: list[int]
+        ) -> bool:
             calls.append((len(shards), unfinished))
             return False
 
     request = (copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
     result = prepare_for_training(*request, shards=3, launcher=Launcher() if has_launcher else None)
     if has_launcher:
-        assert result is None and calls == [
-            (3, find_unfinished_preprocessing_shards(pool, cases, 3))
-        ]
+        assert result is None and calls == [(3, find_unfinished_shards(pool, 3))]
     else:
         assert result == {"2d": (5, 4)} and content(pool.folder) == expected
 

@@ -13,7 +13,7 @@ import torch
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.training.preemption import EXIT_CODE
+from semi_nnunet.training.interruptions import EXIT_CODE
 from tests.runs.interrupting import in_a_group, press_ctrl_c_twice
 from tests.runs.tiny import trainings_with, wait_for
 from tests.warm import warm

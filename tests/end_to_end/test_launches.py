@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from semi_nnunet.training.preemption import EXIT_CODE
+from semi_nnunet.training.interruptions import EXIT_CODE
 from tests.forking import forked
 from tests.ranks import Rank, Training, free_port, plans_with, run_rank, told_by_launcher
 from tests.runs.tiny import wait_for

@@ -11,20 +11,22 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.pseudo_labels.pool import PoolShard
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.util.shards import Shard
 
 WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush .jsonl"]
 
 
-def worker(shard: PoolShard, log: Path) -> None:
+def worker(shard: Shard[LabellingRequest], log: Path) -> None:
     """Label a shard, as its process does."""
-    words = ["pseudo-label", *shard.arguments(), "--only", "0", "--worker", "--device", "cpu"]
+    words = ["pseudo-label", *shard.work.words(shard.of), "--only", "0", "--worker"]
+    words += ["--device", "cpu"]
     with log.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         if main(words):
             sys.exit(1)
 
 
-def killed_worker(shard: PoolShard, log: Path, kill_at: int, torn: bool) -> None:
+def killed_worker(shard: Shard[LabellingRequest], log: Path, kill_at: int, torn: bool) -> None:
     """Label until write number ``kill_at``, then cut its file in half if ``torn``, and die."""
     calls, (fsync, rename) = itertools.count(1), (os.fsync, os.replace)
 
@@ -51,7 +53,7 @@ def killed_worker(shard: PoolShard, log: Path, kill_at: int, torn: bool) -> None
     worker(shard, log)
 
 
-def list_finished_cases(shard: PoolShard) -> list[str]:
+def list_finished_cases(shard: Shard[LabellingRequest]) -> list[str]:
     """Return the case of every complete line of a shard's list."""
     lines = shard.finished.read_text().splitlines() if shard.finished.is_file() else []
     return [json.loads(line)["case"] for line in lines if line.endswith("}")]

@@ -9,8 +9,9 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from semi_nnunet.pseudo_labels.pool import LabellingRequest, PoolShard, run_shard
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, run_shard
 from semi_nnunet.pseudo_labels.predictor import Labeller
+from semi_nnunet.util.shards import Shard
 
 CPU = torch.device("cpu")
 
@@ -38,5 +39,5 @@ def predict_with_nnunet(
 def label(request: LabellingRequest) -> None:
     """All of a pool, in this process."""
     request.begin()
-    shard = PoolShard(request, 0, 1)
-    list(run_shard(shard, Labeller(request.trained, request.views, CPU), shard.left()))
+    shard = Shard(request, 0, 1)
+    list(run_shard(shard, Labeller(request.trained, request.views, CPU), shard.find_unfinished()))

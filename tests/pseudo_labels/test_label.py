@@ -23,11 +23,11 @@ from semi_nnunet.pseudo_labels.label import (
     make_labelling_request,
     require_confidence,
 )
-from semi_nnunet.pseudo_labels.pool import LabellingRequest, PoolShard
-from semi_nnunet.runs.launching import JobLauncher
-from semi_nnunet.runs.slurm import build_batch_script
+from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.runs.launching import JobLauncher, build_batch_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.shards import Shard
 from tests.pseudo_labels.labelling import label
 
 CASES = 40  # enough to be interrupted
@@ -73,7 +73,7 @@ def test_a_bad_image_is_set_aside_and_the_others_are_labelled(pool, capfd):
 def test_tasks_of_a_cluster_label_their_shards(pool, tmp_path):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     request.begin()
-    words = ["pseudo-label", *PoolShard(request, 0, 2).arguments(), "--device", "cpu"]
+    words = ["pseudo-label", *request.words(2), "--device", "cpu"]
     (tmp_path / "array.sh").write_text(build_batch_script(words, [0, 1], 2, tmp_path, ""))
     for number in ("0", "1"):
         subprocess.run(
@@ -81,7 +81,7 @@ def test_tasks_of_a_cluster_label_their_shards(pool, tmp_path):
             env={**os.environ, "SLURM_ARRAY_TASK_ID": number},
             check=True,
         )
-    assert not request.left() and len(request.done()) == 4
+    assert not request.find_unfinished() and len(request.done()) == 4
 
 
 def test_a_confidence_of_80_is_refused(pool, capsys):
@@ -104,7 +104,7 @@ def cluster(monkeypatch):
     signal.signal(signal.SIGTERM, handler)  # Ray's would end a worker of pytest
 
 
-def read_lines(shard: PoolShard) -> list[str]:
+def read_lines(shard: Shard[LabellingRequest]) -> list[str]:
     return shard.finished.read_text().splitlines() if shard.finished.is_file() else []
 
 
@@ -127,7 +127,7 @@ def test_a_lost_node_costs_only_time(pool, cluster, tmp_path, capfd):
     clean = LabellingRequest(pool.images, tmp_path / "clean", (pool.names[0],))
     label(clean)
     request = replace(clean, out=pool.out)
-    shards = [PoolShard(request, number, 2) for number in (0, 1)]
+    shards = [Shard(request, number, 2) for number in (0, 1)]
 
     def lose_a_node() -> None:
         while not all(begun := [bool(read_lines(shard)) for shard in shards]):
@@ -218,7 +218,7 @@ def test_several_shards_give_the_labels_of_one(pool, tmp_path):
         {path.name: sha256_of_file(path) for path in labelled.labels.iterdir()}
         for labelled in (request, whole)
     )
-    assert written == expected and not request.left()
+    assert written == expected and not request.find_unfinished()
 
 
 def test_zero_shards_are_refused(pool):

@@ -20,18 +20,17 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
-    PoolShard,
     choose_ignore_label,
-    find_unfinished_shards,
     ignore_unsure_voxels,
     read_file_versions,
     read_uncertainties,
+    set_aside,
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, sha256_of_file, write_json
-from semi_nnunet.util.shards import shard_of
+from semi_nnunet.util.shards import Shard, find_unfinished_shards, shard_of
 from tests.forking import forked
 from tests.pseudo_labels.killing import WRITES, killed_worker, list_finished_cases, worker
 from tests.pseudo_labels.labelling import label, read
@@ -66,7 +65,7 @@ def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_pa
     a_case = (time.monotonic() - started) / len(clean.cases)
     request, chance = replace(clean, out=pool.out), random.Random(0)
     request.begin()
-    shard = PoolShard(request, 0, 1)
+    shard = Shard(request, 0, 1)
     for number in range(KILLS):
         process = forked(worker, shard, tmp_path / f"log{number}")
         awaited = len(list_finished_cases(shard)) + chance.choice([1, 2])
@@ -76,7 +75,7 @@ def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_pa
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, (tmp_path / f"log{number}").read_text()
-    assert request.done() and request.left()
+    assert request.done() and request.find_unfinished()
     finish_and_compare(shard, clean, tmp_path / "log")
 
 
@@ -86,7 +85,7 @@ def test_a_kill_at_any_step_of_writing_costs_only_that_case(pool, tmp_path):
     label(clean)
     request = replace(clean, out=pool.out)
     request.begin()
-    shard, steps = PoolShard(request, 0, 1), []
+    shard, steps = Shard(request, 0, 1), []
     for torn in (False, True):
         for number in range(1, len(WRITES) + 1):
             process = forked(killed_worker, shard, tmp_path / "log", number, torn)
@@ -98,14 +97,14 @@ def test_a_kill_at_any_step_of_writing_costs_only_that_case(pool, tmp_path):
     finish_and_compare(shard, clean, tmp_path / "log")
 
 
-def finish_and_compare(shard: PoolShard, clean: LabellingRequest, log: Path) -> None:
+def finish_and_compare(shard: Shard[LabellingRequest], clean: LabellingRequest, log: Path) -> None:
     """Label the missing cases; check that each was labelled once and equals that of a clean run."""
     process = forked(worker, shard, log)
     process.join()
     assert process.exitcode == 0, log.read_text(encoding="utf-8")
     written, expected = (
         {path.name: sha256_of_file(path) for path in labelled.labels.iterdir()}
-        for labelled in (shard.request, clean)
+        for labelled in (shard.work, clean)
     )
     assert written == expected
     assert sorted(list_finished_cases(shard)) == sorted(clean.cases)
@@ -115,9 +114,7 @@ def finish_and_compare(shard: PoolShard, clean: LabellingRequest, log: Path) -> 
 def test_a_case_belongs_to_one_shard(pool):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     for count in (1, 3, 7):
-        cases = [
-            case for number in range(count) for case in PoolShard(request, number, count).cases()
-        ]
+        cases = [case for number in range(count) for case in Shard(request, number, count).cases()]
         assert sorted(cases) == sorted(request.cases)
     assert {shard_of(f"case{i}", 8) for i in range(200)} == set(range(8))
 
@@ -145,7 +142,7 @@ def test_channels_that_do_not_fit_the_model_are_set_aside(pool):
     shutil.copy(bad, bad.with_name(bad.name.replace("_0000", "_0001")))  # the model knows one
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
-    assert not request.left() and len(request.done()) == len(good)
+    assert not request.find_unfinished() and len(request.done()) == len(good)
     (problem,) = request.bad().values()
     assert "channel" in str(problem)
 
@@ -164,7 +161,7 @@ def test_an_image_that_the_network_rejects_is_set_aside_and_the_others_are_label
     monkeypatch.setattr(Labeller, "__call__", fails_once)
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
-    assert not request.left() and len(request.done()) == 3 and len(request.bad()) == 1
+    assert not request.find_unfinished() and len(request.done()) == 3 and len(request.bad()) == 1
 
 
 @pytest.mark.parametrize(
@@ -191,9 +188,9 @@ def test_an_image_too_large_for_the_memory_is_tried_again_after_all_others(
         patch.setattr(Labeller, "__call__", fails)
         label(request)
     assert len(request.done()) == 3 and not request.bad()
-    assert request.left() == [first.name.removesuffix("_0000.nii.gz")]
+    assert request.find_unfinished() == [first.name.removesuffix("_0000.nii.gz")]
     label(request)
-    assert not request.left()
+    assert not request.find_unfinished()
 
 
 def test_a_failing_device_is_not_blamed_on_the_image(pool, monkeypatch):
@@ -205,9 +202,9 @@ def test_a_failing_device_is_not_blamed_on_the_image(pool, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(UserError, match="illegal"):
         patch.setattr(Labeller, "__call__", fails)
         label(request)
-    assert len(request.left()) == 4
+    assert len(request.find_unfinished()) == 4
     label(request)
-    assert not request.left()
+    assert not request.find_unfinished()
 
 
 def test_changed_or_removed_images_are_not_done(pool):
@@ -217,7 +214,7 @@ def test_changed_or_removed_images_are_not_done(pool):
     shutil.copy(gone, changed)
     gone.unlink()
     again = replace(request)
-    assert again.left() == [changed.name.removesuffix("_0000.nii.gz")]
+    assert again.find_unfinished() == [changed.name.removesuffix("_0000.nii.gz")]
     assert gone.name.removesuffix("_0000.nii.gz") not in again.done()
 
 
@@ -272,7 +269,7 @@ def test_the_command_of_a_shard_makes_the_same_request(pool):
     request = LabellingRequest(
         pool.images, pool.out, tuple(pool.names), ("rot90", "blur"), confidence=0.75, npz=True
     )
-    shard = PoolShard(request, 1, 3)
+    shard = Shard(request, 1, 3)
     (command,) = shard.commands("cpu", 2)
     parsed = parse_command(command)
     assert (parsed.launcher.only, parsed.shards, parsed.worker) == (1, 3, True)
@@ -301,23 +298,23 @@ def finish(request: LabellingRequest, *cases: str) -> None:
         path.write_text(case)
         facts = {"uncertainty": {"entropy": 0.5}, "ignored": 0.0}
         entry = ManifestEntry.of(case, read_file_versions(request.cases[case]), [path], facts)
-        Manifest(request.labels, PoolShard(request, 0, 1).finished).add(entry)
+        Manifest(request.labels, Shard(request, 0, 1).finished).add(entry)
 
 
 def test_cases_are_done_set_aside_or_left(pool):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     first, second, third, fourth = request.cases
     finish(request, first, second)
-    PoolShard(request, 0, 1).set_aside(third, "cannot be\n read")
+    set_aside(Shard(request, 0, 1), third, "cannot be\n read")
     assert set(request.done()) == {first, second} and request.bad() == {third: "cannot be read"}
-    assert request.left() == [fourth] and request.left([first, third]) == []
-    PoolShard(request, 0, 1).set_aside(second, "an older one")
+    assert request.find_unfinished() == [fourth] and request.find_unfinished([first, third]) == []
+    set_aside(Shard(request, 0, 1), second, "an older one")
     assert second not in request.bad()  # it was labelled since
     (request.labels / f"{first}.nii.gz").unlink()
-    with (request.finished_lists / "part_0.bad").open("a") as file:
+    with (request.shards / "part_0.bad").open("a") as file:
         file.write(f'{{"case": []}}\n[1]\n{"[" * 100_000}\n{{"case": "torn')
-    assert request.left() == [first, fourth]
-    assert [shard.number for shard in find_unfinished_shards(request, 4)] == sorted(
+    assert request.find_unfinished() == [first, fourth]
+    assert find_unfinished_shards(request, 4) == sorted(
         {shard_of(case, 4) for case in (first, fourth)}
     )
 

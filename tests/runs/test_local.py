@@ -8,7 +8,6 @@ import queue
 import re
 import subprocess
 import sys
-import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,25 +44,29 @@ def test_a_log_file_says_now_and_then_how_long_each_job_will_take(folders, monke
     assert f"{job}: nnUNetv2_train epoch 3 of 60, about 9 min left\n" in screen.getvalue()
 
 
-def test_a_line_of_the_screen_is_one_row(folders):
+def test_a_line_of_the_screen_is_one_row(folders, monkeypatch):
     """A wrapped one would be wiped by half, and its rest stay, each second."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
     primary, secondary = os.openpty()
-    termios.tcsetwinsize(secondary, (24, 60))
-    with os.fdopen(secondary, "w") as screen:
-        board = JobBoard(1, screen)
+    with os.fdopen(secondary, "w") as screen, JobBoard(1, screen) as board:
         board.start(fake_job(folders, "SemiUncertaintyAwareTrainer"), "nnUNetv2_train").feed(
             "3 of 60 epochs done, Dice of patches 0.64, about 9 min left"
         )
         for _ in range(3):
             board.refresh()
+        board.print_line("[  1/1] done in 3 s [bold]" + "x" * 60)
     chunks = []
     with suppress(OSError):  # EIO: the other end is closed, and all was read
         while chunk := os.read(primary, 10_000):
             chunks.append(chunk)
     os.close(primary)
-    rows = re.split(r"\n|\x1b\[1F\x1b\[J", b"".join(chunks).decode().replace("\r", ""))
-    assert board.live and len([row for row in rows if row]) == 3
-    assert all(len(row) < 60 for row in rows)
+    output = b"".join(chunks).decode()
+    rows = [row for row in re.split(r"[\r\n]+|\x1b\[[^A-Za-z]*[A-Za-z]", output) if row]
+    live = [row for row in rows if "SemiUncertaintyAware" in row]
+    assert len(live) >= 3 and all(len(row) <= 60 for row in live)
+    assert rows.count("[  1/1] done in 3 s [bold]" + "x" * 60) == 1  # of any length, and stays
+    assert output.rindex("\x1b[2K") > output.rindex(live[-1])  # the live lines are removed
 
 
 def test_a_job_waits_for_another_process(folders, monkeypatch):
@@ -205,3 +208,13 @@ def test_a_finished_job_is_skipped_and_a_failure_note_is_deleted_when_the_job_ru
     assert [outcome.state for outcome in outcomes] == ["done", "done before"]
     assert not get_failure_file(first).exists() and (tmp_path / "ran").read_text() == "first "
     assert f"first: log in {first.log}\n" in capsys.readouterr().out
+
+
+def test_a_closed_screen_ends_the_work_as_a_broken_pipe():
+    reading, writing = os.pipe()
+    os.close(reading)
+    screen = os.fdopen(writing, "w")
+    with pytest.raises(BrokenPipeError):
+        JobBoard(1, screen).print_line("nobody reads this")
+    with suppress(BrokenPipeError):
+        screen.close()

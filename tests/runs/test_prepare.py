@@ -48,7 +48,7 @@ def times(folder: Path) -> dict[Path, int]:
 
 def test_the_shards_of_every_configuration_are_numbered_in_a_row(dataset):
     shards = list_shards(dataset, "nnUNetPlans", CONFIGURATIONS, 3, 2)
-    assert [(shard.pool.configuration, shard.number) for shard in shards] == [
+    assert [(shard.work.configuration, shard.number) for shard in shards] == [
         (name, number) for name in CONFIGURATIONS for number in range(3)
     ]
     assert len({shard.log for shard in shards}) == len({shard.lock for shard in shards}) == 6
@@ -62,14 +62,14 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
             assert prepare_dataset(dataset, CONFIGURATIONS, processes=processes, shards=3)
         return recorded[0]
 
-    assert list_work(1).left == []
+    assert list_work(1).unfinished == []
     pool = UnlabelledPreprocessing(get_preprocessed_dataset(dataset), "nnUNetPlans", "3d_fullres")
     lost = min(pool.folder.glob("*.b2nd"))
     lost.unlink()
     work = list_work(1)
-    (index,) = work.left
+    (index,) = work.unfinished
     shard = work.jobs[index]
-    assert shard.pool == pool and lost.stem in [case.name for case in shard.cases()]
+    assert shard.work.folder == pool.folder and lost.stem in shard.cases()
     assert [shard.is_done for shard in work.jobs] == [number != index for number in range(6)]
     parsed = parse_command(["semi_nnunet", *work.words])  # of a cluster's process
     again = list_shards(
@@ -79,11 +79,11 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
     with no_processes():
         preprocess_shard(shard, 1)
     assert shard.is_done and lost.is_file()
-    assert list_work(1).left == []
+    assert list_work(1).unfinished == []
 
 
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
-    monkeypatch.setattr("semi_nnunet.verify.memory_needs.memory_bytes", lambda: 1000)
+    monkeypatch.setattr("semi_nnunet.preprocessing.prepare.memory_bytes", lambda: 1000)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
         prepare_dataset(dataset, ["2d"], processes=1)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):

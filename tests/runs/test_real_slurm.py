@@ -9,7 +9,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.job import Job
-from semi_nnunet.runs.slurm import build_batch_script, submit_script
+from semi_nnunet.runs.launching import build_batch_script, submit_script
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.workflows.crossval import make_jobs
 from tests.real_slurm import said, slurm  # noqa: F401

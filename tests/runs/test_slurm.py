@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.runs.slurm import build_batch_script, submit_script
+from semi_nnunet.runs.launching import build_batch_script, submit_script
 from semi_nnunet.util.errors import UserError
 
 SBATCH = """#!{python}

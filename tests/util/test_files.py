@@ -301,7 +301,7 @@ def test_the_message_gives_the_needed_space_where_it_is_known(tmp_path):
 def test_an_error_is_one_line_with_the_free_space_and_the_state(tmp_path):
     error = RuntimeError("[enforce fail]\n. unexpected pos 128 vs 0")
     message = str(
-        could_not_write("the model", error, tmp_path / "absent", left="Nothing was exported")
+        could_not_write("the model", error, tmp_path / "absent", state="Nothing was exported")
     )
     assert message.startswith(
         "could not write the model (RuntimeError: [enforce fail] . unexpected"

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import psutil
 import pytest
 
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.parallel import in_processes
+from semi_nnunet.util.parallel import attempt_in_processes, in_processes
 
 
 @pytest.mark.parametrize("processes", [0, 1, 2])
@@ -25,6 +26,27 @@ def test_results_come_in_the_order_of_the_jobs(processes: int) -> None:
 def test_a_killed_process_is_reported() -> None:
     with pytest.raises(UserError, match="a process that counts was killed"):
         list(in_processes(os._exit, [1, 1, 1], 2, "counts"))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_attempt_yields_its_result_or_its_error(processes: int) -> None:
+    results = dict(attempt_in_processes(int, ["1", "x", "3"], processes))
+    assert (results["1"], results["3"]) == (1, 3) and isinstance(results["x"], ValueError)
+
+
+def test_jobs_lost_with_a_killed_process_run_again(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("killed", "a", "b")]
+    results = dict(attempt_in_processes(write_or_end, paths, 2))
+    assert isinstance(results.pop(paths[0]), BrokenProcessPool)
+    assert results == {path: path.name for path in paths[1:]}
+
+
+def write_or_end(path: Path) -> str:
+    """End the process if the file is named "killed"; otherwise write it."""
+    if path.name == "killed":
+        os._exit(1)
+    path.touch()
+    return path.name
 
 
 ORPHANS = """

@@ -1,4 +1,4 @@
-"""The unlabelled cases that a training sees."""
+"""Folds of whole patients, and the unlabelled cases that a training sees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import SimpleITK
 
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 from tests.trainers import run_epochs
 
 
@@ -71,3 +72,52 @@ def test_foreground_is_oversampled_if_few_slices_show_any(phantom):
     assert facts.foreground_slices == pytest.approx(np.mean(shown), abs=1e-3)
     assert rule(facts, {})[0] == 0.0  # the patch is the slice
     assert rule(replace(facts, foreground_slices=0.2), {})[0] == 0.33
+
+
+def test_few_labelled_cases_get_one_fold_each(make_trainer, prepared_dataset, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()[:3]
+    trainer.labelled_identifiers = lambda: cases
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)  # no splits_final.json there
+    folds = []
+    for fold in range(3):
+        trainer.fold = fold
+        folds.append(trainer.do_split())
+    assert sorted(case for _, validation in folds for case in validation) == cases
+    assert all(sorted(training + validation) == cases for training, validation in folds)
+
+
+def test_folds_that_split_patients_are_rejected(make_trainer, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()
+    trainer.preprocessed_dataset_folder_base, trainer.patient_of = str(tmp_path), lambda _: "Ann"
+    with pytest.raises(UserError, match="5 labelled cases of 1") as error:
+        trainer.do_split()
+    assert "fold 'all'" in error.value.fix
+    write_json(tmp_path / "splits_final.json", [{"train": cases[1:], "val": cases[:1]}])
+    with pytest.raises(UserError, match="Ann") as error:
+        trainer.do_split()
+    assert "delete" in error.value.fix
+
+
+def test_one_labelled_case_can_only_be_trained_on_all(make_trainer, tmp_path):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()[:1]
+    trainer.labelled_identifiers = lambda: cases
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    with pytest.raises(UserError) as error:
+        trainer.do_split()
+    assert "fold 'all'" in error.value.fix
+
+
+def test_a_fold_that_the_file_does_not_have_is_rejected(make_trainer, tmp_path):
+    """nnU-Net would split at random; where cases are pseudo-labelled, it would validate on them."""
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    cases = trainer.labelled_identifiers()
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    for splits, fix in ([], "train fold 'all'"), ([{"train": cases, "val": cases}], "0 to 0"):
+        write_json(tmp_path / "splits_final.json", splits)
+        trainer.fold = len(splits)
+        with pytest.raises(UserError, match=f"{len(splits)} folds") as error:
+            trainer.do_split()
+        assert fix in error.value.fix
