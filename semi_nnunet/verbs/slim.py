@@ -68,19 +68,15 @@ def slim(
             model's network is not one of nnU-Net's, no network meets the goal, or a training
             failed.
     """
-    from semi_nnunet.workflows.slim import distil_slim_network as distil_model
+    from semi_nnunet.workflows.slim import SlimResult, choose_slim_network, train_slim_network
 
-    slimmed = distil_model(
-        model,
-        dataset=dataset,
-        folds=folds,
-        share=share,
-        seconds=seconds,
-        name=name,
-        settings=settings,
-        plan_only=plan_only,
-        launcher=(launcher or Launcher()).for_jobs(),
+    jobs = (launcher or Launcher()).for_jobs()
+    networks = choose_slim_network(
+        model, dataset, folds, share, seconds, name, settings, jobs.device
     )
-    if slimmed.told is not None:
-        logger.info(slimmed.told)
+    logger.info(f"{networks}\nwrote {networks.plans}")
+    if plan_only:
+        return SlimResult(networks)
+    slimmed = SlimResult(networks, train_slim_network(networks, folds, jobs))
+    logger.info(slimmed.told)
     return slimmed
