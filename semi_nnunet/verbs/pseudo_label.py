@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -75,18 +75,16 @@ def pseudo_label(
         UserError: a model or image is missing, ``out`` was begun with other ones, or nothing says
             which classes the labels to complete annotate.
     """
-    from semi_nnunet.pseudo_labels.label import label_images as label_pool
-    from semi_nnunet.pseudo_labels.label import label_shard, make_labelling_request
+    from semi_nnunet.pseudo_labels import label
+    from semi_nnunet.util.names import require_positive
 
-    options: dict[str, Any] = {"views": list(views), "confidence": confidence, "npz": npz}
-    options["complete"] = complete
+    require_positive({"--shards": shards})
+    request = label.make_labelling_request(images, out, models, views, confidence, npz, complete)
     jobs = (launcher or Launcher()).for_jobs()
     if worker and jobs.only is not None and shards is not None:
-        label_shard(
-            make_labelling_request(images, out, models, **options), jobs.only, shards, jobs.device
-        )
+        label.label_shard(request, jobs.only, shards, jobs.device)
         return None
-    return label_pool(images, out, models, **options, shards=shards, launcher=jobs)
+    return label.label_pool(request, jobs, shards)
 
 
 def has_failed(result: LabelledPool | None) -> bool:

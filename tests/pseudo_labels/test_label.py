@@ -18,16 +18,16 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.pseudo_labels.label import (
-    label_images,
     label_shard,
     make_labelling_request,
     require_confidence,
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest, PoolShard
-from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.runs.slurm import build_batch_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.verbs.options import Launcher
+from semi_nnunet.verbs.pseudo_label import pseudo_label
 from tests.pseudo_labels.labelling import label
 
 CASES = 40  # enough to be interrupted
@@ -194,9 +194,7 @@ def test_finished_cases_are_not_labelled_again(pool, capsys):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
     times = {path: path.stat().st_mtime_ns for path in request.labels.iterdir()}
-    labelled = label_images(
-        pool.images, pool.out, pool.names[:1], launcher=JobLauncher(device="cpu")
-    )
+    labelled = pseudo_label(pool.images, pool.out, pool.names[:1], launcher=Launcher(device="cpu"))
     assert (
         labelled is not None
         and set(labelled.cases) == {*request.cases}
@@ -223,5 +221,5 @@ def test_several_shards_give_the_labels_of_one(pool, tmp_path):
 
 def test_zero_shards_are_refused(pool):
     with pytest.raises(UserError, match=r"--shards .* got 0"):
-        label_images(pool.images, pool.out, pool.names, shards=0)
+        pseudo_label(pool.images, pool.out, pool.names, shards=0)
     assert not pool.out.exists()
