@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin
 
 from cyclopts import Parameter
+
+from semi_nnunet.runs.verb_commands import parameter_types
 
 
 def command_of(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,14 +33,6 @@ def command_of(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     del command.__wrapped__  # type: ignore[attr-defined]
     return command
-
-
-def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the parameters, without that of the result."""
-    annotations = {k: v for k, v in function.__annotations__.items() if k != "return"}
-    holder = type("Holder", (), {"__annotations__": annotations})
-    module = vars(sys.modules[function.__module__])
-    return get_type_hints(holder, globalns=module, localns={}, include_extras=True)
 
 
 def has_option(hint: Any) -> bool:

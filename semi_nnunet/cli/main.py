@@ -16,6 +16,7 @@ import cyclopts
 
 import semi_nnunet
 from semi_nnunet.cli.commands import command_of, help_text
+from semi_nnunet.runs.verb_commands import FUNCTIONS
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
 
@@ -28,7 +29,6 @@ TASKS = {
     "ship": ("slim", "tune", "export", "package", "efficiency", "install"),
 }
 VERBS = tuple(verb for verbs in TASKS.values() for verb in verbs)
-FUNCTIONS = {"preprocess": "prepare", "report": "write_report"}  # verb -> its function's other name
 NOT_CONTINUED = {  # these start again when they were interrupted
     "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
 }  # fmt: skip

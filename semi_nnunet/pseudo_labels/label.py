@@ -117,7 +117,7 @@ def label_pool(
         unfinished = find_unfinished_shards(request, count)
         logger.info(f"{len(request.cases)} cases, {len(unfinished)} shards to do")
         remove_unfinished(request.finished_lists)
-    words = ["pseudo-label", *shards[0].arguments()]
+    _, *words = map(str, shards[0].command())
     numbers = [shard.number for shard in unfinished]
     if not run_work(launcher, JobWork(words, shards, numbers, request.finished_lists)):
         return None

@@ -24,6 +24,7 @@ from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
 from semi_nnunet.raw.description import find_cases, read_description
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
@@ -228,18 +229,16 @@ class PoolShard(Shard):
 
     def commands(self, device: str, processes: int) -> Iterator[Command]:
         """Yield the command that labels the shard's unfinished cases."""
-        words = (*self.arguments(), "--only", str(self.number), "--worker", "--device", device)
-        yield ("semi_nnunet", "pseudo-label", *words)
+        yield (*self.command(), "--only", str(self.number), "--worker", "--device", device)
 
-    def arguments(self) -> list[str]:
-        """Return the arguments of the command, without the number of the shard."""
+    def command(self) -> Command:
+        """Return the command, without the number of the shard."""
         request = self.request
-        words = ["-i", str(request.images), "-o", str(request.out), "-m", *request.models]
-        words += ["--views", *request.views] if request.views else []
-        words += ["--confidence", str(request.confidence)] if request.confidence else []
-        words += ["--npz"] if request.npz else []
-        words += [] if request.complete is None else ["--complete", str(request.complete)]
-        return [*words, "--shards", str(self.of)]
+        return build_command(
+            "pseudo-label", images=request.images, out=request.out, models=request.models,
+            views=request.views, confidence=request.confidence, npz=request.npz,
+            complete=request.complete, shards=self.of,
+        )  # fmt: skip
 
     def set_aside(self, case: str, problem: str) -> None:
         """Record a case that cannot be labelled with the present version of its files."""

@@ -10,6 +10,7 @@ from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folde
 
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.layout import require_paths, resolve_dataset_name
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json
@@ -50,9 +51,10 @@ class Folders:
 
     def evaluation_command(self, predictions: Path, references: Path, processes: int) -> Command:
         """Return the command that measures predictions; ``references`` may hold other cases too."""
-        description = self.preprocessed / "dataset.json"
-        paths = ("-i", predictions, "-r", references, "--dataset-json", description)
-        return ("semi_nnunet", "evaluate", *paths, "-np", str(processes), "--partial")
+        return build_command(
+            "evaluate", predictions=predictions, references=references,
+            dataset_json=self.preprocessed / "dataset.json", processes=processes, partial=True,
+        )  # fmt: skip
 
     @property
     def file_ending(self) -> str:

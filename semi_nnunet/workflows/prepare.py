@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing, UnlabelledShard
 from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 
@@ -54,11 +55,12 @@ class ShardJobs:
         pool = shards[0].pool
         configurations = unique([shard.pool.configuration for shard in shards])
         logger.info(f"{len(pool.cases())} unlabelled cases, {len(unfinished)} shards to do")
-        words = ["preprocess", "-d", pool.preprocessed.name, "-p", pool.plans]
-        words += ["-c", *configurations, "--shards", str(shards[0].of)]
-        words += ["-np", str(self.processes)] if self.processes else []
+        _, *words = build_command(
+            "preprocess", dataset=pool.preprocessed.name, plans=pool.plans,
+            configurations=configurations, shards=shards[0].of, processes=self.processes,
+        )  # fmt: skip
         jobs = [replace(shard, processes=self.processes) for shard in shards]
-        return run_work(self.launcher, JobWork(words, jobs, unfinished, pool.shards))
+        return run_work(self.launcher, JobWork([*map(str, words)], jobs, unfinished, pool.shards))
 
 
 def count_usable_processes() -> int:

@@ -18,7 +18,7 @@ WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush
 
 def worker(shard: PoolShard, log: Path) -> None:
     """Label a shard, as its process does."""
-    words = ["pseudo-label", *shard.arguments(), "--only", "0", "--worker", "--device", "cpu"]
+    words = [*map(str, shard.command()[1:]), "--only", "0", "--worker", "--device", "cpu"]
     with log.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         if main(words):
             sys.exit(1)

@@ -73,7 +73,7 @@ def test_a_bad_image_is_set_aside_and_the_others_are_labelled(pool, capfd):
 def test_tasks_of_a_cluster_label_their_shards(pool, tmp_path):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     request.begin()
-    words = ["pseudo-label", *PoolShard(request, 0, 2).arguments(), "--device", "cpu"]
+    words = [*map(str, PoolShard(request, 0, 2).command()[1:]), "--device", "cpu"]
     (tmp_path / "array.sh").write_text(build_batch_script(words, [0, 1], 2, tmp_path, ""))
     for number in ("0", "1"):
         subprocess.run(
@@ -141,7 +141,7 @@ def test_a_lost_node_costs_only_time(pool, cluster, tmp_path, capfd):
 
     thread = threading.Thread(target=lose_a_node, daemon=True)
     thread.start()
-    words = ["pseudo-label", *shards[0].arguments(), "--device", "cpu", "--launcher", "ray"]
+    words = [*map(str, shards[0].command()[1:]), "--device", "cpu", "--launcher", "ray"]
     assert main([*words, "--ray-address", cluster.address]) == 0
     thread.join()
     output = capfd.readouterr().out
