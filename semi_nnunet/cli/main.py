@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
 import cyclopts
 
@@ -46,8 +46,8 @@ def verb_function(verb: str) -> Callable[..., Any]:
     return function
 
 
-def build_app() -> cyclopts.App:
-    """Return the command line of all verbs."""
+def build_app(words: Sequence[str] = ()) -> cyclopts.App:
+    """Return the command line of all verbs, for these words."""
     app = cyclopts.App(
         name="semi_nnunet",
         help=(semi_nnunet.__doc__ or "").partition("\n")[0].replace("``", ""),
@@ -60,7 +60,7 @@ def build_app() -> cyclopts.App:
         group = cyclopts.Group(task, sort_key=order)
         for verb in verbs:
             if verb == "convert":
-                app.command(_converter_app(group))
+                app.command(_converter_app(group, words))
             else:
                 function = verb_function(verb)
                 app.command(command_of(function), name=verb, group=group, help=help_text(function))
@@ -68,24 +68,22 @@ def build_app() -> cyclopts.App:
     return app
 
 
-def _converter_app(group: cyclopts.Group) -> cyclopts.App:
-    """Return the verb whose options depend on its first word."""
-    from semi_nnunet.verbs import convert
+def _converter_app(group: cyclopts.Group, words: Sequence[str]) -> cyclopts.App:
+    """Return the verb whose options depend on its first word: a command for each converter.
 
-    app = cyclopts.App(
-        name="convert",
-        group=group,
-        help=(convert.convert.__doc__ or "").partition("\n")[0],
-        help_flags=(),
-        version_flags=(),
-    )
+    Only the module of the named one is imported.
+    """
+    from semi_nnunet.datasets.converters import CONVERTERS
+    from semi_nnunet.verbs.convert import convert, converter_function
 
-    def read_words(
-        *words: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],
-    ) -> Any:
-        return convert.convert(**convert.parse_words(words))
-
-    app.default(read_words)
+    app = cyclopts.App(name="convert", group=group, help=help_text(convert), version_flags=())
+    named = next((word for word in words if word in CONVERTERS), None)
+    for name, summary in CONVERTERS.items():
+        if name == named:
+            function = converter_function(name)
+            app.command(command_of(function), name=name, help=help_text(function))
+        else:
+            app.command(lambda: None, name=name, help=summary)
     return app
 
 
@@ -99,12 +97,8 @@ def parse(words: Sequence[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
         UserError: the words are wrong.
     """
     verb = verb_of(words)
-    if verb == "convert":
-        from semi_nnunet.verbs import convert
-
-        return convert.convert, convert.parse_words(words[list(words).index(verb) + 1 :])
     try:
-        function, bound, _ = build_app().parse_args(
+        function, bound, _ = build_app(words).parse_args(
             list(words), print_error=False, exit_on_error=False
         )
     except cyclopts.CycloptsError as error:
@@ -117,7 +111,7 @@ def usage_error(error: cyclopts.CycloptsError, verb: str | None) -> UserError:
     fix = f"semi_nnunet {verb} --help lists the options"
     if verb not in VERBS:
         fix = "semi_nnunet --help lists the verbs"
-    return UserError(str(error).strip().rstrip(".?"), fix=fix)
+    return UserError(str(error).strip().rstrip(".?,"), fix=fix)
 
 
 def verb_of(words: Sequence[str]) -> str | None:
@@ -135,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_messages()
     prefix = f"semi_nnunet {verb}" if verb in VERBS else "semi_nnunet"
     try:
-        result = build_app()(words, print_error=False, exit_on_error=False)
+        result = build_app(words)(words, print_error=False, exit_on_error=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         return int(verb in VERBS and result_has_failed(str(verb), result))

@@ -66,7 +66,7 @@ def describe_subsets(dataset: Path) -> str:
 # ---- choosing the cases ----
 
 
-def choose_cases(
+def choose_split_cases(
     source: Path,
     labelled: int | None,
     file: str | Path | None,

@@ -32,11 +32,11 @@ def build_command(verb: str, *by_place: str | Path, **arguments: Any) -> Command
         TypeError: the function has no such argument.
     """
     words: list[str | Path] = ["semi_nnunet", verb, *by_place]
-    options = list_options(getattr(semi_nnunet, FUNCTIONS.get(verb, verb.replace("-", "_"))))
+    options = list_verb_options(getattr(semi_nnunet, FUNCTIONS.get(verb, verb.replace("-", "_"))))
     for name, value in arguments.items():
-        if name not in options:
+        if name not in options and "options" not in options:  # those of converters vary
             raise TypeError(f"semi_nnunet {verb} has no argument {name!r}")
-        option, default = options[name]
+        option, default = options.get(name, (f"--{name.replace('_', '-')}", None))
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         if value is None or value is False or values in ([], [default]) or value == default:
             continue
@@ -62,7 +62,7 @@ def _format_value(value: Any) -> str:
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def list_options(function: Callable[..., Any]) -> dict[str, tuple[str, Any]]:
+def list_verb_options(function: Callable[..., Any]) -> dict[str, tuple[str, Any]]:
     """Return argument -> (first spelling of its option, default) of a verb's function."""
     return dict(_list_options(parameter_types(function), inspect.signature(function).parameters))
 

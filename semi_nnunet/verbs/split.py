@@ -63,12 +63,17 @@ def split(
     Raises:
         UserError: a number or list does not fit the cases, or the new data set is something else.
     """
-    from semi_nnunet.raw.benchmark_split import Split, choose_cases, describe_subsets, write_split
+    from semi_nnunet.raw.benchmark_split import (
+        Split,
+        choose_split_cases,
+        describe_subsets,
+        write_split,
+    )
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
 
     source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else case_list
-    kept, tests = choose_cases(source, labelled, file, seed, held_out)
+    kept, tests = choose_split_cases(source, labelled, file, seed, held_out)
     default = f"{source.name.split('_', 1)[-1]}{len(kept)}labelled"
     target = name_new_dataset(source.parent, new_id, default if name is None else name)
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")

@@ -19,7 +19,7 @@ from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
-from semi_nnunet.workflows.recipe import Recipe, format_converter_options, load_recipe
+from semi_nnunet.workflows.recipe import Recipe, load_recipe
 from semi_nnunet.workflows.recipe_files import STAGES, find_recipe
 
 logger = logging.getLogger(__name__)
@@ -180,9 +180,9 @@ def build_stage_commands(
     if options.source is not None:
         convert = build_command(
             "convert", recipe.converter, options.source,
-            number=options.converted, processes=processes,
+            number=options.converted, processes=processes, **recipe.options,
         )  # fmt: skip
-        stages["convert"] = [(*convert, *format_converter_options(recipe.options))]
+        stages["convert"] = [convert]
     if (labelled := recipe.labelled) is not None:
         split = build_command(
             "split", dataset=str(options.converted), new_id=used, labelled=labelled.number,

@@ -25,7 +25,7 @@ def test_the_list_of_verbs_imports_nothing_that_takes_long() -> None:
 
 def test_the_help_of_no_verb_waits_for_torch() -> None:
     code = "import sys\nfrom semi_nnunet.cli.main import VERBS, main\n"
-    code += "for verb in VERBS:\n    if verb != 'convert': main([verb, '--help'])\n"
+    code += "for verb in VERBS:\n    main([verb, '--help'])\n"
     code += "    assert 'torch' not in sys.modules, verb"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
@@ -273,10 +273,8 @@ def test_it_runs_as_a_module() -> None:
 
 
 def test_the_list_of_converters_comes_without_importing_one() -> None:
-    code = "import sys\nfrom semi_nnunet.cli.main import main\ntry: main(['convert', '--help'])\n"
-    code += (
-        "except SystemExit: print([m for m in sys.modules if m.startswith('semi_nnunet.datas')])"
-    )
+    code = "import sys\nfrom semi_nnunet.cli.main import main\nmain(['convert', '--help'])\n"
+    code += "print([m for m in sys.modules if m.startswith('semi_nnunet.datas')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "whole heart, from CT to MR" in done.stdout
     assert done.stdout.endswith("['semi_nnunet.datasets', 'semi_nnunet.datasets.converters']\n")
