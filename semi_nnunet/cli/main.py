@@ -21,13 +21,25 @@ from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
 
 TASKS = {
-    "set up": ("doctor", "register", "demo"),
-    "prepare": ("convert", "split", "preprocess", "plan"),
-    "train": ("auto", "train", "crossval", "status", "benchmark", "run"),
-    "predict and label": ("predict", "pseudo-label", "select", "distil"),
-    "judge": ("evaluate", "compare", "ensemble", "report"),
-    "ship": ("slim", "tune", "export", "package", "efficiency", "install"),
-}
+    "start here": (
+        "doctor", "preprocess", "train", "auto", "predict", "evaluate", "compare", "report",
+        "export",
+    ),
+    "set up": ("register", "demo", "install"),
+    "prepare": ("convert", "split", "plan"),
+    "train": ("crossval", "status", "benchmark", "run"),
+    "label": ("pseudo-label", "select", "distil"),
+    "judge": ("ensemble", "efficiency"),
+    "ship": ("slim", "tune", "package"),
+}  # fmt: skip
+EXAMPLES = """For example, for data set 42 with unlabelled images in imagesUn:
+
+    semi_nnunet doctor -d 42
+    semi_nnunet preprocess -d 42
+    semi_nnunet train 42 3d_fullres 0
+    semi_nnunet predict -d 42 -i IMAGES -o PREDICTIONS
+    semi_nnunet auto -d 42 --hours 8        (all of it, with the best method)
+"""
 VERBS = tuple(verb for verbs in TASKS.values() for verb in verbs)
 NOT_CONTINUED = {  # these start again when they were interrupted
     "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
@@ -51,6 +63,8 @@ def build_app(words: Sequence[str] = ()) -> cyclopts.App:
     app = cyclopts.App(
         name="semi_nnunet",
         help=(semi_nnunet.__doc__ or "").partition("\n")[0].replace("``", ""),
+        help_epilogue=EXAMPLES,
+        group_commands=cyclopts.Group("this program", sort_key=len(TASKS)),
         version=f"semi_nnunet {semi_nnunet.__version__}",
         help_format="plaintext",
         result_action="return_value",
@@ -58,17 +72,20 @@ def build_app(words: Sequence[str] = ()) -> cyclopts.App:
     )
     for order, (task, verbs) in enumerate(TASKS.items()):
         group = cyclopts.Group(task, sort_key=order)
-        for verb in verbs:
+        for place, verb in enumerate(verbs):
             if verb == "convert":
-                app.command(_converter_app(group, words))
+                app.command(_converter_app(group, place, words))
             else:
                 function = verb_function(verb)
-                app.command(command_of(function), name=verb, group=group, help=help_text(function))
+                app.command(
+                    command_of(function), name=verb, group=group, help=help_text(function),
+                    help_epilogue="", sort_key=place,
+                )  # fmt: skip
     app.register_install_completion_command()
     return app
 
 
-def _converter_app(group: cyclopts.Group, words: Sequence[str]) -> cyclopts.App:
+def _converter_app(group: cyclopts.Group, place: int, words: Sequence[str]) -> cyclopts.App:
     """Return the verb whose options depend on its first word: a command for each converter.
 
     Only the module of the named one is imported.
@@ -76,7 +93,10 @@ def _converter_app(group: cyclopts.Group, words: Sequence[str]) -> cyclopts.App:
     from semi_nnunet.datasets.converters import CONVERTERS
     from semi_nnunet.verbs.convert import convert, converter_function
 
-    app = cyclopts.App(name="convert", group=group, help=help_text(convert), version_flags=())
+    app = cyclopts.App(
+        name="convert", group=group, sort_key=place, help=help_text(convert), help_epilogue="",
+        version_flags=(),
+    )  # fmt: skip
     named = next((word for word in words if word in CONVERTERS), None)
     for name, summary in CONVERTERS.items():
         if name == named:
