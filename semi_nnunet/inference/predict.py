@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semi_nnunet.deploy.trained import find_model, find_models
+from semi_nnunet.deploy.trained import CHECKPOINT, find_model, find_models
 from semi_nnunet.inference.model import (
     ALIKE,
     ImagePredictor,
@@ -51,6 +51,8 @@ def predict_images(
     coarse: str | Path | None = None,
     device: str | None = None,
     max_memory: float | None = None,
+    checkpoint: str = CHECKPOINT,
+    resume: bool = False,
 ) -> list[Path] | list[np.ndarray]:
     """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
@@ -69,6 +71,8 @@ def predict_images(
         device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
         max_memory: limit in GiB for the main memory of this process (Linux): tiles become smaller,
             the next image is not read ahead, and an image that needs more is reported.
+        checkpoint: name of the file in each fold.
+        resume: keep complete predictions in ``out`` instead of predicting their images again.
 
     Returns:
         The written files, or an array of labels (*spatial) for each image.
@@ -92,29 +96,47 @@ def predict_images(
     with collect_errors(problems, "--step"):
         options = make_prediction_options(speed, torch_device, mirror=mirror, step=step)
     with collect_errors(problems, "-m"):
-        find_models([str(folder) for folder in (model, coarse) if folder is not None])
+        find_models([str(folder) for folder in (model, coarse) if folder is not None], checkpoint)
     if not isinstance(images, (str, Path)):
         raise_if_any(REFUSED, problems)
         pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
-            predictor = load_predictor(model, coarse, options, torch_device)
+            predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
             return [
                 predictor(np.asarray(image, np.float32), {"spacing": list(spacing)})
                 for image, spacing in pairs
             ]
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
-        description = find_model(str(model)).dataset_json
+        description = find_model(str(model), checkpoint).dataset_json
         cases = find_cases(images, description["file_ending"])
         problems += find_folder_problems(cases, Path(images), folder, description)
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
-        predictor = load_predictor(model, coarse, options, torch_device)
+        predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DESCRIPTION, description)  # names the labels
-        return FolderPredictor(predictor, Path(images), folder, max_memory).predict(cases)
+        kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
+        left = {case: files for case, files in cases.items() if case not in kept}
+        folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
+        return [*kept.values(), *(folder_predictor.predict(left) if left else ())]
+
+
+def find_predictions(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
+    """Return case -> its file, for cases whose prediction is complete."""
+    paths = {case: folder / f"{case}{ending}" for case in cases}
+    return {case: path for case, path in paths.items() if path.is_file() and is_complete(path)}
+
+
+def is_complete(image: Path) -> bool:
+    """Return whether a file holds all of its image, as far as its format allows to tell."""
+    try:
+        require_complete_image(image)
+    except OSError:
+        return False
+    return True
 
 
 def find_folder_problems(
@@ -167,13 +189,15 @@ def load_predictor(
     coarse: str | Path | None,
     options: PredictionOptions,
     device: torch.device,
+    checkpoint: str = CHECKPOINT,
 ) -> ImagePredictor:
     """Load a model, and optionally the coarse one for finding the foreground.
 
     Raises:
         UserError: a model or its first stage is missing, or the two do not fit together.
     """
-    fine, *coarse_models = find_models([str(name) for name in (model, coarse) if name is not None])
+    names = [str(name) for name in (model, coarse) if name is not None]
+    fine, *coarse_models = find_models(names, checkpoint)
     finder = ImagePredictor(coarse_models[0], options, device) if coarse_models else None
     return ImagePredictor(fine, options, device, finder)
 

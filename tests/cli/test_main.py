@@ -50,6 +50,15 @@ def test_bash_completes_the_typed_words(tmp_path, words, expected) -> None:
     assert {word.strip() for word in done.stdout.split()} == expected
 
 
+def test_predict_takes_the_options_of_nnunets_own_command() -> None:
+    words = ["predict", "-d", "42", "-c", "2d", "-f", "0", "1", "-i", "I", "-o", "O"]
+    words += ["--disable_tta", "-step_size", "0.75", "--continue_prediction"]
+    _, arguments = parse([*words, "-chk", "checkpoint_best.pth"])
+    expected = {"mirror": False, "step": 0.75, "resume": True, "checkpoint": "checkpoint_best.pth"}
+    assert {name: arguments[name] for name in expected} == expected
+    assert arguments["folds"] == ["0", "1"] and "model" not in arguments
+
+
 SPELLINGS = {  # the short options, and the parameters that they may name
     "-d": {"dataset", "converted", "new_id"},
     "-o": {"out", "new_id", "split"},
