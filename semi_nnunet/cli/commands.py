@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_origin
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, get_args, get_origin
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from semi_nnunet.runs.verb_commands import parameter_types
 
@@ -51,8 +51,21 @@ def as_parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
     text = _default_text if shows_default else False
     return parameter.replace(
         kind=inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[hint, Parameter(show_default=text)],
+        annotation=Annotated[hint, Parameter(show_default=text, converter=_find_converter(hint))],
     )
+
+
+def _find_converter(hint: Any) -> Callable[..., Any] | None:
+    """Return the converter of an option, None for that of cyclopts, which makes 2 of "1.5"."""
+    return _convert_whole_number if get_args(hint)[0] in (int, int | None) else None
+
+
+def _convert_whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"must be a whole number, got {text!r}") from None
 
 
 def _default_text(default: Any) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.verbs.options import (
     MORE,
     Configurations,
@@ -123,7 +124,8 @@ def plan(
     else:
         lines += format_decided_settings(planned.rows, planned.configurations, trainers)
     plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
-    lines += ["", *planned.networks, f"wrote {planned.path}{plans_option}"]
+    lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
+    lines += [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
         command = suggest_preprocessing(dataset, planned.name, planned.coarser)
         lines += [f"next, as its spacing is new: {command}"]
@@ -133,3 +135,28 @@ def plan(
         lines += [f"next: {suggest_preprocessing(dataset, planned.name, planned.configurations)}"]
     logger.info("\n".join(map(str, lines)))
     return planned
+
+
+def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str]) -> Iterator[str]:
+    """Yield the duration of a training of each preprocessed configuration at benchmarked rates."""
+    from semi_nnunet.automatic.rates import estimate_training_hours
+    from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.util.progress import readable_time
+
+    if not planned.ready:
+        return
+    folders = find_folders(dataset)
+    for configuration in planned.ready:
+        for trainer in trainers or (RECOMMENDED,):
+            epochs, steps, validation_steps = (
+                planned.find_value(trainer, configuration, setting)
+                for setting in ("epochs", "steps_per_epoch", "validation_steps_per_epoch")
+            )
+            share = validation_steps / steps
+            hours = estimate_training_hours(
+                folders, planned.name, configuration, trainer, epochs * steps, share
+            )
+            length = "unknown before semi_nnunet benchmark of these plans"
+            if hours is not None:
+                length = f"about {readable_time(3600 * hours)}"
+            yield f"{configuration}: {epochs * steps:,} steps of {trainer} here: {length}"
