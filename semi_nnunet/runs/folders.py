@@ -49,6 +49,11 @@ class Folders:
         """nnU-Net's copy of the labels of the labelled cases."""
         return self.preprocessed / "gt_segmentations"
 
+    @property
+    def benchmarks(self) -> Path:
+        """The folder of the rates that ``semi_nnunet benchmark`` measured."""
+        return self.results / "semi_benchmark"
+
     def evaluation_command(self, predictions: Path, references: Path, processes: int) -> Command:
         """Return the command that measures predictions; ``references`` may hold other cases too."""
         return build_command(

@@ -139,24 +139,30 @@ def plan(
 
 def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str]) -> Iterator[str]:
     """Yield the duration of a training of each preprocessed configuration at benchmarked rates."""
-    from semi_nnunet.automatic.rates import estimate_training_hours
     from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.progress import readable_time
 
-    if not planned.ready:
+    try:
+        folders = find_folders(dataset)
+    except UserError:  # nnUNet_results is not set, and holds the benchmarks
         return
-    folders = find_folders(dataset)
+    if planned.ready and not folders.benchmarks.is_dir():
+        yield "the length of a training is known after semi_nnunet benchmark"
+        return
+    from semi_nnunet.automatic.rates import estimate_training_hours  # takes seconds
+
     for configuration in planned.ready:
         for trainer in trainers or (RECOMMENDED,):
             epochs, steps, validation_steps = (
                 planned.find_value(trainer, configuration, setting)
                 for setting in ("epochs", "steps_per_epoch", "validation_steps_per_epoch")
             )
-            share = validation_steps / steps
             hours = estimate_training_hours(
-                folders, planned.name, configuration, trainer, epochs * steps, share
-            )
-            length = "unknown before semi_nnunet benchmark of these plans"
+                folders, planned.name, configuration, trainer, epochs * steps,
+                validation_steps / steps,
+            )  # fmt: skip
+            length = "unknown before a benchmark with these plans"
             if hours is not None:
                 length = f"about {readable_time(3600 * hours)}"
             yield f"{configuration}: {epochs * steps:,} steps of {trainer} here: {length}"

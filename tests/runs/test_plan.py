@@ -74,10 +74,13 @@ def test_settings_of_an_earlier_call_are_marked(folder):
     assert not any(row.reason == KEPT for row in plan_dataset(folder.name, reset=True).rows)
 
 
-def test_the_length_of_a_training_is_estimated_from_a_benchmark(folder, capsys):
+def test_the_length_of_a_training_is_estimated_from_a_benchmark(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     words = ["plan", "-d", folder.name, "-c", "2d", "--set", "epochs=100", "steps_per_epoch=10"]
     assert main(words) == 0
-    assert "2d: 1,000 steps of SemiUnifiedTrainer here: unknown" in capsys.readouterr().out
+    assert "known after semi_nnunet benchmark" in capsys.readouterr().out
     resources = find_resources(None, jobs=1)
     work = Work(folder.name, "2d", "nnUNetPlans", resources.device, resources.threads, 3)
     rate = StepRate("2026-01-01", step=3.6, loading=0.0, workers=0, start=0.0, case=1.0)
