@@ -57,25 +57,13 @@ def predict_images(
     """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
     Logits of the whole image are never held, so little memory is needed. The first stage of a
-    cascade is predicted before the second.
+    cascade is predicted before the second. Arrays have the axes of nnU-Net's readers: (channels, z,
+    y, x), for 2-D images (channels, 1, y, x) with a spacing of (999, y, x).
 
     Args:
-        model: folder of a model or of one of its folds, whose logits are averaged.
-        images: folder of files CASE_0000.ending; or arrays (channels, *spatial) with axes in the
-            order of nnU-Net's readers, for 2-D images (channels, 1, y, x).
-        out: folder for the segmentations, where ``images`` is a folder.
-        spacings: of each array, in mm in the order of its axes, for 2-D images (999, y, x).
-        speed, mirror, step: see :func:`~.model.make_prediction_options`.
-        coarse: another model of the same data set, such as its 3d_lowres, that is run first: tiles
-            in which it finds no foreground are background. None: all tiles are predicted.
-        device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
-        max_memory: limit in GiB for the main memory of this process (Linux): tiles become smaller,
-            the next image is not read ahead, and an image that needs more is reported.
-        checkpoint: name of the file in each fold.
-        resume: keep complete predictions in ``out`` instead of predicting their images again.
-
-    Returns:
-        The written files, or an array of labels (*spatial) for each image.
+        speed: see :func:`~.model.make_prediction_options`.
+        model, images, out, spacings, mirror, step, coarse, device, max_memory, checkpoint, resume:
+            see :func:`semi_nnunet.predict`.
 
     Raises:
         UserError: lists all problems with the arguments, among them files in ``out`` that are not

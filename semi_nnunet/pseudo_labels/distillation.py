@@ -135,18 +135,9 @@ class DistillationResult:
 def distil_dataset(
     dataset: str, new_id: int, base: Sequence[str], options: Distillation | None = None
 ) -> DistillationResult:
-    """Make a data set of labelled and pseudo-labelled cases on which any trainer can train.
+    """Make a data set of labelled and pseudo-labelled cases, and train a target on it.
 
-    With a target, that trainer is then trained on it; with rounds, it labels the pool again for the
-    next one. Finished work is kept, so that the same call continues an interrupted one.
-
-    Args:
-        dataset, new_id, base: see :func:`semi_nnunet.distil`.
-        options: None: the defaults.
-
-    Raises:
-        UnfinishedError: labelling failed; the reasons were printed.
-        UserError: lists all problems before any work starts, or the step that failed.
+    :func:`semi_nnunet.distil` documents the arguments and errors.
     """
     options = options or Distillation()
     require_paths(*(() if options.target else ("raw", "preprocessed")))

@@ -53,9 +53,9 @@ def export(
         model: Folder TRAINER__PLANS__CONFIGURATION, or a fold in it.
         out: Folder for the exported folder and the zip.
         dataset: Without -m: number or name of the data set.
-        configuration: Without -m: such as 3d_fullres (default: the one that was trained).
-        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the one that was trained).
-        plans: Without -m: plans identifier (default: nnUNetPlans, or those that were trained).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Folds to export (default: every finished fold).
         checkpoint: Name of the file in each fold.
 

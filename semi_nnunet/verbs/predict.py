@@ -70,9 +70,9 @@ def predict(
             (channels, *spatial).
         out: Folder for the segmentations.
         dataset: Without -m: number or name of the data set.
-        configuration: Without -m: such as 3d_fullres (default: the one that was trained).
-        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the one that was trained).
-        plans: Without -m: plans identifier (default: nnUNetPlans, or those that were trained).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Folds whose logits are averaged (default: every finished fold).
         exact: Give exactly the labels of nnUNetv2_predict.
         fast: Predict without mirrored images.

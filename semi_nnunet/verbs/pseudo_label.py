@@ -70,9 +70,9 @@ def pseudo_label(
         out: Folder for labels/ and the lists.
         models: See above.
         dataset: Without -m: number or name of the data set.
-        configuration: Without -m: such as 3d_fullres (default: the one that was trained).
-        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the one that was trained).
-        plans: Without -m: plans identifier (default: nnUNetPlans, or those that were trained).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Folds of the model whose logits are averaged (default: every finished fold).
         views: Test-time views to average: flips rot90 gamma blur noise equalize.
         confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).

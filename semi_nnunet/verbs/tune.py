@@ -48,9 +48,9 @@ def tune(
     Args:
         model: Folder TRAINER__PLANS__CONFIGURATION of a trained model.
         dataset: Without -m: number or name of the data set.
-        configuration: Without -m: such as 3d_fullres (default: the one that was trained).
-        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the one that was trained).
-        plans: Without -m: plans identifier (default: nnUNetPlans, or those that were trained).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Fold numbers (default: all folds of the model).
         lose: Accepted loss of Dice, in points.
         device: Where the network computes (default: cuda if there is a GPU).
