@@ -91,7 +91,7 @@ def test_mistakes_are_reported_before_anything_is_trained_or_predicted(phantom, 
         semi_nnunet.predict(tmp_path, phantom.raw / "imagesTs", tmp_path / "out")
     with pytest.raises(UserError, match="did you mean 'acdc'"):
         semi_nnunet.convert("acd", tmp_path, 700)
-    with pytest.raises(UserError, match="option 'target': is missing"):
+    with pytest.raises(UserError, match=r"options\.target: is missing"):
         semi_nnunet.convert("mmwhs", tmp_path, 700)
     with pytest.raises(UserError, match="did you mean 'seed'"):
         semi_nnunet.convert("mmwhs", tmp_path, 700, target="mr", sed=1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from semi_nnunet.automatic.schedule import FULL, TrainingRound
 from semi_nnunet.discovery.names import BASELINE
@@ -12,6 +13,7 @@ from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import JobLauncher
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.training.precision import computes_bfloat16_fast
 from semi_nnunet.util.command import Command
 
@@ -45,10 +47,6 @@ class AutoCommands:
     out: Path
 
     @property
-    def _dataset_option(self) -> tuple[str, ...]:
-        return "-d", self.folders.raw.name
-
-    @property
     def choice_file(self) -> Path:
         """The file that describes how the model was chosen."""
         return self.out / "choice.json"
@@ -64,14 +62,13 @@ class AutoCommands:
 
     def build_preparation(self) -> NamedCommands:
         """Verify, plan and preprocess; for a CPU with a network that fits it."""
-        configuration = ("-c", self.configuration)
-        preprocess = ("semi_nnunet", "preprocess", *self._dataset_option, *configuration)
+        preprocess = self._build("preprocess", configurations=[self.configuration])
         yield "verify and preprocess", preprocess
-        budget = ("--budget", "cpu") if self.device == "cpu" else ()
-        name = ("--name", PLANS, *configuration)
-        settings = list_device_settings(self.device)
-        assignments = ("--set", *settings) if settings else ()
-        yield "plan", ("semi_nnunet", "plan", *self._dataset_option, *name, *budget, *assignments)
+        budget = "cpu" if self.device == "cpu" else None
+        yield "plan", self._build(
+            "plan", name=PLANS, configurations=[self.configuration], budget=budget,
+            settings=list_device_settings(self.device),
+        )  # fmt: skip
         if budget:  # its spacing may differ
             yield "preprocess as planned", (*preprocess, "-p", PLANS)
 
@@ -82,16 +79,15 @@ class AutoCommands:
 
     def build_benchmark(self, trainers: Sequence[str], threads: int) -> NamedCommands:
         """Time a few steps of every trainer on this machine."""
-        options = ("-c", self.configuration, "-p", PLANS, "--device", self.device)
-        length = ("--threads", str(threads), "--rounds", str(ROUNDS), "--quick")
-        words = (*self._dataset_option, *options, *length, "-tr", *trainers)
-        yield "time a few steps", ("semi_nnunet", "benchmark", *words)
+        yield "time a few steps", self._build(
+            "benchmark", configuration=self.configuration, plans=PLANS, device=self.device,
+            threads=threads, rounds=ROUNDS, quick=True, trainers=trainers,
+        )  # fmt: skip
 
     def build_timing(self, trainers: Sequence[str], fold: str) -> NamedCommands:
         """Time a few steps of every trainer on the cluster where its trainings will run."""
         yield "plan a few steps", self._plan(RATE, RATE_SETTINGS)
-        train = self._crossval(RATE, trainers, [fold])
-        yield "time a few steps", (*train, "--steps", *CHOOSING_STEPS, *self._launching)
+        yield "time a few steps", self._crossval(RATE, trainers, [fold], CHOOSING_STEPS)
 
     def build_trainings(self, current: TrainingRound, steps_per_epoch: int) -> NamedCommands:
         """Plan and train a round; the last one also predicts and measures test cases."""
@@ -103,10 +99,10 @@ class AutoCommands:
             length.append(f"{BASELINE}.epochs={baseline_epochs}")
         settings = (*length, *list_step_settings(current.steps))
         yield f"plan the {current.name} trainings", self._plan(current.name, settings)
-        train = self._crossval(current.name, current.trainers, current.folds)
-        steps = list_round_steps(current)
-        option = () if steps == STEPS else ("--steps", *steps)
-        yield f"the {current.name} trainings", (*train, *option, *self._launching)
+        train = self._crossval(
+            current.name, current.trainers, current.folds, list_round_steps(current)
+        )
+        yield f"the {current.name} trainings", train
 
     def build_evaluations(self, current: TrainingRound) -> NamedCommands:
         """Measure the validation cases of a round that chooses."""
@@ -118,17 +114,18 @@ class AutoCommands:
 
     def build_shipping(self, trainer: str) -> NamedCommands:
         """Export the model, unless it was exported before, and write the report."""
-        plans, folder = ("-p", self.name_plans(FULL)), self.out / "exported"
-        if not any(folder.glob(f"*__{trainer}__{plans[1]}__{self.configuration}.zip")):
+        plans, folder = self.name_plans(FULL), self.out / "exported"
+        if not any(folder.glob(f"*__{trainer}__{plans}__{self.configuration}.zip")):
             yield "export", self.build_export(trainer, folder)
-        page = ("--choice", self.choice_file, "-o", self.out / "report.html")
-        yield "report", ("semi_nnunet", "report", *self._dataset_option, *plans, *page)
+        report = {"plans": plans, "choice": self.choice_file, "out": self.out / "report.html"}
+        yield "report", self._build("report", **report)
 
     def build_export(self, trainer: str, folder: Path) -> Command:
         """Return the command that exports a model of the last round into a folder."""
-        plans = ("-p", self.name_plans(FULL), "-c", self.configuration)
-        model = (*plans, "-tr", trainer, "-f", ALL)
-        return ("semi_nnunet", "export", *self._dataset_option, *model, "-o", folder)
+        return self._build(
+            "export", plans=self.name_plans(FULL), configuration=self.configuration,
+            trainer=trainer, folds=[ALL], out=folder,
+        )  # fmt: skip
 
     def list_jobs(self, current: TrainingRound) -> list[Job]:
         """Return the trainings of a round."""
@@ -146,22 +143,25 @@ class AutoCommands:
             steps=CHOOSING_STEPS,
         )  # fmt: skip
 
+    def _build(self, verb: str, **arguments: Any) -> Command:
+        return build_command(verb, dataset=self.folders.raw.name, **arguments)
+
     def _plan(self, name: str, settings: Sequence[str]) -> Command:
-        plans = ("-p", PLANS, "--name", self.name_plans(name), "-c", self.configuration)
-        return ("semi_nnunet", "plan", *self._dataset_option, *plans, "--set", *settings)
+        return self._build(
+            "plan", plans=PLANS, name=self.name_plans(name), configurations=[self.configuration],
+            settings=settings,
+        )  # fmt: skip
 
-    def _crossval(self, name: str, trainers: Sequence[str], folds: Sequence[str]) -> Command:
-        trainings = ("-c", self.configuration, "-f", *folds, "-tr", *trainers)
-        plans = ("-p", self.name_plans(name))
-        return ("semi_nnunet", "crossval", *self._dataset_option, *plans, *trainings)
-
-    @property
-    def _launching(self) -> list[str]:
-        """The options of the launcher; on a cluster, the nodes choose their devices."""
+    def _crossval(
+        self, name: str, trainers: Sequence[str], folds: Sequence[str], steps: Sequence[str]
+    ) -> Command:
         launcher = self.launcher
-        if launcher.is_local:
+        if launcher.is_local:  # on a cluster, the nodes choose their devices
             launcher = replace(launcher, device=self.device)
-        return launcher.options()
+        return self._build(
+            "crossval", plans=self.name_plans(name), configurations=[self.configuration],
+            folds=folds, trainers=trainers, steps=steps, **asdict(launcher),
+        )  # fmt: skip
 
 
 def list_round_steps(current: TrainingRound) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from semi_nnunet.automatic.schedule import TrainingRate
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.runs.commands import run_stages
-from semi_nnunet.runs.folders import ALL
+from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.runs.local import Resources, build_child_environment
 from semi_nnunet.runs.progress import read_epoch_seconds
 from semi_nnunet.util.environment import variable
@@ -64,6 +65,36 @@ def measure_rates_locally(
         )
         for trainer in trainers
     }
+
+
+def estimate_training_hours(
+    folders: Folders,
+    plans: str,
+    configuration: str,
+    trainer: str,
+    steps: int,
+    validation_share: float,
+) -> float | None:
+    """Return the hours of a training on this machine's default device, without its validation.
+
+    Args:
+        folders: of the data set.
+        plans, configuration, trainer: of the training.
+        steps: of the training.
+        validation_share: validation steps for each step.
+
+    Returns:
+        None if no benchmark with these plans was made here.
+    """
+    resources = find_resources(None, jobs=1)
+    name, threads = folders.preprocessed.name, resources.threads
+    work = Work(name, configuration, plans, resources.device, threads, ROUNDS)
+    measured = Kept.of(folders, work).rates.get(trainer)
+    if measured is None:
+        return None
+    workers = int(build_child_environment(resources)[LOADING])
+    rate = estimate_rate(measured, workers, usable_cores(), 0, validation_share)
+    return (rate.step * steps + rate.besides) / 3600
 
 
 def measure_rates_on_cluster(

@@ -29,7 +29,7 @@ from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
-from semi_nnunet.runs.folders import ALL, Folders, find_folders
+from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
@@ -64,49 +64,6 @@ class ShippedModel:
     trainer: str
     answer: str
     folder: Path
-
-
-def run_auto(
-    dataset: str,
-    *,
-    hours: float = 8.0,
-    configuration: str | None = None,
-    trainers: Sequence[str] = CANDIDATES,
-    launcher: JobLauncher | None = None,
-    out: str | Path | None = None,
-    dry_run: bool = False,
-) -> ShippedModel | None:
-    """Turn a raw data set into one exported, tested model; may be interrupted and repeated.
-
-    :func:`semi_nnunet.auto` documents the arguments.
-
-    Returns:
-        The model; None with ``dry_run``, or if trainings were handed to a cluster.
-
-    Raises:
-        UserError: the options or the data are wrong, another process runs the same choice, the time
-            is too short, or a stage failed.
-    """
-    launcher, folders = launcher or JobLauncher(), find_folders(dataset)
-    candidates = unique([name for name in trainers if name != BASELINE])
-    target = Path(out or f"auto_{folders.raw.name}").absolute()
-    require_valid_options(hours, candidates, target)
-    resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
-    configuration = configuration or choose_configuration(folders, resources.device)
-    commands = AutoCommands(folders, configuration, launcher, resources.device, target)
-    options = {"configuration": configuration, "candidates": " ".join(candidates)}
-    state = AutoState.of(folders.results / "semi_auto" / f"{configuration}.json", options)
-    run = AutoRun(commands, state, tuple(candidates), hours, resources)
-    if dry_run:
-        run.show_commands()
-        return None
-    if holder := hold_until_exit(state.lock):
-        raise UserError(
-            f"{holder} already runs this choice ({state.path})",
-            fix="wait for it, or end it and run the same command again",
-        )
-    with state.running():
-        return run.execute()
 
 
 def require_valid_options(hours: float, candidates: Sequence[str], out: Path) -> None:
@@ -158,6 +115,38 @@ class AutoRun:
     candidates: tuple[str, ...]
     hours: float
     resources: Resources
+
+    @classmethod
+    def of(
+        cls,
+        folders: Folders,
+        configuration: str | None,
+        candidates: Sequence[str],
+        hours: float,
+        launcher: JobLauncher,
+        out: Path,
+    ) -> AutoRun:
+        """Return the run with the state of earlier ones; see :func:`semi_nnunet.auto`."""
+        resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
+        configuration = configuration or choose_configuration(folders, resources.device)
+        commands = AutoCommands(folders, configuration, launcher, resources.device, out)
+        options = {"configuration": configuration, "candidates": " ".join(candidates)}
+        state = AutoState.of(folders.results / "semi_auto" / f"{configuration}.json", options)
+        return cls(commands, state, tuple(candidates), hours, resources)
+
+    def execute_alone(self) -> ShippedModel | None:
+        """Do the remaining work, which counts against the hours.
+
+        Raises:
+            UserError: another process does it, the time is too short, or a stage failed.
+        """
+        if holder := hold_until_exit(self.state.lock):
+            raise UserError(
+                f"{holder} already runs this choice ({self.state.path})",
+                fix="wait for it, or end it and run the same command again",
+            )
+        with self.state.running():
+            return self.execute()
 
     def execute(self) -> ShippedModel | None:
         """Do the remaining work; return None if it was handed to a cluster."""

@@ -20,7 +20,6 @@ from semi_nnunet.util.files import sha256_of_json, write_json
 from semi_nnunet.util.machine import processor_name, usable_cores
 from semi_nnunet.util.validation import read_as
 
-FOLDER = "semi_benchmark"  # of a data set's results
 LENGTHS = ("epochs", "steps_per_epoch", "validation_steps_per_epoch")  # change no step
 
 
@@ -76,7 +75,7 @@ class Kept:
         """
         conditions = collect_conditions(folders, work)
         digest = sha256_of_json(conditions)[:12]
-        path = folders.results / FOLDER / f"{work.configuration}_{digest}.json"
+        path = folders.benchmarks / f"{work.configuration}_{digest}.json"
         if not path.is_file():
             return cls(path, conditions)
         stored = read_as(RatesFile, path, "semi_nnunet benchmark", "remove it, to measure again")

@@ -84,19 +84,7 @@ def measure_efficiency(
 ) -> EfficiencyResult:
     """Run a submission on one case after another, and measure the cost of each.
 
-    Finished measurements are kept, so that the same call continues after an interruption.
-
-    Args:
-        command: a shell-like line with {inputs} and {outputs}, which are replaced by the folders of
-            a case.
-        images, out, references, ending, limit: see :func:`semi_nnunet.efficiency`.
-        class_tolerances: class -> its tolerance in mm for NSD, see
-            :func:`semi_nnunet.evaluate`; empty: 1 mm for all.
-
-    Raises:
-        UserError: the command lacks its folders or its program is not found, images or references
-            are missing, the output folder has another content, or other programs use the
-            processors; lists all problems.
+    :func:`semi_nnunet.efficiency` documents the arguments. Finished measurements are kept.
     """
     cases, folder = find_cases(images, ending), Path(out)
     labels = None if references is None else Path(references)

@@ -172,15 +172,8 @@ def package_model(
 ) -> PackagedSubmission:
     """Write a folder from which a container is built and run without network.
 
-    Args:
-        model, out, contract, folds, device, licence, pins: see :func:`semi_nnunet.package`.
-        speed, step: see :func:`semi_nnunet.inference.model.make_prediction_options`.
-        wheel_folder: folder to take all wheels from, without network, such as the wheels of an
-            earlier submission. None: pip downloads them.
-        extra_index_url: another index for pip, for example for a PyTorch without CUDA.
-
-    Raises:
-        UserError: the model, an option or a wheel cannot be used; nothing is written then.
+    :func:`semi_nnunet.package` documents the arguments; ``speed`` is one of
+    :func:`semi_nnunet.inference.model.make_prediction_options`.
     """
     folder = Path(out).expanduser().absolute()
     wheel_source = None if wheel_folder is None else Path(wheel_folder).expanduser()

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import inspect
 import io
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Any
 
 import cyclopts
-from cyclopts import Parameter
 
 import semi_nnunet
+from semi_nnunet.cli.commands import command_of, help_text
+from semi_nnunet.runs.verb_commands import FUNCTIONS
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
 
 TASKS = {
-    "set up": ("doctor", "register", "demo"),
-    "prepare": ("convert", "split", "preprocess", "plan"),
-    "train": ("auto", "train", "crossval", "status", "benchmark", "run"),
-    "predict and label": ("predict", "pseudo-label", "select", "distil"),
-    "judge": ("evaluate", "compare", "ensemble", "report"),
-    "ship": ("slim", "tune", "export", "package", "efficiency", "install"),
-}
+    "start here": (
+        "doctor", "preprocess", "train", "auto", "predict", "evaluate", "compare", "report",
+        "export",
+    ),
+    "set up": ("register", "demo", "install"),
+    "prepare": ("convert", "split", "plan"),
+    "train": ("crossval", "status", "benchmark", "run"),
+    "label": ("pseudo-label", "select", "distil"),
+    "judge": ("ensemble", "efficiency"),
+    "ship": ("slim", "tune", "package"),
+}  # fmt: skip
+EXAMPLES = """For example, for data set 42 with unlabelled images in imagesUn:
+
+    semi_nnunet doctor -d 42
+    semi_nnunet preprocess -d 42
+    semi_nnunet train 42 3d_fullres 0
+    semi_nnunet predict -d 42 -i IMAGES -o PREDICTIONS
+    semi_nnunet auto -d 42 --hours 8        (all of it, with the best method)
+"""
 VERBS = tuple(verb for verbs in TASKS.values() for verb in verbs)
-FUNCTIONS = {"preprocess": "prepare", "report": "write_report"}  # verb -> its function's other name
 NOT_CONTINUED = {  # these start again when they were interrupted
     "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
 }  # fmt: skip
@@ -48,11 +58,13 @@ def verb_function(verb: str) -> Callable[..., Any]:
     return function
 
 
-def build_app() -> cyclopts.App:
-    """Return the command line of all verbs."""
+def build_app(words: Sequence[str] = ()) -> cyclopts.App:
+    """Return the command line of all verbs, for these words."""
     app = cyclopts.App(
         name="semi_nnunet",
         help=(semi_nnunet.__doc__ or "").partition("\n")[0].replace("``", ""),
+        help_epilogue=EXAMPLES,
+        group_commands=cyclopts.Group("this program", sort_key=len(TASKS)),
         version=f"semi_nnunet {semi_nnunet.__version__}",
         help_format="plaintext",
         result_action="return_value",
@@ -60,34 +72,38 @@ def build_app() -> cyclopts.App:
     )
     for order, (task, verbs) in enumerate(TASKS.items()):
         group = cyclopts.Group(task, sort_key=order)
-        for verb in verbs:
+        for place, verb in enumerate(verbs):
             if verb == "convert":
-                app.command(_converter_app(group))
+                app.command(_converter_app(group, place, words))
             else:
                 function = verb_function(verb)
-                app.command(command_of(function), name=verb, group=group, help=help_text(function))
+                app.command(
+                    command_of(function), name=verb, group=group, help=help_text(function),
+                    help_epilogue="", sort_key=place,
+                )  # fmt: skip
     app.register_install_completion_command()
     return app
 
 
-def _converter_app(group: cyclopts.Group) -> cyclopts.App:
-    """Return the verb whose options depend on its first word."""
-    from semi_nnunet.verbs import convert
+def _converter_app(group: cyclopts.Group, place: int, words: Sequence[str]) -> cyclopts.App:
+    """Return the verb whose options depend on its first word: a command for each converter.
+
+    Only the module of the named one is imported.
+    """
+    from semi_nnunet.datasets.converters import CONVERTERS
+    from semi_nnunet.verbs.convert import convert, converter_function
 
     app = cyclopts.App(
-        name="convert",
-        group=group,
-        help=(convert.convert.__doc__ or "").partition("\n")[0],
-        help_flags=(),
+        name="convert", group=group, sort_key=place, help=help_text(convert), help_epilogue="",
         version_flags=(),
-    )
-
-    def read_words(
-        *words: Annotated[str, cyclopts.Parameter(allow_leading_hyphen=True)],
-    ) -> Any:
-        return convert.convert(**convert.parse_words(words))
-
-    app.default(read_words)
+    )  # fmt: skip
+    named = next((word for word in words if word in CONVERTERS), None)
+    for name, summary in CONVERTERS.items():
+        if name == named:
+            function = converter_function(name)
+            app.command(command_of(function), name=name, help=help_text(function))
+        else:
+            app.command(lambda: None, name=name, help=summary)
     return app
 
 
@@ -101,12 +117,8 @@ def parse(words: Sequence[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
         UserError: the words are wrong.
     """
     verb = verb_of(words)
-    if verb == "convert":
-        from semi_nnunet.verbs import convert
-
-        return convert.convert, convert.parse_words(words[list(words).index(verb) + 1 :])
     try:
-        function, bound, _ = build_app().parse_args(
+        function, bound, _ = build_app(words).parse_args(
             list(words), print_error=False, exit_on_error=False
         )
     except cyclopts.CycloptsError as error:
@@ -119,7 +131,7 @@ def usage_error(error: cyclopts.CycloptsError, verb: str | None) -> UserError:
     fix = f"semi_nnunet {verb} --help lists the options"
     if verb not in VERBS:
         fix = "semi_nnunet --help lists the verbs"
-    return UserError(str(error).strip().rstrip(".?"), fix=fix)
+    return UserError(str(error).strip().rstrip(".?,"), fix=fix)
 
 
 def verb_of(words: Sequence[str]) -> str | None:
@@ -137,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_messages()
     prefix = f"semi_nnunet {verb}" if verb in VERBS else "semi_nnunet"
     try:
-        result = build_app()(words, print_error=False, exit_on_error=False)
+        result = build_app(words)(words, print_error=False, exit_on_error=False)
         if sys.stdout is not None:
             sys.stdout.flush()
         return int(verb in VERBS and result_has_failed(str(verb), result))
@@ -184,91 +196,6 @@ def reader_has_left() -> bool:
     if has_left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     return has_left
-
-
-# ---- a verb's function as a command ----
-
-
-def command_of(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function as the command line sees it.
-
-    Parameters that have an option are given by its name only. Empty defaults are not shown. The
-    type of the result is left out, because importing it would take seconds.
-    """
-
-    @functools.wraps(function)
-    def command(*args: Any, **options: Any) -> Any:
-        return function(*args, **options)
-
-    hints = parameter_types(function)
-    parameters = [
-        as_parameter(parameter, hints[name])
-        for name, parameter in inspect.signature(function).parameters.items()
-    ]
-    parameters.sort(key=lambda parameter: parameter.kind)
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    del command.__wrapped__  # type: ignore[attr-defined]
-    return command
-
-
-def parameter_types(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the parameters, without that of the result."""
-    annotations = {k: v for k, v in function.__annotations__.items() if k != "return"}
-    holder = type("Holder", (), {"__annotations__": annotations})
-    module = vars(sys.modules[function.__module__])
-    return get_type_hints(holder, globalns=module, localns={}, include_extras=True)
-
-
-def has_option(hint: Any) -> bool:
-    """Return whether a parameter of this type is declared as an option."""
-    return get_origin(hint) is Annotated
-
-
-def as_parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
-    """Return options as keywords, with defaults that say something, and the rest by place."""
-    if not has_option(hint):
-        by_place = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-        kind = inspect.Parameter.POSITIONAL_ONLY if by_place else parameter.kind
-        return parameter.replace(kind=kind, annotation=hint)
-    default = parameter.default
-    shows_default = default is not inspect.Parameter.empty and default not in (None, False, "", ())
-    text = _default_text if shows_default else False
-    return parameter.replace(
-        kind=inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[hint, Parameter(show_default=text)],
-    )
-
-
-def _default_text(default: Any) -> str:
-    if isinstance(default, (list, tuple)):
-        return " ".join(map(str, default))
-    return str(default)
-
-
-def help_text(function: Callable[..., Any]) -> str:
-    """Return the description in the docstring: paragraphs as one line each, examples as they are.
-
-    >>> print(help_text(help_text).splitlines()[0])
-    Return the description in the docstring: paragraphs as one line each, examples as they are.
-    """
-    description = (inspect.getdoc(function) or "").partition("\nArgs:")[0].strip()
-    summary, _, rest = description.partition("\n\n")
-    if rest.startswith(" "):
-        rest = f"For example:\n\n{rest}"
-    return "\n".join(_reflowed([summary, "", *rest.splitlines()])).strip()
-
-
-def _reflowed(lines: list[str]) -> Iterator[str]:
-    paragraph: list[str] = []
-    for line in [*lines, ""]:
-        if line and not line.startswith(" "):
-            paragraph.append(line)
-            continue
-        if paragraph:
-            yield " ".join(paragraph)
-            paragraph = []
-        yield line
 
 
 if __name__ == "__main__":

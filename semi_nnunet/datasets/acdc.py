@@ -11,14 +11,13 @@ rescales the intensities and drops the spacing).
 
 from __future__ import annotations
 
-import argparse
 import re
 from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
 from semi_nnunet.datasets.lists import load_published_cases
-from semi_nnunet.datasets.options import add_symlink
+from semi_nnunet.datasets.options import Symlink
 from semi_nnunet.datasets.source import DownloadFolder, Files
 from semi_nnunet.datasets.volumes import copy_or_link, write_mapped_label
 
@@ -33,11 +32,7 @@ PATIENT = r"patient\d{3}"
 FRAME = r"(?P<id>patient\d{3}_frame\d{2})"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_symlink(parser)
-
-
-def convert(source: Path, symlink: bool = False) -> Conversion:
+def convert(source: Path, symlink: Symlink = False) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "ACDC")
     files = folder.find(

@@ -12,13 +12,15 @@ labelled or test cases, and `semi_nnunet preprocess --skip-bad` skips them.
 
 from __future__ import annotations
 
-import argparse
 import re
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
+from semi_nnunet.datasets.options import Incomplete, Seed, Size, TestPercent
 from semi_nnunet.datasets.pictures import write_grey, write_mask
 from semi_nnunet.datasets.source import DownloadFolder, draw_test_percent
 
@@ -27,21 +29,13 @@ NUMBERS = {"benign": 437, "malignant": 210, "normal": 133}
 PICTURE = r"(?P<id>(?:benign|malignant|normal) \(\d+\)"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--normal", action="store_true", help="also the pictures without a lesion")
-    add_test_percent(parser)
-    add_size(parser)
-    add_seed(parser)
-    add_incomplete(parser)
-
-
 def convert(
     source: Path,
-    normal: bool = False,
-    test_percent: int = 20,
-    size: int | None = None,
-    seed: int = 0,
-    incomplete: bool = False,
+    normal: Annotated[bool, Parameter(help="Also the pictures without a lesion.")] = False,
+    test_percent: TestPercent = 20,
+    size: Size = None,
+    seed: Seed = 0,
+    incomplete: Incomplete = False,
 ) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "BUSI")

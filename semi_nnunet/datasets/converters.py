@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, get_type_hints
 
-from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, raise_if_any
 from semi_nnunet.util.names import require_positive, unknown
 
 CONVERTERS = {
@@ -56,23 +57,52 @@ def converter_module(name: str) -> ModuleType:
     return importlib.import_module(f"semi_nnunet.datasets.{name}")
 
 
-class OptionParser(argparse.ArgumentParser):
-    """A parser of a converter's options, all optional; raises UserError."""
+def list_converter_options(name: str) -> dict[str, inspect.Parameter]:
+    """Return the options of a converter, with their types.
 
-    def add_argument(self, *names: Any, **about: Any) -> argparse.Action:
-        """Add an option that is not required."""
-        return super().add_argument(*names, **about | {"required": False})
+    >>> sorted(list_converter_options("mmwhs"))
+    ['seed', 'target']
+    """
+    function = converter_module(name).convert
+    hints, signature = get_type_hints(function, include_extras=True), inspect.signature(function)
+    return {
+        key: parameter.replace(annotation=hints[key])
+        for key, parameter in signature.parameters.items()
+        if key != "source"
+    }
 
-    def error(self, message: str) -> NoReturn:
-        """Raise an error without ending the program."""
-        raise UserError(message)
+
+def find_converter_problems(name: str, options: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield options that the converter lacks, or needs and does not get, and wrong values."""
+    existing = list_converter_options(name)
+    yield from unknown("option", list(options), existing)
+    for key, parameter in existing.items():
+        value, is_required = options.get(key), parameter.default is parameter.empty
+        if is_required and value is None:
+            yield Problem(f"options.{key}", "is missing", "add it")
+        elif key in options and (rule := find_broken_rule(parameter.annotation, value)):
+            yield Problem(f"options.{key}", f"{rule}, got {value!r}", "correct it")
 
 
-def parser_of_options(module: ModuleType) -> OptionParser:
-    """Return the parser of a converter's options."""
-    parser = OptionParser(add_help=False, allow_abbrev=False)
-    module.add_options(parser)
-    return parser
+def find_broken_rule(hint: Any, value: Any) -> str | None:
+    """Return the rule of a type or a range that a value breaks, or None.
+
+    >>> from semi_nnunet.datasets.options import Seed
+    >>> find_broken_rule(Seed, 3), find_broken_rule(Seed, -1), find_broken_rule(Seed, "x")
+    (None, 'must be >= 0', 'must be a valid integer')
+    """
+    from pydantic import TypeAdapter, ValidationError  # the help needs neither
+
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+        for metadata in hint.__metadata__ if value is not None else ():
+            for check in metadata.validator:
+                check(int, value)
+    except ValidationError as error:
+        return re.sub(r"^\w+ should", "must", error.errors()[0]["msg"])
+    except ValueError as error:
+        return str(error).replace("Must", "must").removesuffix(".")
+    return None
 
 
 def convert(
@@ -93,28 +123,15 @@ def convert(
     from semi_nnunet.raw.layout import name_new_dataset, require_paths
 
     require_positive({"-np": processes})
-    module = converter_module(name)
-    complete = add_defaults(module, name, options)
+    raise_if_any(f"{name} cannot be converted:", find_converter_problems(name, options))
+    complete = {
+        key: options.get(key, option.default)
+        for key, option in list_converter_options(name).items()
+    }
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
-    conversion = module.convert(Path(source).expanduser(), **complete)
+    conversion = converter_module(name).convert(Path(source).expanduser(), **complete)
     target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name, "-d")
     is_new = write_conversion(conversion, target, {"converter": name, **complete}, processes)
     published = tuple(len(cases) for cases in conversion.subsets)
     return Converted(target, is_new, dict(conversion.counts), published)
-
-
-def add_defaults(module: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a converter, with defaults for the missing ones.
-
-    Raises:
-        UserError: an option does not exist, or a required one is missing.
-    """
-    defaults = vars(parser_of_options(module).parse_args([]))
-    values = {key: options.get(key, default) for key, default in defaults.items()}
-    problems = list(unknown("option", list(options), defaults))
-    for key, parameter in inspect.signature(module.convert).parameters.items():
-        if key in values and parameter.default is parameter.empty and values[key] is None:
-            problems.append(Problem(f"option {key!r}", "is missing", "add it"))
-    raise_if_any(f"{name} cannot be converted:", problems)
-    return values

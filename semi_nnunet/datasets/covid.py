@@ -10,14 +10,13 @@ is of single slices, whose neighbours are nearly equal). Hide labels with `semi_
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_seed, add_size, add_test_percent
+from semi_nnunet.datasets.options import Seed, Size, TestPercent
 from semi_nnunet.datasets.pictures import write_grey, write_mask
 from semi_nnunet.datasets.source import DownloadFolder, shuffle_names
 from semi_nnunet.raw.folds import match_patient
@@ -28,14 +27,8 @@ ENDING = r"\.(?:png|jpg|jpeg)"
 PATIENT = r"(.*?)[_-]?\d*$"  # the scan: the name without its last number
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_test_percent(parser)
-    add_size(parser)
-    add_seed(parser)
-
-
 def convert(
-    source: Path, test_percent: int = 20, size: int | None = None, seed: int = 0
+    source: Path, test_percent: TestPercent = 20, size: Size = None, seed: Seed = 0
 ) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "the COVID-19 CT slices")

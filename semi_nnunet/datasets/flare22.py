@@ -12,13 +12,12 @@ validation scores are measured, becomes the test set. --symlink saves a copy of 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_incomplete, add_symlink
+from semi_nnunet.datasets.options import Incomplete, Symlink
 from semi_nnunet.datasets.source import DownloadFolder, Files
 from semi_nnunet.datasets.volumes import copy_or_link
 
@@ -31,12 +30,7 @@ LABELS = (
 )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_symlink(parser)
-    add_incomplete(parser)
-
-
-def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Conversion:
+def convert(source: Path, symlink: Symlink = False, incomplete: Incomplete = False) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "FLARE22")
     files = folder.find(

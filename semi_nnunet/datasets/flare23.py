@@ -15,12 +15,11 @@ saves a copy of about 800 GB.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from semi_nnunet.datasets import flare22
 from semi_nnunet.datasets.conversion import Conversion
-from semi_nnunet.datasets.options import add_incomplete, add_symlink
+from semi_nnunet.datasets.options import Incomplete, Symlink
 from semi_nnunet.datasets.source import DownloadFolder
 
 PUBLISHED = ()  # no lists of labelled cases
@@ -29,12 +28,7 @@ LABELS = (*flare22.LABELS, "tumour")
 FOLDERS = {"Tr": "imagesTr", "Un": "unlabel(?:l?ed)?Tr", "Ts": "imagesVal"}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_symlink(parser)
-    add_incomplete(parser)
-
-
-def convert(source: Path, symlink: bool = False, incomplete: bool = False) -> Conversion:
+def convert(source: Path, symlink: Symlink = False, incomplete: Incomplete = False) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "FLARE23")
     image, label = r"\d*/(?P<id>[^/]+)_0000\.nii\.gz", r"\d*/(?P<id>[^/]+)\.nii\.gz"

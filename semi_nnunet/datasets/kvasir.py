@@ -8,12 +8,11 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size, add_test_percent
+from semi_nnunet.datasets.options import Incomplete, Seed, Size, TestPercent
 from semi_nnunet.datasets.pictures import write_colour, write_mask
 from semi_nnunet.datasets.source import DownloadFolder, draw_test_percent
 
@@ -22,19 +21,12 @@ PICTURES = 1000
 ENDING = r"\.(?:jpg|jpeg|png)"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_test_percent(parser)
-    add_size(parser)
-    add_seed(parser)
-    add_incomplete(parser)
-
-
 def convert(
     source: Path,
-    test_percent: int = 20,
-    size: int | None = None,
-    seed: int = 0,
-    incomplete: bool = False,
+    test_percent: TestPercent = 20,
+    size: Size = None,
+    seed: Seed = 0,
+    incomplete: Incomplete = False,
 ) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "Kvasir-SEG")

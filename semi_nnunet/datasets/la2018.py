@@ -15,7 +15,6 @@ no spacing; the 0.625 mm of the challenge are written.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,10 +31,6 @@ PARTS = {"train": "Tr", "test": "Ts"}
 PUBLISHED = (4, 8, 16)  # labelled cases of the published lists
 SPACING_MM = (0.625, 0.625, 0.625)
 CASE = r"(?P<id>[A-Za-z0-9_]+)"
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add no options."""
 
 
 def convert(source: Path) -> Conversion:

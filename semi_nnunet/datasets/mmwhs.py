@@ -17,15 +17,16 @@ target, also test cases, to the box of the labels, which are unknown for new ima
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import SimpleITK as sitk
+from cyclopts import Parameter
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_seed
+from semi_nnunet.datasets.options import Seed
 from semi_nnunet.datasets.source import DownloadFolder, Files, shuffle_names
 from semi_nnunet.datasets.volumes import map_label_values, read_volume, save_volume
 
@@ -39,14 +40,11 @@ VALUES = {0: 0, 205: 1, 420: 2, 500: 3, 820: 4, 600: 0, 550: 0, 850: 0, 421: 2}
 SCAN = r"(?P<id>(?:ct|mr)_train_\d{4})"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--target", choices=("ct", "mr"), required=True, help="the modality without labels"
-    )
-    add_seed(parser)
-
-
-def convert(source: Path, target: str, seed: int = 0) -> Conversion:
+def convert(
+    source: Path,
+    target: Annotated[Literal["ct", "mr"], Parameter(help="The modality without labels.")],
+    seed: Seed = 0,
+) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "MM-WHS")
     files = folder.find(

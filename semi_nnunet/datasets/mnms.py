@@ -15,15 +15,17 @@ Frames keep all slices: A&D selects slices by the labels, also of test cases.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_seed
+from semi_nnunet.datasets.options import Seed
 from semi_nnunet.datasets.source import DownloadFolder, Files, shuffle_names
 from semi_nnunet.datasets.volumes import extract_frame, map_label_values, read_volume, save_volume
 
@@ -36,12 +38,11 @@ COLUMNS = ("External code", "Vendor", "ED", "ES")
 Subjects = dict[str, dict[str, str]]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", choices=VENDORS, required=True, help="the vendor test_cases on")
-    add_seed(parser)
-
-
-def convert(source: Path, target: str, seed: int = 0) -> Conversion:
+def convert(
+    source: Path,
+    target: Annotated[Literal["A", "B", "C", "D"], Parameter(help="The vendor of the test cases.")],
+    seed: Seed = 0,
+) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "M&Ms")
     files = folder.find(

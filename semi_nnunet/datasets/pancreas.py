@@ -12,15 +12,17 @@ Pancreas and tumour become one class. 56 cases, drawn by --seed, are for the tes
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_seed, add_size, add_symlink
+from semi_nnunet.datasets.options import Seed, Size, Symlink
 from semi_nnunet.datasets.source import DownloadFolder, Files, draw_test_cases
 from semi_nnunet.datasets.volumes import (
     copy_or_link,
@@ -36,21 +38,12 @@ MERGED = {0: 0, 1: 1, 2: 1}
 SCAN = r"(?P<id>pancreas_\d{3})"
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--test", type=int, default=56, metavar="N", help="test cases (default: %(default)s)"
-    )
-    add_size(parser)
-    add_seed(parser)
-    add_symlink(parser)
-
-
 def convert(
     source: Path,
-    test: int = 56,
-    size: int | None = None,
-    seed: int = 0,
-    symlink: bool = False,
+    test: Annotated[int, Parameter(help="Number of test cases.")] = 56,
+    size: Size = None,
+    seed: Seed = 0,
+    symlink: Symlink = False,
 ) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "MSD Task07_Pancreas")

@@ -14,17 +14,18 @@ volumes, some slices stay unlabelled. No choice depends on the labels.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import SimpleITK as sitk
+from cyclopts import Parameter
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_incomplete, add_seed, add_size
+from semi_nnunet.datasets.options import SLICE_SIZE, Incomplete, Seed
 from semi_nnunet.datasets.pictures import resize_picture, save_picture
 from semi_nnunet.datasets.source import DownloadFolder, Files, require_between, shuffle_names
 from semi_nnunet.raw.readers import BrokenFileError
@@ -37,27 +38,14 @@ VOLUME = r"RETOUCH-TrainingSet-(?P<id>(?:Cirrus|Spectralis|Topcon)/TRAIN\d{3})"
 Slices = list[tuple[str, int]]  # volume, number
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    for name, default, slices in (
-        ("--labelled", 430, "slices of labelled_subsets.json"),
-        ("--training", 2578, "training slices"),
-        ("--test", 107, "test slices"),
-    ):
-        text = f"number of {slices} (default: %(default)s)"
-        parser.add_argument(name, type=int, default=default, metavar="N", help=text)
-    add_size(parser, 256)
-    add_seed(parser)
-    add_incomplete(parser)
-
-
 def convert(
     source: Path,
-    labelled: int = 430,
-    training: int = 2578,
-    test: int = 107,
-    size: int = 256,
-    seed: int = 0,
-    incomplete: bool = False,
+    labelled: Annotated[int, Parameter(help="Number of slices of labelled_subsets.json.")] = 430,
+    training: Annotated[int, Parameter(help="Number of training slices.")] = 2578,
+    test: Annotated[int, Parameter(help="Number of test slices.")] = 107,
+    size: Annotated[int, SLICE_SIZE] = 256,
+    seed: Seed = 0,
+    incomplete: Incomplete = False,
 ) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "RETOUCH")

@@ -11,12 +11,11 @@ labelled_subsets.json has the 4. Volumes keep their voxels.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
 from semi_nnunet.datasets.conversion import Conversion, ConvertedCase
-from semi_nnunet.datasets.options import add_symlink
+from semi_nnunet.datasets.options import Symlink
 from semi_nnunet.datasets.source import DownloadFolder
 from semi_nnunet.datasets.volumes import copy_or_link, write_mapped_label
 
@@ -33,11 +32,7 @@ LABELS = (
 SAME_VALUES = {value: value for value in range(14)}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    add_symlink(parser)
-
-
-def convert(source: Path, symlink: bool = False) -> Conversion:
+def convert(source: Path, symlink: Symlink = False) -> Conversion:
     """Plan the conversion; raise a UserError for missing and unexpected files."""
     folder = DownloadFolder(source, "Synapse (BTCV)")
     files = folder.find(

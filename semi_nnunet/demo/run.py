@@ -21,6 +21,7 @@ from semi_nnunet.demo.pictures import PictureRow, draw_curves, draw_overlays, fo
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.commands import ProgressDisplay, interrupt_on_signals, run_command
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
@@ -205,11 +206,12 @@ def preprocess_and_plan(demo: Demo) -> None:
         for name in demo.shown_environment():
             logger.info(f"      $ export {name}={typed([demo.out / name])}")
         logger.info('      $ export nnUNet_extTrainer="$(semi_nnunet register --print)"')
-        words = "semi_nnunet preprocess -d 900 -c 2d -np 2"
-        demo.run("preprocess", *words.split())
+        words = build_command("preprocess", dataset="900", configurations=["2d"], processes=2)
+        demo.run("preprocess", *words)
     with demo.stage("planning a network and a training that fit the demo"):
-        words = "semi_nnunet plan -d 900 -c 2d --budget cpu --set"
-        demo.run("plan", *words.split(), *format_demo_settings(demo.size))
+        settings = format_demo_settings(demo.size)
+        plan = {"configurations": ["2d"], "budget": "cpu", "settings": settings}
+        demo.run("plan", *build_command("plan", dataset="900", **plan))
 
 
 def format_demo_settings(size: DemoSize) -> list[str]:

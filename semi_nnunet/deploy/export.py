@@ -68,14 +68,7 @@ def export_model(
 
     Writes ``out/DatasetXXX_Name/nnUNetTrainer__PLANS_METHOD__CONFIGURATION`` and a zip of it. If a
     fold deploys the average of several networks, the others become further folds with the first
-    free numbers, because nnU-Net averages folds.
-
-    Args:
-        model, out, folds, checkpoint: see :func:`semi_nnunet.export`.
-
-    Raises:
-        UserError: the model or a fold is missing or unreadable, stock nnU-Net cannot build the
-            network, or the target exists.
+    free numbers, because nnU-Net averages folds. See :func:`semi_nnunet.export`.
     """
     trained, out = select_folds(find_model(str(model), checkpoint), folds), Path(out)
     trainer, plans, configuration = trained.parts

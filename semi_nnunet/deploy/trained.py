@@ -98,11 +98,11 @@ class TrainedModel:
 
 
 def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
-    """Find the model of a folder, or of one of its folds.
+    """Find the model of a folder, or some of its folds.
 
     Args:
-        text: path of TRAINER__PLANS__CONFIGURATION or of a fold_N in it, as it is or below
-            nnUNet_results, where the number of a data set stands for its name.
+        text: path of TRAINER__PLANS__CONFIGURATION or of a fold_0 in it (several: fold_0_1), as it
+            is or below nnUNet_results, where the number of a data set stands for its name.
         checkpoint: name of the file that a fold needs.
 
     Raises:
@@ -115,9 +115,13 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
     for path in candidates:
         is_fold = path.name.startswith("fold_")
         folder = path.parent if is_fold else path
-        folds = [path] if is_fold else sorted(folder.glob("fold_*"))
+        named = [folder / f"fold_{name}" for name in path.name.split("_")[1:]] if is_fold else []
+        named = [path] if is_fold and path.is_dir() else named
+        folds = named or sorted(folder.glob("fold_*"))
         trained = [fold for fold in folds if (fold / checkpoint).is_file()]
-        if len(trained) > 1:  # fold "all" has seen every case; nnU-Net's own choice leaves it out
+        if named and trained != named:
+            continue
+        if len(trained) > 1 and not named:  # as nnU-Net: fold "all" has seen every case
             trained = [fold for fold in trained if fold.name != "fold_all"]
         is_model = folder.name.count("__") > 1  # TRAINER__PLANS__CONFIGURATION
         described = all((folder / f"{name}.json").is_file() for name in ("plans", "dataset"))
@@ -133,13 +137,13 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
     )
 
 
-def find_models(texts: Sequence[str]) -> list[TrainedModel]:
+def find_models(texts: Sequence[str], checkpoint: str = FINAL_CHECKPOINT) -> list[TrainedModel]:
     """Find all models and check that they can label images together.
 
     Raises:
         UserError: a model is missing, or they differ in labels, channels or files.
     """
-    models = [find_model(text) for text in texts]
+    models = [find_model(text, checkpoint) for text in texts]
     problems = [*find_differences(models), *find_stage_problems(models)]
     raise_if_any("These models cannot label the same images:", problems)
     return models

@@ -23,7 +23,7 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images
-from semi_nnunet.raw.layout import DATASET_JSON
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -51,27 +51,19 @@ def predict_images(
     coarse: str | Path | None = None,
     device: str | None = None,
     max_memory: float | None = None,
+    checkpoint: str = FINAL_CHECKPOINT,
+    resume: bool = False,
 ) -> list[Path] | list[np.ndarray]:
     """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
     Logits of the whole image are never held, so little memory is needed. The first stage of a
-    cascade is predicted before the second.
+    cascade is predicted before the second. Arrays have the axes of nnU-Net's readers: (channels, z,
+    y, x), for 2-D images (channels, 1, y, x) with a spacing of (999, y, x).
 
     Args:
-        model: folder of a model or of one of its folds, whose logits are averaged.
-        images: folder of files CASE_0000.ending; or arrays (channels, *spatial) with axes in the
-            order of nnU-Net's readers, for 2-D images (channels, 1, y, x).
-        out: folder for the segmentations, where ``images`` is a folder.
-        spacings: of each array, in mm in the order of its axes, for 2-D images (999, y, x).
-        speed, mirror, step: see :func:`~.model.make_prediction_options`.
-        coarse: another model of the same data set, such as its 3d_lowres, that is run first: tiles
-            in which it finds no foreground are background. None: all tiles are predicted.
-        device: "cpu", "cuda" or "mps"; None: cuda if there is one, else the CPU.
-        max_memory: limit in GiB for the main memory of this process (Linux): tiles become smaller,
-            the next image is not read ahead, and an image that needs more is reported.
-
-    Returns:
-        The written files, or an array of labels (*spatial) for each image.
+        speed: see :func:`~.model.make_prediction_options`.
+        model, images, out, spacings, mirror, step, coarse, device, max_memory, checkpoint, resume:
+            see :func:`semi_nnunet.predict`.
 
     Raises:
         UserError: lists all problems with the arguments, among them files in ``out`` that are not
@@ -92,29 +84,47 @@ def predict_images(
     with collect_errors(problems, "--step"):
         options = make_prediction_options(speed, torch_device, mirror=mirror, step=step)
     with collect_errors(problems, "-m"):
-        find_models([str(folder) for folder in (model, coarse) if folder is not None])
+        find_models([str(folder) for folder in (model, coarse) if folder is not None], checkpoint)
     if not isinstance(images, (str, Path)):
         raise_if_any(REFUSED, problems)
         pairs = zip(images, spacings or (), strict=True)
         with at_most(max_memory):
-            predictor = load_predictor(model, coarse, options, torch_device)
+            predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
             return [
                 predictor(np.asarray(image, np.float32), {"spacing": list(spacing)})
                 for image, spacing in pairs
             ]
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
-        description = find_model(str(model)).dataset_json
+        description = find_model(str(model), checkpoint).dataset_json
         cases = find_cases(images, description["file_ending"])
         problems += find_folder_problems(cases, Path(images), folder, description)
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
-        predictor = load_predictor(model, coarse, options, torch_device)
+        predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
-        return FolderPredictor(predictor, Path(images), folder, max_memory).predict(cases)
+        kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
+        left = {case: files for case, files in cases.items() if case not in kept}
+        folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
+        return [*kept.values(), *(folder_predictor.predict(left) if left else ())]
+
+
+def find_predictions(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
+    """Return case -> its file, for cases whose prediction is complete."""
+    paths = {case: folder / f"{case}{ending}" for case in cases}
+    return {case: path for case, path in paths.items() if path.is_file() and is_complete(path)}
+
+
+def is_complete(image: Path) -> bool:
+    """Return whether a file holds all of its image, as far as its format allows to tell."""
+    try:
+        require_complete_image(image)
+    except OSError:
+        return False
+    return True
 
 
 def find_folder_problems(
@@ -167,13 +177,15 @@ def load_predictor(
     coarse: str | Path | None,
     options: PredictionOptions,
     device: torch.device,
+    checkpoint: str = FINAL_CHECKPOINT,
 ) -> ImagePredictor:
     """Load a model, and optionally the coarse one for finding the foreground.
 
     Raises:
         UserError: a model or its first stage is missing, or the two do not fit together.
     """
-    fine, *coarse_models = find_models([str(name) for name in (model, coarse) if name is not None])
+    names = [str(name) for name in (model, coarse) if name is not None]
+    fine, *coarse_models = find_models(names, checkpoint)
     finder = ImagePredictor(coarse_models[0], options, device) if coarse_models else None
     return ImagePredictor(fine, options, device, finder)
 

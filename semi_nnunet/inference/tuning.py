@@ -45,17 +45,7 @@ def tune_mirror_axes(
 ) -> MirrorChoice:
     """Choose the axes along which predictions of a model are mirrored, by its validation cases.
 
-    Args:
-        model, folds, device: see :func:`semi_nnunet.tune`.
-        lose: how much less Dice than with all axes is allowed, from 0 to 1; 0.001 is a tenth of a
-            point.
-
-    Returns:
-        The choice, which is also written into the folder of the model.
-
-    Raises:
-        UserError: the model, a fold or the data set is missing, the training did not mirror, or no
-            case validates a fold.
+    :func:`semi_nnunet.tune` documents the arguments; here ``lose`` is a Dice from 0 to 1.
     """
     problems = list[Problem]()
     with collect_errors(problems, "--device"):

@@ -32,7 +32,6 @@ from semi_nnunet.pseudo_labels.label_folders import (
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.pseudo_labels.rounds import (
-    RoundOptions,
     Target,
     average_test_dice,
     build_preprocess_command,
@@ -60,6 +59,7 @@ from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.folds import count_dataset_folds
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError, find_resources
 from semi_nnunet.runs.seeds import split_seed_name
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
@@ -69,6 +69,7 @@ from semi_nnunet.workflows.next_step import format_device_option
 
 logger = logging.getLogger(__name__)
 REFUSED = "distil cannot start:"
+OF_EVERY_ROUND = ("views", "confidence", "complete", "skip_bad", "symlink")  # arguments of distil
 Plans = Mapping[str, dict[str, Any]]
 
 
@@ -135,18 +136,9 @@ class DistillationResult:
 def distil_dataset(
     dataset: str, new_id: int, base: Sequence[str], options: Distillation | None = None
 ) -> DistillationResult:
-    """Make a data set of labelled and pseudo-labelled cases on which any trainer can train.
+    """Make a data set of labelled and pseudo-labelled cases, and train a target on it.
 
-    With a target, that trainer is then trained on it; with rounds, it labels the pool again for the
-    next one. Finished work is kept, so that the same call continues an interrupted one.
-
-    Args:
-        dataset, new_id, base: see :func:`semi_nnunet.distil`.
-        options: None: the defaults.
-
-    Raises:
-        UnfinishedError: labelling failed; the reasons were printed.
-        UserError: lists all problems before any work starts, or the step that failed.
+    :func:`semi_nnunet.distil` documents the arguments and errors.
     """
     options = options or Distillation()
     require_paths(*(() if options.target else ("raw", "preprocessed")))
@@ -247,12 +239,15 @@ def list_next_commands(
     >>> print(*preprocess)
     semi_nnunet preprocess -d 77 --skip-bad
     """
-    number, option = str(read_dataset_number(raw)), ("-p", plans) if plans else ()
+    number = str(read_dataset_number(raw))
+    option = ("-p", plans) if plans else ()
     train: Command = ("nnUNetv2_train", number, *configurations, folds[0], *option)
     train = (*train, *format_device_option())
-    if len(configurations) > 1:
-        train = ("semi_nnunet", "crossval", "-d", number, *option, "-c", *configurations)
-        train = (*train, "-tr", BASELINE, "-f", *folds)  # nnU-Net's predicts too few cases
+    if len(configurations) > 1:  # nnU-Net's trainer predicts too few cases
+        train = build_command(
+            "crossval", dataset=number, plans=plans, configurations=configurations,
+            trainers=[BASELINE], folds=folds,
+        )  # fmt: skip
     return build_preprocess_command(number, plans, configurations), train
 
 
@@ -276,12 +271,14 @@ def run_rounds(
     )
     problems = [*find_target_problems(target, plans, split), *find_pool_problems(target, rounds)]
     raise_if_any(REFUSED, problems)
-    shared = make_round_options(dataset, options)
+    labelling_options = {name: getattr(options, name) for name in OF_EVERY_ROUND}
+    resources = {"device": options.device, "jobs": options.jobs}
+    shared = (dataset, labelling_options, resources, options.processes)
     run_stages(
         (
             (f"round {number} of {len(rounds)}: {stage}", words)
             for number, labelling in enumerate(rounds, start=1)
-            for stage, words in list_round_commands(labelling, target, shared)
+            for stage, words in list_round_commands(labelling, target, *shared)
         ),
         options.dry_run,
     )
@@ -305,22 +302,6 @@ def make_target(
     has_plans = name in plans
     stages = list_cascade_stages(plans[name], configuration) if has_plans else (configuration,)
     return Target(trainer, name, stages, tuple(folds), options.seeds)
-
-
-def make_round_options(dataset: str, options: Distillation) -> RoundOptions:
-    """Return the options of every round as users type them.
-
-    >>> make_round_options("42", Distillation(views=["blur"], symlink=True)).labelling
-    ('--views', 'blur', '--symlink')
-    """
-    labelling = ["--views", *options.views] if options.views else []
-    labelling += ["--confidence", str(options.confidence)] if options.confidence else []
-    labelling += ["--complete"] if options.complete else []
-    labelling += ["--skip-bad"] if options.skip_bad else []
-    labelling += ["--symlink"] if options.symlink else []
-    device = ["--device", options.device] if options.device else []
-    device += ["--jobs", str(options.jobs)] if options.jobs else []
-    return RoundOptions(dataset, tuple(labelling), tuple(device), options.processes)
 
 
 # ---- checks of the options ----

@@ -19,7 +19,6 @@ from semi_nnunet.pseudo_labels.pool import (
 from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run_work
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import require_positive
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard, find_unfinished_shards, remove_unfinished
 
@@ -43,39 +42,6 @@ class LabelledPool:
     set_aside: dict[str, str]
 
 
-def label_images(
-    images: str | Path,
-    out: str | Path,
-    models: Sequence[str],
-    *,
-    views: Sequence[str] = (),
-    confidence: float = 0.0,
-    npz: bool = False,
-    complete: str | Path | None = None,
-    shards: int | None = None,
-    launcher: JobLauncher | None = None,
-) -> LabelledPool | None:
-    """Label images with trained models, see :func:`semi_nnunet.pseudo_label`.
-
-    Args:
-        images, out, npz, complete, shards, launcher: see there.
-        models: folders of models or folds, whose probabilities are averaged.
-        views: see :mod:`semi_nnunet.inference.views`.
-        confidence: a voxel whose label is less probable gets nnU-Net's ignore label, in [0, 1).
-
-    Returns:
-        The labels; None if the shards were handed to a cluster.
-
-    Raises:
-        UnfinishedError: shards failed; the reasons were printed.
-        UserError: a model or image is missing, ``out`` was begun with others, or the labels to
-            complete are not described.
-    """
-    require_positive({"--shards": shards})
-    request = make_labelling_request(images, out, models, views, confidence, npz, complete)
-    return label_pool(request, launcher or JobLauncher(), shards)
-
-
 def make_labelling_request(
     images: str | Path,
     out: str | Path,
@@ -85,7 +51,9 @@ def make_labelling_request(
     npz: bool = False,
     complete: str | Path | None = None,
 ) -> LabellingRequest:
-    """Make the request with absolute paths, equal in all processes; see :func:`label_images`.
+    """Make the request with absolute paths, equal in all processes.
+
+    :func:`semi_nnunet.pseudo_label` documents the arguments.
 
     Raises:
         UserError: the confidence is not a probability.
@@ -147,7 +115,7 @@ def label_pool(
         unfinished = find_unfinished_shards(request, count)
         logger.info(f"{len(request.cases)} cases, {len(unfinished)} shards to do")
         remove_unfinished(request.shards)
-    words = ["pseudo-label", *request.words(count)]
+    _, *words = map(str, request.command(count))
     if not run_work(launcher, JobWork(words, shards, unfinished, request.shards)):
         return None
     state = request.state(request.cases)

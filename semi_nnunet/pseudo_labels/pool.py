@@ -24,6 +24,7 @@ from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
 from semi_nnunet.raw.description import find_cases, read_description
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
@@ -165,17 +166,15 @@ class LabellingRequest:
 
     def shard_command(self, number: int, count: int, device: str) -> Command:
         """Return the command that labels the unfinished cases of a shard."""
-        words = (*self.words(count), "--only", str(number), "--worker", "--device", device)
-        return ("semi_nnunet", "pseudo-label", *words)
+        return (*self.command(count), "--only", str(number), "--worker", "--device", device)
 
-    def words(self, count: int) -> list[str]:
-        """Return the arguments of the command that labels the images in ``count`` shards."""
-        words = ["-i", str(self.images), "-o", str(self.out), "-m", *self.models]
-        words += ["--views", *self.views] if self.views else []
-        words += ["--confidence", str(self.confidence)] if self.confidence else []
-        words += ["--npz"] if self.npz else []
-        words += [] if self.complete is None else ["--complete", str(self.complete)]
-        return [*words, "--shards", str(count)]
+    def command(self, count: int) -> Command:
+        """Return the command that labels the images in ``count`` shards."""
+        return build_command(
+            "pseudo-label", images=self.images, out=self.out, models=self.models,
+            views=self.views, confidence=self.confidence, npz=self.npz, complete=self.complete,
+            shards=count,
+        )  # fmt: skip
 
     def done(self) -> dict[str, ManifestEntry]:
         """Return the finished cases."""

@@ -33,6 +33,7 @@ from semi_nnunet.raw.layout import (
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folds import count_dataset_folds, find_fold_problems
 from semi_nnunet.runs.seeds import name_seed_plans
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.command import Command
@@ -94,23 +95,6 @@ class LabellingRound:
         return self.raw.name.split("_", 1)[1]
 
 
-@dataclass(frozen=True)
-class RoundOptions:
-    """Options shared by all rounds.
-
-    Args:
-        source: the data set with the labelled cases and the pool.
-        labelling: options of ``distil``.
-        device: options of commands that compute.
-        processes: number of processes that read and write files.
-    """
-
-    source: str
-    labelling: tuple[str, ...]
-    device: tuple[str, ...]
-    processes: int
-
-
 def plan_rounds(
     raws: Sequence[Path],
     base: Sequence[str],
@@ -144,35 +128,51 @@ def plan_rounds(
 
 
 def list_round_commands(
-    labelling: LabellingRound, target: Target, options: RoundOptions
+    labelling: LabellingRound,
+    target: Target,
+    source: str,
+    labelling_options: Mapping[str, Any],
+    resources: Mapping[str, Any],
+    processes: int,
 ) -> Iterator[tuple[str, Command]]:
-    """Yield the stages of a round with their commands."""
-    number = str(read_dataset_number(labelling.raw))
-    choice, new = labelling.choice, ("-o", number, "--name", labelling.name)
-    selection = ["--keep", str(choice.keep)]
-    selection += ["--most", str(choice.most)] if choice.most is not None else []
-    selection += ["--score", choice.score] if choice.score != "entropy" else []
-    selection += ["--before", *choice.before] if choice.before else []
-    processes = ("-np", str(options.processes))
-    plans = ("--target-plans", target.plans, "--target-configuration", target.configuration)
-    label = ("-d", options.source, *new, "--base", *labelling.base, *selection, *options.labelling)
-    yield "label", ("semi_nnunet", "distil", *label, *plans, *options.device, *processes)
-    preprocess = build_preprocess_command(number, target.plans, target.configurations)
-    yield "preprocess", (*preprocess, *processes)
-    train = ("-d", number, "-p", target.plans, "-c", *target.configurations, "-tr", target.trainer)
-    repeats = ("-f", *target.folds, "--seeds", str(target.seeds))
-    yield "train", ("semi_nnunet", "crossval", *train, *repeats, *options.device)
+    """Yield the stages of a round with their commands.
+
+    Args:
+        labelling: the round.
+        target: the training that follows.
+        source: the data set with the labelled cases and the pool.
+        labelling_options: arguments of ``distil`` that all rounds share.
+        resources: the device and the jobs of the commands that compute.
+        processes: number of processes that read and write files.
+    """
+    number, choice = str(read_dataset_number(labelling.raw)), labelling.choice
+    yield "label", build_command(
+        "distil", dataset=source, new_id=number, name=labelling.name, base=labelling.base,
+        keep=[choice.keep], most=choice.most, score=choice.score, before=choice.before,
+        **labelling_options, target_plans=target.plans,
+        target_configuration=target.configuration, **resources, processes=processes,
+    )  # fmt: skip
+    yield (
+        "preprocess",
+        build_preprocess_command(number, target.plans, target.configurations, processes),
+    )
+    yield "train", build_command(
+        "crossval", dataset=number, plans=target.plans, configurations=target.configurations,
+        trainers=[target.trainer], folds=target.folds, seeds=target.seeds, **resources,
+    )  # fmt: skip
 
 
 def build_preprocess_command(
-    number: str, plans: str | None, configurations: Sequence[str]
+    number: str, plans: str | None, configurations: Sequence[str], processes: int | None = None
 ) -> Command:
     """Return the command that preprocesses a data set, with its plans if it was given any.
 
     The pool was checked before: now --skip-bad sets aside images equal to pseudo-labelled ones.
     """
-    options = ("-p", plans, "-c", *configurations) if plans else ()
-    return ("semi_nnunet", "preprocess", "-d", number, *options, "--skip-bad")
+    return build_command(
+        "preprocess", dataset=number, plans=plans, configurations=plans and configurations,
+        skip_bad=True, processes=processes,
+    )  # fmt: skip
 
 
 def average_test_dice(models: Sequence[str]) -> float | None:

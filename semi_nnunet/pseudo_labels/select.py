@@ -73,15 +73,7 @@ def select_images(
 ) -> Selection:
     """Label imagesUn with models, and have trainings use only the most certain images.
 
-    Args:
-        dataset, models, views, page: see :func:`semi_nnunet.select`.
-        choice: how many images are kept, and by which score.
-        launcher: runs the labelling; None: on this machine.
-
-    Raises:
-        UnfinishedError: no image could be labelled, or shards failed; the reasons were printed.
-        UserError: a model is missing or does not fit, the page cannot be written, or the choice
-            keeps nothing.
+    :func:`semi_nnunet.select` documents the arguments and errors.
     """
     if not models or not choice.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0", fix="give them, or --undo")

@@ -29,10 +29,7 @@ from semi_nnunet.raw.folds import (
 )
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
-    SUBSETS_FILE,
     UNLABELLED_IMAGES,
-    find_raw_dataset,
-    name_new_dataset,
     was_dataset_made,
 )
 from semi_nnunet.util.errors import Problem, UserError
@@ -59,64 +56,6 @@ class Split:
     description: str
 
 
-def split(
-    dataset: str,
-    new_id: int,
-    labelled: int | None = None,
-    *,
-    name: str | None = None,
-    case_list: str | Path | None = None,
-    published: bool = False,
-    seed: int = 0,
-    held_out: int | str | Path | None = None,
-    hidden_labels: str | Path | None = None,
-    symlink: bool = False,
-) -> Split:
-    """Make a benchmark data set with hidden labels from a labelled one.
-
-    The chosen cases keep their labels, all other training cases become unlabelled. If dataset.json
-    names patients, whole patients are drawn and held out.
-
-    Args:
-        dataset: number or name of the labelled data set.
-        new_id: number of the new one, from 1 to 999.
-        labelled: how many cases keep their labels; with a file of several lists, the list's name.
-        name: of the new data set; None: the old name and the number of labelled cases.
-        case_list: file with the cases that keep their labels: text, a JSON list, or a JSON object
-            of lists; None: they are drawn.
-        published: take the list of that many cases which a converter found in the literature.
-        held_out: unlabelled cases that become the test cases, to choose settings by: so many,
-            evenly spaced by name, or those of a file; None: the old test cases stay.
-        hidden_labels: folder for the hidden labels; None: next to the new data set.
-        symlink: link to the files instead of copying them.
-
-    Returns:
-        The new data set.
-
-    Raises:
-        UserError: a number or list does not fit the cases, or the new data set is something else.
-    """
-    source = find_raw_dataset(dataset)
-    file = source / SUBSETS_FILE if published else case_list
-    description = read_json(source / DATASET_JSON)
-    patient_of = build_patient_finder(description)
-    cases = list(find_cases(source / "imagesTr", description["file_ending"]))
-    listed = None if file is None else read_case_list(file, labelled)
-    with_label = choose_labelled(cases, labelled, listed, seed, patient_of)
-    tests: Sequence[str] = ()
-    if held_out is not None:
-        is_number = isinstance(held_out, int) or str(held_out).isdecimal()
-        request = int(str(held_out)) if is_number else read_case_list(str(held_out), None)
-        tests = choose_held_out(
-            exclude_patients_of(cases, with_label, patient_of), request, patient_of
-        )
-    default = f"{source.name.split('_', 1)[-1]}{len(with_label)}labelled"
-    target = name_new_dataset(source.parent, new_id, default if name is None else name)
-    hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
-    is_new = write_split(source, target, with_label, hidden, symlink, tests)
-    return Split(target, hidden, is_new, describe_subsets(target))
-
-
 def describe_subsets(dataset: Path) -> str:
     """Return the numbers of cases as "4 in imagesTr, 116 in imagesUn, ..."."""
     ending = read_json(dataset / DATASET_JSON)["file_ending"]
@@ -125,6 +64,36 @@ def describe_subsets(dataset: Path) -> str:
 
 
 # ---- choosing the cases ----
+
+
+def choose_split_cases(
+    source: Path,
+    labelled: int | None,
+    file: str | Path | None,
+    seed: int,
+    held_out: int | str | Path | None,
+) -> tuple[list[str], Sequence[str]]:
+    """Return the cases of a data set that keep their labels, and those that are held out.
+
+    Args:
+        source: raw data set with all labels.
+        labelled, seed, held_out: see :func:`semi_nnunet.split`.
+        file: lists the cases to keep; None: they are drawn.
+
+    Raises:
+        UserError: a number or list does not fit the cases.
+    """
+    description = read_json(source / DATASET_JSON)
+    patient_of = build_patient_finder(description)
+    cases = list(find_cases(source / "imagesTr", description["file_ending"]))
+    listed = None if file is None else read_case_list(file, labelled)
+    kept = choose_labelled(cases, labelled, listed, seed, patient_of)
+    if held_out is None:
+        return kept, ()
+    is_number = isinstance(held_out, int) or str(held_out).isdecimal()
+    request = int(str(held_out)) if is_number else read_case_list(str(held_out), None)
+    others = exclude_patients_of(cases, kept, patient_of)
+    return kept, choose_held_out(others, request, patient_of)
 
 
 def choose_labelled(

@@ -10,6 +10,7 @@ from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folde
 
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.layout import DATASET_JSON, GROUND_TRUTH, require_paths, resolve_dataset_name
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json
@@ -48,11 +49,17 @@ class Folders:
         """nnU-Net's copy of the labels of the labelled cases."""
         return self.preprocessed / GROUND_TRUTH
 
+    @property
+    def benchmarks(self) -> Path:
+        """The folder of the rates that ``semi_nnunet benchmark`` measured."""
+        return self.results / "semi_benchmark"
+
     def evaluation_command(self, predictions: Path, references: Path, processes: int) -> Command:
         """Return the command that measures predictions; ``references`` may hold other cases too."""
-        description = self.preprocessed / DATASET_JSON
-        paths = ("-i", predictions, "-r", references, "--dataset-json", description)
-        return ("semi_nnunet", "evaluate", *paths, "-np", str(processes), "--partial")
+        return build_command(
+            "evaluate", predictions=predictions, references=references,
+            dataset_json=self.preprocessed / DATASET_JSON, processes=processes, partial=True,
+        )  # fmt: skip
 
     @property
     def file_ending(self) -> str:

@@ -35,8 +35,8 @@ WARNING_S = 120  # before SLURM's time limit: the training stops, and continues 
 class JobLauncher:
     """Where and how jobs run.
 
-    >>> JobLauncher("slurm", jobs=4, sbatch="--gres=gpu:1").options()
-    ['--jobs', '4', '--launcher', 'slurm', '--sbatch=--gres=gpu:1']
+    >>> JobLauncher("slurm", jobs=4, sbatch="--gres=gpu:1").is_local
+    False
 
     Args:
         launcher: "local" (on this machine), "slurm" or "ray".
@@ -71,14 +71,6 @@ class JobLauncher:
     def is_local(self) -> bool:
         """Whether the jobs run on this machine."""
         return self.launcher == "local"
-
-    def options(self) -> list[str]:
-        """Return the words from which :meth:`of` makes this launcher, without defaults."""
-        values = {n: getattr(self, n) for n in ("device", "jobs", "threads", "ray_address")}
-        values |= {"launcher": None if self.is_local else self.launcher}
-        words = [word for name, value in values.items() if value
-                 for word in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
-        return words + ([f"--sbatch={self.sbatch}"] if self.sbatch else [])
 
     def require_usable(self) -> None:
         """Check that this machine can launch, before a job is recorded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from semi_nnunet.verbs.options import (
@@ -63,18 +64,20 @@ def auto(
         UserError: the options or the data are wrong, another process works on it, the time is too
             short, or a stage failed.
     """
-    from semi_nnunet.automatic.run import CANDIDATES
-    from semi_nnunet.automatic.run import run_auto as choose_and_ship
+    from semi_nnunet.automatic import run
+    from semi_nnunet.discovery.names import BASELINE
+    from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.util.names import unique
 
-    shipped = choose_and_ship(
-        dataset,
-        hours=hours,
-        configuration=configuration,
-        trainers=trainers or CANDIDATES,
-        launcher=(launcher or Launcher()).for_jobs(),
-        out=out,
-        dry_run=dry_run,
-    )
+    folders, jobs = find_folders(dataset), (launcher or Launcher()).for_jobs()
+    candidates = unique([name for name in trainers or run.CANDIDATES if name != BASELINE])
+    target = Path(out or f"auto_{folders.raw.name}").absolute()
+    run.require_valid_options(hours, candidates, target)
+    auto_run = run.AutoRun.of(folders, configuration, candidates, hours, jobs, target)
+    if dry_run:
+        auto_run.show_commands()
+        return None
+    shipped = auto_run.execute_alone()
     if shipped is not None:
         logger.info(f"\n{shipped.answer}\n{shipped.trainer} is in {shipped.folder}")
     return shipped

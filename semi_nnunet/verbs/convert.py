@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from semi_nnunet.verbs.options import option
 
 if TYPE_CHECKING:
     from semi_nnunet.datasets.converters import Converted
@@ -17,9 +19,9 @@ logger = logging.getLogger(__name__)
 def convert(
     name: str,
     source: str | Path,
-    number: int,
-    new_name: str | None = None,
-    processes: int = 2,
+    number: Annotated[int, option("-d")],
+    new_name: Annotated[str | None, option("--name")] = None,
+    processes: Annotated[int, option("-np")] = 2,
     **options: Any,
 ) -> Converted:
     """Make an nnU-Net raw data set from the files of a published benchmark.
@@ -67,62 +69,32 @@ def convert(
     return made
 
 
-def parse_words(words: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments of :func:`convert` for a command line; a converter has its own options.
+def converter_function(name: str) -> Callable[..., Converted]:
+    """Return :func:`convert` for one converter, with its options in the signature.
 
-    Args:
-        words: The words after ``semi_nnunet convert``.
+    Raises:
+        UserError: there is no such converter.
     """
-    return vars(build_parser().parse_args(list(words)))
+    from semi_nnunet.datasets.converters import converter_module, list_converter_options
+    from semi_nnunet.runs.verb_commands import parameter_types
 
+    def convert_one(source: Path, /, **arguments: Any) -> Converted:
+        return convert(name, source, **arguments)
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all converters; the module of one is imported when it is named."""
-    from semi_nnunet.datasets.converters import CONVERTERS
-
-    parser = argparse.ArgumentParser(
-        prog="semi_nnunet convert",
-        description=(convert.__doc__ or "").partition("    Args:")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    names = parser.add_subparsers(
-        dest="name", metavar="NAME", required=True, parser_class=ConverterParser
-    )
-    for name, summary in CONVERTERS.items():
-        converter = names.add_parser(
-            name,
-            help=summary,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        converter.converter = name
-    return parser
-
-
-class ConverterParser(argparse.ArgumentParser):
-    """Parser of one converter, whose module is imported when its words are read."""
-
-    converter: str | None = None
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Any = None, namespace: Any = None
-    ) -> Any:
-        """Add the options of the converter, then parse."""
-        from semi_nnunet.datasets.converters import converter_module
-
-        if self.converter is not None:
-            module, self.converter = converter_module(self.converter), None
-            self.description = module.__doc__
-            add = self.add_argument
-            add("source", metavar="SRC", help="folder of the downloaded files")
-            add("-d", dest="number", type=int, required=True, metavar="ID",
-                help="number of the new data set")  # fmt: skip
-            add(
-                "--name",
-                dest="new_name",
-                help="name of the new data set (default: the benchmark's)",
-            )
-            add("-np", dest="processes", type=int, default=2,
-                help="worker processes (default: %(default)s)")  # fmt: skip
-            module.add_options(self)
-        return super().parse_known_args(args, namespace)
+    source = inspect.signature(convert_one).parameters["source"].replace(annotation=Path)
+    parameters, types = inspect.signature(convert).parameters, parameter_types(convert)
+    shared = [
+        parameters[key].replace(annotation=types[key])
+        for key in ("number", "new_name", "processes")
+    ]
+    own = [
+        parameter.replace(annotation=Annotated[parameter.annotation, option()])
+        for parameter in list_converter_options(name).values()
+    ]
+    options = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*shared, *own)]
+    convert_one.__signature__ = inspect.Signature([source, *options])  # type: ignore[attr-defined]
+    convert_one.__annotations__ = {p.name: p.annotation for p in (source, *options)}
+    about = str(converter_module(name).__doc__)
+    files = about.replace("\n\n    ", "\n\nExpected files:\n\n    ", 1)
+    convert_one.__doc__ = f"{files}\nArgs:{str(convert.__doc__).partition('Args:')[2]}"
+    return convert_one

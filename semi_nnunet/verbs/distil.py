@@ -19,6 +19,7 @@ from semi_nnunet.verbs.options import (
     Seeds,
     Views,
     option,
+    pick,
 )
 
 if TYPE_CHECKING:
@@ -112,33 +113,12 @@ def distil(
         UnfinishedError: labelling failed; the reasons were printed.
         UserError: naming everything that is wrong before anything is done, or what failed.
     """
+    arguments = locals()
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset
     from semi_nnunet.util.command import typed
     from semi_nnunet.workflows.next_step import format_next_lines
 
-    rule = Distillation(
-        name=name,
-        views=list(views),
-        keep=list(keep),
-        most=most,
-        score=score,
-        before=list(before),
-        complete=complete,
-        confidence=confidence,
-        target=target,
-        target_plans=target_plans,
-        target_configuration=target_configuration,
-        rounds=rounds,
-        folds=folds,
-        seeds=seeds,
-        dry_run=dry_run,
-        device=device,
-        jobs=jobs,
-        processes=processes,
-        skip_bad=skip_bad,
-        symlink=symlink,
-    )
-    distilled = distil_dataset(dataset, new_id, base, rule)
+    distilled = distil_dataset(dataset, new_id, base, pick(Distillation, arguments))
     for trained, dice in distilled.dice.items():
         logger.info(f"{trained}: Dice of imagesTs {dice:.4f}")
     if distilled.following:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from semi_nnunet.verbs.options import (
@@ -64,20 +65,18 @@ def ensemble(
         UserError: a name is unknown, nothing matches, the members lack probabilities, or ``out``
             holds something else.
     """
-    from semi_nnunet.workflows.ensemble import average_members
+    from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.util.names import require_positive
+    from semi_nnunet.workflows.ensemble import average_members, choose_members
 
+    require_positive({"-np": processes})
+    folders = find_folders(dataset)
+    selection = {
+        "trainer": trainers, "configuration": configurations, "fold": folds, "seed": seeds,
+    }  # fmt: skip
+    members = choose_members(folders, plans, selection, weights)
     ensembles = []
-    for averaged in average_members(
-        dataset,
-        out,
-        plans=plans,
-        configurations=configurations,
-        trainers=trainers,
-        folds=folds,
-        seeds=seeds,
-        weights=weights,
-        processes=processes,
-    ):
+    for averaged in average_members(folders, members, Path(out), processes):
         ensembles.append(averaged)
         if averaged.dice:
             logger.info(f"\nmean Dice of the {averaged.subset} cases")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.verbs.options import (
     MORE,
     Folds,
     OptionalConfiguration,
     OptionalDataset,
+    OptionalModel,
     OptionalPlans,
     OutputFolder,
+    Trainer,
     option,
 )
 
@@ -23,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 def export(
-    model: Annotated[str | None, option("-m")] = None,
+    model: OptionalModel = None,
     out: OutputFolder = None,  # type: ignore[assignment]
     *,
     dataset: OptionalDataset = None,
     configuration: OptionalConfiguration = None,
-    trainer: Annotated[str | None, option("-tr")] = None,
+    trainer: Trainer = None,
     plans: OptionalPlans = None,
     folds: Folds = None,
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
@@ -52,9 +53,9 @@ def export(
         model: Folder TRAINER__PLANS__CONFIGURATION, or a fold in it.
         out: Folder for the exported folder and the zip.
         dataset: Without -m: number or name of the data set.
-        configuration: Without -m: such as 3d_fullres.
-        trainer: Without -m: class name (default: SemiUnifiedTrainer).
-        plans: Without -m: plans identifier (default: nnUNetPlans).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Folds to export (default: every finished fold).
         checkpoint: Name of the file in each fold.
 
@@ -67,10 +68,11 @@ def export(
     """
     from semi_nnunet.deploy.export import export_model
     from semi_nnunet.util.errors import UserError
+    from semi_nnunet.workflows.selection import select_model
 
     if out is None:
         raise UserError("-o must be a folder, got none", fix="give the folder to write to")
-    name = model_name(model, dataset, configuration, trainer, plans)
+    name = select_model(model, dataset, configuration, trainer, plans, checkpoint)
     exported = export_model(name, out, folds=folds, checkpoint=checkpoint)
     logger.info(
         f"wrote {exported.archive}\n"
@@ -80,28 +82,3 @@ def export(
         f"(without a GPU: -device cpu)"
     )
     return exported
-
-
-def model_name(
-    model: str | None,
-    dataset: str | None,
-    configuration: str | None,
-    trainer: str | None,
-    plans: str | None,
-) -> str:
-    """Return the folder of the model, or its name DATASET/TRAINER__PLANS__CONFIGURATION.
-
-    Raises:
-        UserError: both or neither are given, or there is no such data set.
-    """
-    from semi_nnunet.raw.layout import resolve_dataset_name
-    from semi_nnunet.util.errors import UserError
-
-    if model is None:
-        if dataset is None or configuration is None:
-            raise UserError("no model is given", fix="give -m MODEL, or -d, -c and -tr")
-        names = (trainer or RECOMMENDED, plans or "nnUNetPlans", configuration)
-        return f"{resolve_dataset_name(dataset)}/{'__'.join(names)}"
-    if any((dataset, configuration, trainer, plans)):
-        raise UserError("-m names the model already", fix="omit -d, -c, -tr and -p, or -m")
-    return str(model)

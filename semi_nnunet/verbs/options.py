@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "cuda", "mps"]
 FilterScore = Literal["disagreement", "checkpoints", "entropy", "change"]
 View = Literal["flips", "rot90", "gamma", "blur", "noise", "equalize"]
+
+Record = TypeVar("Record")
 
 FIRST = Group("Options", sort_key=1)
 MORE = Group("More options", sort_key=2)
@@ -51,6 +54,11 @@ def name_speed(exact: bool, fast: bool) -> Literal["exact", "fast", "alike"]:
     return "exact" if exact else "fast" if fast else "alike"
 
 
+def pick(kind: type[Record], arguments: Mapping[str, Any]) -> Record:
+    """Return a record of options with those of a verb's arguments that it has."""
+    return kind(**{name: arguments[name] for name in inspect.signature(kind).parameters})
+
+
 def one_of() -> Group:
     """Return a group of options that exclude each other."""
     return Group(show=False, validator=LimitedChoice())
@@ -65,9 +73,11 @@ OptionalPlans = Annotated[str | None, option("-p")]
 Configuration = Annotated[str, option("-c")]
 OptionalConfiguration = Annotated[str | None, option("-c")]
 Configurations = Annotated[Sequence[str] | None, option("-c", several=True)]
+Trainer = Annotated[str | None, option("-tr")]
 Trainers = Annotated[Sequence[str] | None, option("-tr", several=True)]
 Folds = Annotated[Sequence[str] | None, option("-f", several=True)]
 Model = Annotated[str, option("-m")]
+OptionalModel = Annotated[str | None, option("-m")]
 Models = Annotated[Sequence[str], option("-m", several=True)]
 Images = Annotated[Path, option("-i")]
 OutputFolder = Annotated[Path, option("-o")]

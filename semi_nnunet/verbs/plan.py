@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
+from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.verbs.options import (
     MORE,
     Configurations,
@@ -123,7 +124,8 @@ def plan(
     else:
         lines += format_decided_settings(planned.rows, planned.configurations, trainers)
     plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
-    lines += ["", *planned.networks, f"wrote {planned.path}{plans_option}"]
+    lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
+    lines += [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
         command = suggest_preprocessing(dataset, planned.name, planned.coarser)
         lines += [f"next, as its spacing is new: {command}"]
@@ -133,3 +135,34 @@ def plan(
         lines += [f"next: {suggest_preprocessing(dataset, planned.name, planned.configurations)}"]
     logger.info("\n".join(map(str, lines)))
     return planned
+
+
+def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str]) -> Iterator[str]:
+    """Yield the duration of a training of each preprocessed configuration at benchmarked rates."""
+    from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.util.errors import UserError
+    from semi_nnunet.util.progress import readable_time
+
+    try:
+        folders = find_folders(dataset)
+    except UserError:  # nnUNet_results is not set, and holds the benchmarks
+        return
+    if planned.ready and not folders.benchmarks.is_dir():
+        yield "the length of a training is known after semi_nnunet benchmark"
+        return
+    from semi_nnunet.automatic.rates import estimate_training_hours  # takes seconds
+
+    for configuration in planned.ready:
+        for trainer in trainers or (RECOMMENDED,):
+            epochs, steps, validation_steps = (
+                planned.find_value(trainer, configuration, setting)
+                for setting in ("epochs", "steps_per_epoch", "validation_steps_per_epoch")
+            )
+            hours = estimate_training_hours(
+                folders, planned.name, configuration, trainer, epochs * steps,
+                validation_steps / steps,
+            )  # fmt: skip
+            length = "unknown before a benchmark with these plans"
+            if hours is not None:
+                length = f"about {readable_time(3600 * hours)}"
+            yield f"{configuration}: {epochs * steps:,} steps of {trainer} here: {length}"

@@ -13,8 +13,13 @@ from semi_nnunet.verbs.options import (
     FIRST,
     MORE,
     ComputeDevice,
-    Model,
+    Folds,
+    OptionalConfiguration,
+    OptionalDataset,
+    OptionalModel,
+    OptionalPlans,
     OutputFile,
+    Trainer,
     name_speed,
     one_of,
     option,
@@ -25,15 +30,24 @@ SPEED = one_of()
 
 
 def predict(
-    model: Model,
-    images: Annotated[Any, Parameter(name="-i", group=FIRST)],
+    model: OptionalModel = None,
+    images: Annotated[Any, Parameter(name="-i", group=FIRST, required=True)] = None,
     out: OutputFile = None,
     *,
+    dataset: OptionalDataset = None,
+    configuration: OptionalConfiguration = None,
+    trainer: Trainer = None,
+    plans: OptionalPlans = None,
+    folds: Folds = None,
     exact: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     fast: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     device: ComputeDevice = None,
-    mirror: Annotated[bool | None, Parameter(group=MORE)] = None,
-    step: Annotated[float | None, option(group=MORE)] = None,
+    mirror: Annotated[
+        bool | None, Parameter(negative=("--no-mirror", "--disable_tta"), group=MORE)
+    ] = None,
+    step: Annotated[float | None, option("--step", "-step_size", group=MORE)] = None,
+    checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
+    resume: Annotated[bool, option("--continue_prediction", "--c", group=MORE)] = False,
     coarse: Annotated[str | None, option(group=MORE)] = None,
     max_memory: Annotated[float | None, option(group=MORE)] = None,
     spacings: Annotated[Sequence[Sequence[float]] | None, Parameter(parse=False)] = None,
@@ -41,7 +55,7 @@ def predict(
     """Predict images with a trained model as nnUNetv2_predict does, faster and in little memory.
 
         semi_nnunet predict -m Dataset042_Pancreas/MODEL -i imagesTs -o predictions
-        semi_nnunet predict -m MODEL -i imagesTs -o predictions --exact
+        semi_nnunet predict -d 42 -c 3d_fullres -f 0 -i imagesTs -o predictions --exact
         semi_nnunet predict -m MODEL -i imagesTs -o predictions --fast --coarse LOWRES_MODEL
 
     A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
@@ -55,12 +69,19 @@ def predict(
         images: Folder of files CASE_0000.ending. In Python also a list of arrays
             (channels, *spatial).
         out: Folder for the segmentations.
+        dataset: Without -m: number or name of the data set.
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
+        folds: Folds whose logits are averaged (default: every finished fold).
         exact: Give exactly the labels of nnUNetv2_predict.
         fast: Predict without mirrored images.
         device: Where the network computes (default: cuda if there is a GPU).
         mirror: Average over images mirrored along all axes of the training (default: the axes that
             semi_nnunet tune selected, if it did; none for --fast).
         step: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
+        checkpoint: Name of the file in each fold.
+        resume: Keep the complete predictions that are in the folder.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).
         spacings: Spacing of each array in mm (Python only).
@@ -72,12 +93,18 @@ def predict(
         UserError: the model or a folder does not exist, or an image could not be predicted.
     """
     from semi_nnunet.inference.predict import predict_images
+    from semi_nnunet.util.errors import UserError
+    from semi_nnunet.workflows.selection import name_folds, select_model
 
+    if images is None:
+        raise UserError("no images are given", fix="give their folder")
+    name = select_model(model, dataset, configuration, trainer, plans, checkpoint)
+    selected = name_folds(name, folds)
     speed = name_speed(exact, fast)
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step, "coarse": coarse}
-    common |= {"device": device, "max_memory": max_memory}
+    common |= {"device": device, "max_memory": max_memory, "checkpoint": checkpoint}
     if spacings is not None or not isinstance(images, (str, Path)):
-        return list(predict_images(model, images, spacings=spacings, **common))
-    files = list(predict_images(model, images, out, **common))
+        return list(predict_images(selected, images, spacings=spacings, **common))
+    files = list(predict_images(selected, images, out, resume=resume, **common))
     logger.info(f"{len(files)} images are predicted in {out}")
     return files

@@ -80,37 +80,41 @@ def prepare(
         UnfinishedError: shards failed; the reasons were printed.
         UserError: every bad input, in one pass, before anything is written.
     """
+    from semi_nnunet.preprocessing.planning import get_default_plans_name
+    from semi_nnunet.preprocessing.prepare import prepare_for_training
+    from semi_nnunet.util.names import require_positive
+    from semi_nnunet.workflows import prepare as steps
     from semi_nnunet.workflows.next_step import suggest_training
-    from semi_nnunet.workflows.prepare import (
-        list_shards,
-        prepare_dataset,
-        prepare_shard,
-        preprocess_shard,
-    )
 
+    require_positive({"--shards": shards, "-np": processes})
     jobs = (launcher or Launcher()).for_jobs()
     if jobs.only is not None:  # a process of a cluster, or the worker that it starts
-        open_shards = list_shards(
+        open_shards = steps.list_shards(
             dataset, plans or "", configurations or (), shards or 0, processes
         )
         if worker:
-            preprocess_shard(open_shards[jobs.only], processes)
+            steps.preprocess_shard(open_shards[jobs.only], processes)
         else:
-            prepare_shard(open_shards, jobs)
+            steps.prepare_shard(open_shards, jobs)
         return None
-    ready = prepare_dataset(
+    count = shards or jobs.jobs
+    if count is None and not jobs.is_local:
+        count = 1
+    plans = plans or get_default_plans_name(planner)
+    counts = prepare_for_training(
         dataset,
         configurations,
-        plans=plans,
-        planner=planner,
-        processes=processes,
-        skip_bad=skip_bad,
-        skip_outliers=skip_outliers,
-        shards=shards,
-        launcher=jobs,
+        plans,
+        planner,
+        processes or steps.count_usable_processes(),
+        skip_bad,
+        skip_outliers,
+        count,
+        None if count is None else steps.ShardJobs(jobs, processes),
     )
-    if ready is None:
+    if counts is None:
         return None
+    ready = steps.PreparedCounts(plans, counts)
     for configuration, (labelled, unlabelled) in ready.counts.items():
         logger.info(
             f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready"

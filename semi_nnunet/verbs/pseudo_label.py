@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from semi_nnunet.verbs.options import (
     JOBS,
     MORE,
+    Folds,
     Images,
     Launcher,
     Models,
+    OptionalConfiguration,
+    OptionalDataset,
+    OptionalPlans,
     OutputFolder,
     RareFlag,
+    Trainer,
     Views,
     option,
 )
@@ -29,8 +34,13 @@ logger = logging.getLogger(__name__)
 def pseudo_label(
     images: Images,
     out: OutputFolder,
-    models: Models,
+    models: Models = (),
     *,
+    dataset: OptionalDataset = None,
+    configuration: OptionalConfiguration = None,
+    trainer: Trainer = None,
+    plans: OptionalPlans = None,
+    folds: Folds = None,
     views: Views = (),
     confidence: Annotated[float, option()] = 0.0,
     npz: RareFlag = False,
@@ -43,6 +53,7 @@ def pseudo_label(
 
         semi_nnunet pseudo-label -i images -o labelled -m Dataset042_Pancreas/MODEL --jobs 2
         semi_nnunet pseudo-label -i images -o labelled -m MODEL OTHER --views flips rot90 gamma
+        semi_nnunet pseudo-label -i images -o labelled -d 42 -c 3d_fullres
         semi_nnunet pseudo-label ... --launcher slurm --shards 100 --sbatch='--gres=gpu:1'
         semi_nnunet pseudo-label ... --launcher ray --shards 100
 
@@ -58,6 +69,11 @@ def pseudo_label(
         images: Folder of files CASE_0000.ending.
         out: Folder for labels/ and the lists.
         models: See above.
+        dataset: Without -m: number or name of the data set.
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
+        folds: Folds of the model whose logits are averaged (default: every finished fold).
         views: Test-time views to average: flips rot90 gamma blur noise equalize.
         confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).
         npz: Keep the probabilities.
@@ -75,18 +91,23 @@ def pseudo_label(
         UserError: a model or image is missing, ``out`` was begun with other ones, or nothing says
             which classes the labels to complete annotate.
     """
-    from semi_nnunet.pseudo_labels.label import label_images as label_pool
-    from semi_nnunet.pseudo_labels.label import label_shard, make_labelling_request
+    from semi_nnunet.pseudo_labels import label
+    from semi_nnunet.util.errors import UserError
+    from semi_nnunet.util.names import require_positive
+    from semi_nnunet.workflows.selection import name_folds, select_model
 
-    options: dict[str, Any] = {"views": list(views), "confidence": confidence, "npz": npz}
-    options["complete"] = complete
+    require_positive({"--shards": shards})
+    if len(models) < 2:
+        name = select_model(models[0] if models else None, dataset, configuration, trainer, plans)
+        models = [name_folds(name, folds)]
+    elif folds or dataset or any((configuration, trainer, plans)):
+        raise UserError("-m names the models already", fix="omit -d, -c, -tr, -p and -f")
+    request = label.make_labelling_request(images, out, models, views, confidence, npz, complete)
     jobs = (launcher or Launcher()).for_jobs()
     if worker and jobs.only is not None and shards is not None:
-        label_shard(
-            make_labelling_request(images, out, models, **options), jobs.only, shards, jobs.device
-        )
+        label.label_shard(request, jobs.only, shards, jobs.device)
         return None
-    return label_pool(images, out, models, **options, shards=shards, launcher=jobs)
+    return label.label_pool(request, jobs, shards)
 
 
 def has_failed(result: LabelledPool | None) -> bool:

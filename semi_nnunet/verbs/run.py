@@ -15,6 +15,7 @@ from semi_nnunet.verbs.options import (
     Processes,
     one_of,
     option,
+    pick,
 )
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def run(
     Raises:
         UserError: the recipe is wrong, a folder or number is missing, or a stage failed.
     """
+    arguments = locals()
     if list:
         list_recipes()
         return None
@@ -91,20 +93,7 @@ def run(
             f"a recipe and -d are needed, got {'no recipe' if recipe is None else 'no -d'}",
             fix="semi_nnunet run RECIPE SRC -d ID -o NEW_ID; semi_nnunet run --list names them",
         )
-    options = FollowOptions(
-        source=source,
-        converted=converted,
-        split=split,
-        distilled=distilled,
-        only=only,
-        first=first,
-        dry_run=dry_run,
-        device=device,
-        jobs=jobs,
-        processes=processes,
-        report=report,
-    )
-    followed = follow_recipe(recipe, options)
+    followed = follow_recipe(recipe, pick(FollowOptions, arguments))
     lines = ["\n# published"]
     lines += [
         f"#   {row.method}: {row.metric} {row.value} ({row.source})" for row in followed.published

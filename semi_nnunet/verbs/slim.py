@@ -68,19 +68,16 @@ def slim(
             model's network is not one of nnU-Net's, no network meets the goal, or a training
             failed.
     """
-    from semi_nnunet.workflows.slim import distil_slim_network as distil_model
+    from semi_nnunet.workflows.slim import SlimResult, choose_slim_network, train_slim_network
 
-    slimmed = distil_model(
-        model,
-        dataset=dataset,
-        folds=folds,
-        share=share,
-        seconds=seconds,
-        name=name,
-        settings=settings,
-        plan_only=plan_only,
-        launcher=(launcher or Launcher()).for_jobs(),
+    jobs = (launcher or Launcher()).for_jobs()
+    networks = choose_slim_network(
+        model, dataset, folds, share, seconds, name, settings, jobs.device
     )
+    logger.info(f"{networks}\nwrote {networks.plans}")
+    if plan_only:
+        return SlimResult(networks)
+    slimmed = SlimResult(networks, train_slim_network(networks, folds, jobs))
     if slimmed.conclusion is not None:
         logger.info(slimmed.conclusion)
     return slimmed

@@ -63,20 +63,22 @@ def split(
     Raises:
         UserError: a number or list does not fit the cases, or the new data set is something else.
     """
-    from semi_nnunet.raw.benchmark_split import split as hide_labels
-
-    made = hide_labels(
-        dataset,
-        new_id,
-        labelled,
-        name=name,
-        case_list=case_list,
-        published=published,
-        seed=seed,
-        held_out=held_out,
-        hidden_labels=hidden_labels,
-        symlink=symlink,
+    from semi_nnunet.raw.benchmark_split import (
+        Split,
+        choose_split_cases,
+        describe_subsets,
+        write_split,
     )
+    from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
+
+    source = find_raw_dataset(dataset)
+    file = source / SUBSETS_FILE if published else case_list
+    kept, tests = choose_split_cases(source, labelled, file, seed, held_out)
+    default = f"{source.name.split('_', 1)[-1]}{len(kept)}labelled"
+    target = name_new_dataset(source.parent, new_id, default if name is None else name)
+    hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
+    is_new = write_split(source, target, kept, hidden, symlink, tests)
+    made = Split(target, hidden, is_new, describe_subsets(target))
     status = "wrote" if made.is_new else "nothing to do, it exists:"
     logger.info(f"{status} {made.folder}: {made.description}; hidden labels: {made.hidden_labels}")
     logger.info(f"next: semi_nnunet preprocess -d {new_id}")

@@ -11,6 +11,7 @@ from semi_nnunet.verbs.options import FIRST, MORE, ComputeDevice, Plans, RareFla
 
 logger = logging.getLogger(__name__)
 MODE = one_of()
+EXTERNAL = "nnUNet_extTrainer"  # by which nnU-Net finds trainers that are not its own
 
 
 def train(
@@ -59,26 +60,62 @@ def train(
         UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
             the data or settings do not fit, or the weights are missing or can execute code.
     """
-    from semi_nnunet.runs.process_group import is_first_process
-    from semi_nnunet.util.command import typed
-    from semi_nnunet.workflows.next_step import format_device_option
-    from semi_nnunet.workflows.train import train_fold
+    import torch
+    from nnunetv2.run import run_training as nnunet
 
-    folder = train_fold(
-        dataset,
-        configuration,
-        fold,
-        trainer,
-        plans=plans,
-        resume=resume,
-        validate_only=validate_only,
-        device=device,
-        gpus=gpus,
-        npz=npz,
-        pretrained_weights=pretrained_weights,
+    from semi_nnunet.discovery.listing import unknown_trainers
+    from semi_nnunet.discovery.register import trainer_folders
+    from semi_nnunet.raw.plans import read_plans
+    from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.runs.folds import find_fold_problems
+    from semi_nnunet.runs.job import Job
+    from semi_nnunet.runs.launching import find_resources
+    from semi_nnunet.runs.process_group import (
+        find_launch_problems,
+        is_first_process,
+        join_process_group,
     )
+    from semi_nnunet.training.checkpoints import PRETRAINED, check_pretrained_weights
+    from semi_nnunet.util.command import typed
+    from semi_nnunet.util.environment import variable
+    from semi_nnunet.util.errors import raise_if_any
+    from semi_nnunet.util.names import require_positive, unknown
+    from semi_nnunet.workflows.before_start import find_data_problems
+    from semi_nnunet.workflows.next_step import format_device_option
+
+    folders, fold = find_folders(dataset), str(fold)
+    content = read_plans(folders.preprocessed, plans)
+    require_positive({"-num_gpus": gpus})
+    torch_device = torch.device(find_resources(device).device)
+    problems = [
+        *find_launch_problems(trainer, gpus, pretrained_weights is not None),
+        *unknown_trainers([trainer]),
+        *unknown("configuration", [configuration], content["configurations"]),
+        *find_fold_problems(folders, [fold]),
+    ]
+    if not problems:
+        problems = [*find_data_problems(folders, content, plans, [configuration], [trainer])]
+    raise_if_any("The training cannot start:", problems)
+    weights = None if pretrained_weights is None else str(pretrained_weights)
+    if weights is not None:
+        check_pretrained_weights([PRETRAINED, weights])
+    with variable(EXTERNAL, trainer_folders()), join_process_group(torch_device.type):
+        nnunet.run_training(
+            folders.preprocessed.name,
+            configuration,
+            fold,
+            trainer,
+            plans,
+            weights,
+            num_gpus=gpus,
+            export_validation_probabilities=npz,
+            continue_training=resume,
+            only_run_validation=validate_only,
+            device=torch_device,
+        )
+    folder = Job(folders, trainer, configuration, fold, 0, plans).folder
     if is_first_process():
-        model = ["-d", dataset, "-c", configuration, "-f", str(fold), "-tr", trainer]
+        model = ["-d", dataset, "-c", configuration, "-f", fold, "-tr", trainer]
         model += [] if plans == "nnUNetPlans" else ["-p", plans]
         words = ("nnUNetv2_predict", *model, "-i", "IMAGES", "-o", "PREDICTIONS")
         next_command = typed((*words, *format_device_option(device)))

@@ -5,7 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.verbs.options import ComputeDevice, Folds, Model, option
+from semi_nnunet.verbs.options import (
+    ComputeDevice,
+    Folds,
+    OptionalConfiguration,
+    OptionalDataset,
+    OptionalModel,
+    OptionalPlans,
+    Trainer,
+    option,
+)
 
 if TYPE_CHECKING:
     from semi_nnunet.deploy.mirrors import MirrorChoice
@@ -14,8 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def tune(
-    model: Model,
+    model: OptionalModel = None,
     *,
+    dataset: OptionalDataset = None,
+    configuration: OptionalConfiguration = None,
+    trainer: Trainer = None,
+    plans: OptionalPlans = None,
     folds: Folds = None,
     lose: Annotated[float, option()] = 0.1,
     device: ComputeDevice = None,
@@ -23,7 +36,7 @@ def tune(
     """Find out which mirrored images are worth their time when a model predicts.
 
         semi_nnunet tune -m Dataset042_Pancreas/MODEL
-        semi_nnunet tune -m MODEL -f 0 --lose 0.2
+        semi_nnunet tune -d 42 -c 3d_fullres -f 0 --lose 0.2
 
     nnU-Net averages over images that are mirrored along all axes: 8 passes of the network in 3-D.
     Here every set of axes predicts the validation cases of each fold. The set with the fewest
@@ -34,6 +47,10 @@ def tune(
 
     Args:
         model: Folder TRAINER__PLANS__CONFIGURATION of a trained model.
+        dataset: Without -m: number or name of the data set.
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Fold numbers (default: all folds of the model).
         lose: Accepted loss of Dice, in points.
         device: Where the network computes (default: cuda if there is a GPU).
@@ -45,9 +62,11 @@ def tune(
         UserError: there is no such model, fold or data set, the training did not mirror, or it has
             no validation case.
     """
-    from semi_nnunet.inference.tuning import tune_mirror_axes as compare_axes
+    from semi_nnunet.inference.tuning import tune_mirror_axes
+    from semi_nnunet.workflows.selection import select_model
 
-    mirrors = compare_axes(model, folds=folds, lose=lose / 100, device=device)
+    name = select_model(model, dataset, configuration, trainer, plans)
+    mirrors = tune_mirror_axes(name, folds=folds, lose=lose / 100, device=device)
     axes = " ".join(map(str, mirrors.axes))
     choice = f"axes {axes}" if axes else "nothing"
     logger.info(f"mirrored from now on: {choice}, by {mirrors.cases} validation cases")

@@ -19,14 +19,14 @@ from semi_nnunet.evaluation.values import Model, credit_absence, read_values
 from semi_nnunet.raw.layout import METRICS_FILE
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.commands import run_verb
-from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders, find_folders
+from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json
-from semi_nnunet.util.names import list_first, require_positive, unique, unknown
+from semi_nnunet.util.names import list_first, unique, unknown
 from semi_nnunet.verify.file_bytes import require_complete_image
 
 logger = logging.getLogger(__name__)
@@ -159,41 +159,41 @@ class EnsembledSubset:
     dice: dict[str, float | None]
 
 
-def average_members(
-    dataset: str,
-    out: str | Path,
-    *,
-    plans: str = "nnUNetPlans",
-    configurations: Sequence[str] | None = None,
-    trainers: Sequence[str] | None = None,
-    folds: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    weights: Sequence[str] | None = None,
-    processes: int = 2,
-) -> Iterator[EnsembledSubset]:
-    """Average the probabilities that trainings predicted, and measure the result.
+def choose_members(
+    folders: Folders,
+    plans: str,
+    selection: Mapping[str, Sequence[Any] | None],
+    weights: Sequence[str] | None,
+) -> list[EnsembleMember]:
+    """Return the trainings that match, with their weights.
 
-    :func:`semi_nnunet.ensemble` documents the arguments.
-
-    Yields:
-        The ensemble of the validation cases, then of imagesTs.
+    Args:
+        selection: see :func:`select_trained_jobs`.
+        weights: see :func:`weigh_members`.
 
     Raises:
-        UserError: a name is unknown, no training matches, members lack probabilities, or ``out``
-            holds other files.
+        UserError: a name is unknown, no training matches, or members lack probabilities.
     """
-    require_positive({"-np": processes})
-    out = Path(out)
-    folders = find_folders(dataset)
-    selection: dict[str, Sequence[Any] | None] = {
-        "trainer": trainers, "configuration": configurations, "fold": folds, "seed": seeds,
-    }  # fmt: skip
-    members = weigh_members(select_trained_jobs(folders, dataset, plans, selection), weights)
+    members = weigh_members(select_trained_jobs(folders, plans, selection), weights)
     problems = [
         *find_ensemble_problems(members, VALIDATION),
         *find_ensemble_problems(members, TEST_FOLDER),
     ]
     raise_if_any("These cannot be averaged:", problems)
+    return members
+
+
+def average_members(
+    folders: Folders, members: Sequence[EnsembleMember], out: Path, processes: int
+) -> Iterator[EnsembledSubset]:
+    """Average the probabilities that trainings predicted, and measure the result.
+
+    Yields:
+        The ensemble of the validation cases, then of imagesTs.
+
+    Raises:
+        UserError: the members predicted nothing, or ``out`` holds other files.
+    """
     subsets = [s for s in (VALIDATION, TEST_FOLDER) if any(group_members(members, s))]
     if not subsets:
         raise UserError(
@@ -218,7 +218,7 @@ def average_members(
 
 
 def select_trained_jobs(
-    folders: Folders, dataset: str, plans: str, selection: Mapping[str, Sequence[Any] | None]
+    folders: Folders, plans: str, selection: Mapping[str, Sequence[Any] | None]
 ) -> list[Job]:
     """Return the trained jobs that match, in the order of the requested names.
 
@@ -248,7 +248,8 @@ def select_trained_jobs(
     ]
     if not jobs:
         raise UserError(
-            "no training matches", fix=f"semi_nnunet status -d {dataset} -p {plans} lists them"
+            "no training matches",
+            fix=f"semi_nnunet status -d {folders.raw.name} -p {plans} lists them",
         )
     orders = [(k, n) for k in ("configuration", "trainer") if (n := selection[k]) is not None]
     jobs.sort(key=lambda job: [names.index(getattr(job, key)) for key, names in orders])

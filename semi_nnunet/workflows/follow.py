@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from semi_nnunet.raw.layout import find_number_problems
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.job import STEPS
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
-from semi_nnunet.workflows.recipe import Recipe, format_converter_options, load_recipe
+from semi_nnunet.workflows.recipe import Recipe, load_recipe
 from semi_nnunet.workflows.recipe_files import STAGES, find_recipe
 
 logger = logging.getLogger(__name__)
@@ -171,68 +172,72 @@ def name_recipe_plans(path: Path) -> str:
 
 
 def build_stage_commands(
-    recipe: Recipe, options: FollowOptions, plans_name: str
+    recipe: Recipe, options: FollowOptions, plans: str
 ) -> dict[str, list[Command]]:
     """Return the commands of every stage that the recipe has, in order."""
-    plans, processes = ("-p", plans_name), ("-np", str(options.processes))
-    used, configurations = ("-d", options.used), ("-c", *recipe.configurations)
-    converted = ("-d", str(options.converted))
-    stages: dict[str, list[tuple[str | Path, ...]]] = {}
+    used, processes = options.used, options.processes
+    stages: dict[str, list[Command]] = {}
     if options.source is not None:
-        converting = (recipe.converter, options.source, *converted, *processes)
-        stages["convert"] = [("convert", *converting, *format_converter_options(recipe.options))]
+        convert = build_command(
+            "convert", recipe.converter, options.source,
+            number=options.converted, processes=processes, **recipe.options,
+        )  # fmt: skip
+        stages["convert"] = [convert]
     if (labelled := recipe.labelled) is not None:
-        choice = ("--published",) if labelled.published else ("--seed", str(labelled.seed))
-        count = ("--labelled", str(labelled.number))
-        stages["split"] = [("split", *converted, "-o", options.used, *count, *choice)]
-    preprocess = ("preprocess", *used, *configurations, *processes)
+        split = build_command(
+            "split", dataset=str(options.converted), new_id=used, labelled=labelled.number,
+            published=labelled.published, seed=labelled.seed,
+        )  # fmt: skip
+        stages["split"] = [split]
+    preprocess = build_command(
+        "preprocess", dataset=used, configurations=recipe.configurations, processes=processes
+    )
     stages["preprocess"] = [preprocess]
-    plan = ["--name", plans_name, "--reset"]  # of settings that were given earlier
-    plan += ["--budget", recipe.budget] if recipe.budget else []
-    plan += ["--patch", *map(str, recipe.patch)] if recipe.patch else []
     settings = [format_assignment(key, value) for key, value in recipe.settings.items()]
-    plan += ["--set", *settings] if settings else []
-    stages["plan"] = [("plan", *used, *plan)]
+    plan = build_command(  # without settings that were given earlier
+        "plan", dataset=used, name=plans, reset=True, budget=recipe.budget, patch=recipe.patch,
+        settings=settings,
+    )  # fmt: skip
+    stages["plan"] = [plan]
     if recipe.budget:  # its spacing may differ
-        stages["plan"].append((*preprocess, *plans))
-    resources = ["--device", options.device] if options.device else []
-    resources += ["--jobs", str(options.jobs)] if options.jobs else []
-    crossval = ("crossval", *used, *plans, *configurations, "-tr", *recipe.trainers)
-    repeats = ("-f", *recipe.folds, "--seeds", str(recipe.seeds))
+        stages["plan"].append((*preprocess, "-p", plans))
     for step in STEPS:
-        stages[step] = [(*crossval, *repeats, *resources, "--steps", step)]
+        crossval = build_command(
+            "crossval", dataset=used, plans=plans, configurations=recipe.configurations,
+            trainers=recipe.trainers, folds=recipe.folds, seeds=recipe.seeds,
+            device=options.device, jobs=options.jobs, steps=[step],
+        )  # fmt: skip
+        stages[step] = [crossval]
     if len(recipe.trainers) > 1:
-        stages["compare"] = [("compare", *used, *plans)]
-    stages["report"] = [("report", *used, *plans, "-o", options.report or "report.html")]
-    stages |= build_later_commands(recipe, options, plans_name, resources)
-    return {
-        stage: [("semi_nnunet", *words) for words in commands] for stage, commands in stages.items()
-    }
+        stages["compare"] = [build_command("compare", dataset=used, plans=plans)]
+    stages["report"] = [build_command("report", dataset=used, plans=plans, out=options.report)]
+    return stages | build_later_commands(recipe, options, plans)
 
 
 def build_later_commands(
-    recipe: Recipe, options: FollowOptions, plans_name: str, resources: Sequence[str]
-) -> dict[str, list[tuple[str | Path, ...]]]:
+    recipe: Recipe, options: FollowOptions, plans: str
+) -> dict[str, list[Command]]:
     """Return the stages after the report: rounds of pseudo-labels, and a small network."""
-    stages: dict[str, list[tuple[str | Path, ...]]] = {}
-    used, folds, rounds = ("-d", options.used), ("-f", *recipe.folds), recipe.pseudo_labels
-    configuration = recipe.configurations[-1]
+    stages: dict[str, list[Command]] = {}
+    rounds, configuration = recipe.pseudo_labels, recipe.configurations[-1]
+    shared = {"folds": recipe.folds, "device": options.device, "jobs": options.jobs}
     source, teacher = options.used, None if recipe.slim is None else recipe.slim.trainer
     if rounds is not None and options.distilled is not None:
-        model = f"{options.used}/{rounds.trainer}__{plans_name}__{configuration}"
-        keep = [str(value).removesuffix(".0") for value in rounds.keep]
-        words = ["-o", str(options.distilled), "-m", model]
-        words += ["--keep", *keep, "--score", rounds.score]
-        words += ["--complete"] if rounds.complete else []
-        words += ["--target", rounds.target, "--target-plans", plans_name]
-        words += ["--target-configuration", configuration, *folds]
-        words += ["--rounds", str(rounds.rounds), "-np", str(options.processes)]
-        stages["distil"] = [("distil", *used, *words, *resources)]
+        distil = build_command(
+            "distil", dataset=options.used, new_id=options.distilled,
+            base=[f"{source}/{rounds.trainer}__{plans}__{configuration}"], keep=rounds.keep,
+            score=rounds.score, complete=rounds.complete, target=rounds.target,
+            target_plans=plans, target_configuration=configuration, rounds=rounds.rounds,
+            processes=options.processes, **shared,
+        )  # fmt: skip
+        stages["distil"] = [distil]
         source, teacher = str(options.distilled + rounds.rounds - 1), rounds.target
     if recipe.slim is not None and teacher is not None:
-        model = f"{source}/{teacher}__{plans_name}__{configuration}"
-        share = str(recipe.slim.share)
-        stages["slim"] = [("slim", *used, "-m", model, *folds, "--share", share, *resources)]
+        model = f"{source}/{teacher}__{plans}__{configuration}"
+        slim = build_command(
+            "slim", dataset=options.used, model=model, share=recipe.slim.share, **shared
+        )
+        stages["slim"] = [slim]
     return stages
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from semi_nnunet.planning.checks import (
 )
 from semi_nnunet.planning.label_ceiling import load_label_ceiling
 from semi_nnunet.planning.plan import (
+    EVERY_TRAINER,
     PlannedRow,
     apply_architecture,
     apply_budget,
@@ -52,6 +53,9 @@ PLANNING_OPTIONS = (
 )  # fmt: skip
 
 
+KEPT = "kept from an earlier --set (--reset forgets them)"  # the reason of a setting
+
+
 @dataclass(frozen=True)
 class WrittenPlans:
     """The plans that :func:`plan_dataset` wrote.
@@ -76,6 +80,15 @@ class WrittenPlans:
     ready: tuple[str, ...]
     coarser: tuple[str, ...]
     keeps_sizes: bool
+
+    def find_value(self, trainer: str, configuration: str, setting: str) -> Any:
+        """Return the value of a setting of a trainer and configuration."""
+        return next(
+            row.value
+            for row in self.rows
+            if (row.configuration, row.setting) == (configuration, setting)
+            and row.trainer in (trainer, EVERY_TRAINER)
+        )
 
 
 @dataclass
@@ -114,22 +127,7 @@ def plan_dataset(
     reset: bool = False,
     trainers: Sequence[str] = (),
 ) -> WrittenPlans:
-    """Write the semi-supervised settings into the plans, each with its reason.
-
-    Planning again keeps settings that were given earlier or edited by hand, and plans all others.
-
-    Args:
-        settings: setting -> value, where a setting is named KEY, CONFIG.KEY, TRAINER.KEY or
-            TRAINER.CONFIG.KEY; or texts such as "epochs=300".
-        name: of new plans; None: the same plans, or a name made of budget, patch and network.
-        configurations: for a patch, spacing or network, only these; None: all that fit.
-        trainers: names to check, whose settings will be shown.
-        dataset, plans, budget, patch, spacing, architecture, encoder, weights, device, reset: see
-            :func:`semi_nnunet.plan`.
-
-    Raises:
-        UserError: a name, setting, patch or network does not exist, or does not fit.
-    """
+    """Write the semi-supervised settings into the plans: see :func:`semi_nnunet.plan`."""
     if name:
         require_plans_name(name)
     folder, classes = get_preprocessed_dataset(dataset), settings_classes()
@@ -166,11 +164,11 @@ def plan_dataset(
     if configurations:
         select_configurations(content, configurations)  # raises if one does not exist
     content["plans_name"] = name
-    assigned = merge_layers(
-        merge_layers(merge_layers(draft.length, inherited), draft.required), assigned
-    )
+    requested = merge_layers(draft.required, assigned)
+    assigned = merge_layers(merge_layers(draft.length, inherited), requested)
     shown = tuple(configurations or was_ready or content["configurations"])
     content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
+    rows = [mark_kept(row, assigned, inherited, requested) for row in rows]
     planned = {"given": assigned, "semi": content["semi"], "from": plans}
     if name == plans:  # planned in place: they keep their origin
         origin = content.get("semi_planned", {})
@@ -190,6 +188,38 @@ def plan_dataset(
         coarser=tuple(key for key in was_ready if key in shown and key not in ready),
         keeps_sizes=draft.keeps_sizes,
     )
+
+
+def mark_kept(
+    row: PlannedRow,
+    layers: Mapping[str, Any],
+    earlier: Mapping[str, Any],
+    requested: Mapping[str, Any],
+) -> PlannedRow:
+    """Return the row of a setting, with its origin as the reason if an earlier call gave it.
+
+    Args:
+        row: of the new plans.
+        layers: all that was given for these plans.
+        earlier, requested: its parts, given by earlier calls and by this one.
+    """
+    for path in ((row.trainer, row.configuration), (row.trainer,), (row.configuration,), ()):
+        if row.setting in get_layer(layers, path):  # the innermost layer decides
+            is_kept = row.setting in get_layer(earlier, path)
+            is_kept = is_kept and row.setting not in get_layer(requested, path)
+            return replace(row, reason=KEPT) if is_kept else row
+    return row
+
+
+def get_layer(layers: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    """Return the layer of a trainer, a configuration or both; {} if there is none.
+
+    >>> get_layer({"2d": {"epochs": 5}}, ("2d",)), get_layer({"seed": 1}, ("2d",))
+    ({'epochs': 5}, {})
+    """
+    for key in path:
+        layers = layers.get(key, {})
+    return layers
 
 
 def shrink_draft(

@@ -8,13 +8,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.preprocessing import prepare as data
-from semi_nnunet.preprocessing.planning import get_default_plans_name
 from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.machine import usable_cores
-from semi_nnunet.util.names import require_positive, unique
+from semi_nnunet.util.names import unique
 from semi_nnunet.util.shards import Shard
 
 logger = logging.getLogger(__name__)
@@ -33,48 +32,6 @@ class PreparedCounts:
 
     plans: str
     counts: dict[str, tuple[int, int]]
-
-
-def prepare_dataset(
-    dataset: str,
-    configurations: Sequence[str] | None = None,
-    *,
-    plans: str | None = None,
-    planner: str = data.PLANNER,
-    processes: int | None = None,
-    skip_bad: bool = False,
-    skip_outliers: bool = False,
-    shards: int | None = None,
-    launcher: JobLauncher | None = None,
-) -> PreparedCounts | None:
-    """Verify, plan and preprocess a data set with its unlabelled images; finished work is kept.
-
-    Args:
-        processes: workers; None: one for each core, up to 8, or in a shard one for each core.
-        shards: number of shards of imagesUn, each a job; None: the launcher's number of jobs, or no
-            shards if it has none.
-        launcher: where the shards are preprocessed; None: on this machine.
-        dataset, configurations, plans, planner, skip_bad, skip_outliers: see
-            :func:`semi_nnunet.prepare`.
-
-    Returns:
-        The cases that are ready; None if the shards were handed to a cluster.
-
-    Raises:
-        UnfinishedError: shards failed; the reasons were printed.
-        UserError: every bad input, in one pass, before anything is written; or images that need
-            more memory than this machine has, before they are preprocessed on it.
-    """
-    require_positive({"--shards": shards, "-np": processes})
-    launcher = launcher or JobLauncher()
-    count = shards or launcher.jobs
-    if count is None and not launcher.is_local:
-        count = 1
-    plans = plans or get_default_plans_name(planner)
-    request = (dataset, configurations, plans, planner, processes or count_usable_processes())
-    shard_jobs = None if count is None else ShardJobs(launcher, processes)
-    counts = data.prepare_for_training(*request, skip_bad, skip_outliers, count, shard_jobs)
-    return None if counts is None else PreparedCounts(plans, counts)
 
 
 @dataclass
@@ -100,11 +57,12 @@ class ShardJobs:
         configurations = unique([shard.work.configuration for shard in shards])
         logger.info(f"{len(pool.cases)} unlabelled cases, {len(unfinished)} shards to do")
         dataset = pool.preprocessed.name
-        words = ["preprocess", "-d", dataset, "-p", pool.plans]
-        words += ["-c", *configurations, "--shards", str(count)]
-        words += ["-np", str(self.processes)] if self.processes else []
+        _, *words = build_command(
+            "preprocess", dataset=dataset, plans=pool.plans, configurations=configurations,
+            shards=count, processes=self.processes,
+        )  # fmt: skip
         jobs = list_shards(dataset, pool.plans, configurations, count, self.processes)
-        return run_work(self.launcher, JobWork(words, jobs, unfinished, pool.shards))
+        return run_work(self.launcher, JobWork([*map(str, words)], jobs, unfinished, pool.shards))
 
 
 def count_usable_processes() -> int:

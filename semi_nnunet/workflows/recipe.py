@@ -26,18 +26,16 @@ comparable the outcome is::
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from semi_nnunet.datasets.converters import CONVERTERS, converter_module, parser_of_options
+from semi_nnunet.datasets.converters import CONVERTERS, converter_module, find_converter_problems
 from semi_nnunet.discovery.listing import all_trainers, our_trainers, unknown_trainers
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.raw.folds import MAX_FOLDS, count_folds
@@ -165,7 +163,7 @@ def load_recipe(path: str | Path) -> Recipe:
         recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(content))
     except ValidationError as error:
         raise UserError(headline, [*_find_shape_problems(error)]) from error
-    problems = [*_find_option_problems(recipe), *_find_training_problems(recipe)]
+    problems = [*_find_conversion_problems(recipe), *_find_training_problems(recipe)]
     raise_if_any(headline, dict.fromkeys(problems))
     return recipe
 
@@ -186,60 +184,21 @@ def _find_shape_problems(error: ValidationError) -> Iterator[Problem]:
             yield Problem(location, f"{rule}, got {detail['input']!r}", "correct it")
 
 
-def _find_option_problems(recipe: Recipe) -> Iterator[Problem]:
+def _find_conversion_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield a wrong converter, and wrong or missing options of the converter."""
     yield from unknown("converter", [recipe.converter], CONVERTERS)
     if recipe.converter not in CONVERTERS:
         return
-    module, options = converter_module(recipe.converter), recipe.options
-    parameters = dict(inspect.signature(module.convert).parameters)
-    del parameters["source"]
-    yield from unknown("option", list(options), parameters)
-    for name, parameter in parameters.items():
-        if parameter.default is parameter.empty and options.get(name) is None:
-            yield Problem(f"options.{name}", "is missing", "add it")
-    accepted = {name: value for name, value in options.items() if name in parameters}
-    yield from _find_converter_problems(module, accepted)
+    yield from find_converter_problems(recipe.converter, recipe.options)
     # the length of some published lists is only known from the data's files
-    lengths, labelled = getattr(module, "PUBLISHED", None), recipe.labelled
+    lengths, labelled = (
+        getattr(converter_module(recipe.converter), "PUBLISHED", None),
+        recipe.labelled,
+    )
     if labelled and labelled.published and lengths is not None and labelled.number not in lengths:
         text = f"has lists of {' or '.join(map(str, lengths))} cases" if lengths else "has no list"
         message = f"{recipe.converter} {text}, got {labelled.number}"
         yield Problem("labelled.published", message, "correct the number, or give a seed instead")
-
-
-def _find_converter_problems(module: ModuleType, options: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield values that the converter's own parser refuses, or would not see."""
-    parser = parser_of_options(module)
-    for name, value in options.items():
-        location, got = f"options.{name}", f"got {json.dumps(value)}"
-        if isinstance(parser.get_default(name), bool) and not isinstance(value, bool):
-            yield Problem(location, f"must be true or false, {got}", "correct it")
-            continue
-        try:
-            parsed = getattr(parser.parse_args(format_converter_options({name: value})), name)
-        except UserError as error:
-            yield Problem(location, str(error), "correct it")
-            continue
-        if str(parsed) != str(value):  # null and false have no word on the command line
-            message = f"must be a value that can be typed, {got}"
-            yield Problem(location, message, "leave it out for the default, or correct it")
-
-
-def format_converter_options(options: Mapping[str, Any]) -> list[str]:
-    """Return the options of a converter as words of a command line; null is the default.
-
-    >>> format_converter_options({"size": 96, "incomplete": True, "seed": None})
-    ['--size', '96', '--incomplete']
-    """
-    words = []
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words += [flag] if value else []
-        elif value is not None:
-            words += [flag, str(value)]
-    return words
 
 
 def _find_training_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 STUDENT, TEACHER, METRIC = "SemiDistillationTrainer", "the teacher", "dice"
 MEASURED = ("predict", "evaluate")  # steps of the teacher
-SHARE = 1 / 8  # of the teacher's operations, by default
 KEY = "semi_slim"  # of plans: the options that chose the network
 
 
@@ -98,57 +97,23 @@ class SlimResult:
     conclusion: str | None = None
 
 
-def distil_slim_network(
-    model: str,
-    *,
-    dataset: str | None = None,
-    folds: Sequence[str] | None = None,
-    share: float = SHARE,
-    seconds: float | None = None,
-    name: str | None = None,
-    settings: Sequence[str] = (),
-    plan_only: bool = False,
-    launcher: JobLauncher | None = None,
-) -> SlimResult:
-    """Distil a trained model into a small network within a cost limit.
-
-    Finished work is kept: calling it again continues with the network that was chosen first.
-    :func:`semi_nnunet.slim` documents the arguments.
-
-    Raises:
-        UserError: all problems at once: the model, a fold or the data set does not exist, the
-            model's network is not nnU-Net's, no network is within the limit, or a training failed.
-    """
-    launcher = launcher or JobLauncher()
-    networks = choose_slim_network(
-        model, dataset=dataset, folds=folds, share=share, seconds=seconds, name=name,
-        device=launcher.device, settings=settings,
-    )  # fmt: skip
-    logger.info(f"{networks}\nwrote {networks.plans}")
-    return SlimResult(
-        networks, None if plan_only else train_slim_network(networks, folds, launcher)
-    )
-
-
 def choose_slim_network(
     model: str,
-    *,
-    dataset: str | None = None,
-    folds: Sequence[str] | None = None,
-    share: float = SHARE,
-    seconds: float | None = None,
-    name: str | None = None,
-    device: str | None = None,
-    settings: Sequence[str] = (),
+    dataset: str | None,
+    folds: Sequence[str] | None,
+    share: float,
+    seconds: float | None,
+    name: str | None,
+    settings: Sequence[str],
+    device: str | None,
 ) -> SlimNetworks:
     """Choose a small network by its cost, and write plans in which a model teaches it.
 
-    Args:
-        device: of ``seconds``.
-        model, dataset, folds, share, seconds, name, settings: see :func:`distil_slim_network`.
+    The network that was chosen first is kept. See :func:`semi_nnunet.slim`.
 
     Raises:
-        UserError: see :func:`distil_slim_network`.
+        UserError: all problems at once: the model, a fold or the data set does not exist, the
+            model's network is not nnU-Net's, or no network is within the limit.
     """
     problems = [*find_goal_problems(share, seconds)]
     with collect_errors(problems, "--device"):

@@ -21,17 +21,7 @@ from semi_nnunet.workflows.next_step import detect_device
 
 
 def report_trainings(dataset: str, plans: str | None = None) -> list[str]:
-    """Report the trainings of a data set, from its results folder only.
-
-    Args:
-        plans: only trainings with these, and with their seeds; None: with any.
-
-    Returns:
-        A line for each training and a summary, below the name of their plans.
-
-    Raises:
-        UserError: there is no such data set, or only other plans have trainings.
-    """
+    """Return a line for each training and a summary: see :func:`semi_nnunet.status`."""
     folders = find_folders(dataset)
     jobs = find_jobs(folders, plans)
     begun = {job.folder for job in jobs}  # plans may be named like those of a seed

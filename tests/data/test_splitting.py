@@ -17,11 +17,11 @@ from semi_nnunet.raw.benchmark_split import (
     choose_labelled,
     describe_subsets,
     read_case_list,
-    split,
     write_split,
 )
 from semi_nnunet.raw.folds import build_patient_finder, exclude_patients_of
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.verbs.split import split
 from tests.data.split_sources import CASES, make_source, names
 
 
@@ -392,7 +392,7 @@ def test_the_function_makes_the_same_as_the_command(
 ) -> None:
     make_source(tmp_path)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    made = split("40", 41, 2, seed=3, held_out=1)
+    made = split("40", 41, 2, seed=3, held_out="1")
     target, hidden = tmp_path / "Dataset041_Whole2labelled", tmp_path / "hidden_labels_Dataset041_"
     in_words = "2 in imagesTr, 3 in imagesUn, 1 in imagesTs"
     assert made == Split(target, hidden.with_name(f"{hidden.name}Whole2labelled"), True, in_words)
@@ -400,4 +400,4 @@ def test_the_function_makes_the_same_as_the_command(
     command = ["split", "-d", "40", "-o", "41", "--labelled", "2", "--seed", "3"]
     assert main([*command, "--held-out", "1"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert not split("40", 41, 2, seed=3, held_out=1).is_new
+    assert not split("40", 41, 2, seed=3, held_out="1").is_new

@@ -47,7 +47,8 @@ class Converter:
     def error(self, name: str, source: Path, *options: object) -> str:
         """Return the message of a conversion that must fail without leaving files."""
         paths = sorted(self.raw.iterdir())
-        command = ["convert", name, str(source), "-d", "701", "-np", "1", *map(str, options)]
+        number = () if "-d" in options else ("-d", "701")
+        command = ["convert", name, str(source), *number, "-np", "1", *map(str, options)]
         assert main(command) == 2
         assert sorted(self.raw.iterdir()) == paths
         return self.capsys.readouterr().err

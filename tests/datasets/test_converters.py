@@ -17,9 +17,7 @@ from tests.datasets.test_kvasir import source  # noqa: F401  (a fixture)
 def test_every_converter_is_listed() -> None:
     folder = Path(converters.__file__).parent
     texts = {path.stem: path.read_text() for path in folder.glob("*.py")}
-    modules = {
-        name for name, text in texts.items() if "def convert(" in text and "def add_opt" in text
-    }
+    modules = {name for name, text in texts.items() if "-> Conversion:" in text}
     assert modules == set(CONVERTERS)
     for name in CONVERTERS:
         assert callable(converter_module(name).convert)
@@ -43,6 +41,8 @@ def test_mistakes_are_reported_before_anything_is_written(
 ) -> None:
     with pytest.raises(UserError, match="-np must be 1 or more, got 0"):
         convert_data("kvasir", source, 700, processes=0, incomplete=True)
+    with pytest.raises(UserError, match=r"options\.seed: must be >= 0"):
+        convert_data("kvasir", source, 700, incomplete=True, seed=-1)
     with pytest.raises(UserError, match="did you mean 'incomplete'"):
         convert_data("kvasir", source, 700, incomplet=True)
     assert not list(convert.raw.iterdir())

@@ -89,12 +89,8 @@ def test_what_no_data_set_can_have_is_refused(
     assert says in convert.error("kvasir", source, "--incomplete", *words)
 
 
-def test_a_negative_seed_is_refused(
-    source: Path, convert: Converter, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        convert("kvasir", source, "--incomplete", "--seed", -1)
-    assert "argument --seed: must be a whole number from 0" in capsys.readouterr().err
+def test_a_negative_seed_is_refused(source: Path, convert: Converter) -> None:
+    assert "--seed" in convert.error("kvasir", source, "--incomplete", "--seed", -1)
 
 
 def read_jpg(path: Path) -> np.ndarray:

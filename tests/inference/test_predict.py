@@ -75,6 +75,22 @@ def test_the_only_fold_of_a_model_predicts_as_the_model(pool, tmp_path):
     assert np.array_equal(read(whole), read(fold))
 
 
+def test_complete_predictions_are_kept_on_request(pool, tmp_path):
+    options = {"device": "cpu", "mirror": False}
+    files = predict_images(pool.models[0].folder, pool.images, tmp_path / "out", **options)
+    kept, broken = files[:2]
+    times = {path: path.stat().st_mtime_ns for path in files}
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    again = predict_images(
+        pool.models[0].folder, pool.images, tmp_path / "out", resume=True, **options
+    )
+    assert sorted(again) == sorted(files) and kept.stat().st_mtime_ns == times[kept]
+    assert broken.read_bytes() == whole
+    predict_images(pool.models[0].folder, pool.images, tmp_path / "out", **options)
+    assert kept.stat().st_mtime_ns > times[kept]
+
+
 def test_the_first_stage_is_predicted_before_the_second(cascade, tmp_path):
     second, first = cascade.models
     for path in sorted(cascade.images.iterdir())[1:]:

@@ -19,7 +19,7 @@ WRITES = ["flush .nii.gz", "rename .nii.gz", "flush .npz", "rename .npz", "flush
 
 def worker(shard: Shard[LabellingRequest], log: Path) -> None:
     """Label a shard, as its process does."""
-    words = ["pseudo-label", *shard.work.words(shard.of), "--only", "0", "--worker"]
+    words = [*map(str, shard.work.command(shard.of)[1:]), "--only", "0", "--worker"]
     words += ["--device", "cpu"]
     with log.open("w", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         if main(words):

@@ -16,7 +16,6 @@ from semi_nnunet.pseudo_labels.distillation import (
     Distillation,
     find_option_problems,
     list_next_commands,
-    make_round_options,
     make_target,
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
@@ -211,19 +210,6 @@ def test_the_next_commands_can_be_typed_and_train_the_new_data_set(monkeypatch):
     parsed = parse_command(train)
     assert (parsed.dataset, parsed.plans, parsed.folds) == ("77", "small", ["0", "1"])
     assert parsed.configurations == stages
-
-
-def test_options_of_all_rounds_can_be_typed():
-    options = Distillation(
-        views=["flips", "blur"], confidence=0.6, skip_bad=True, symlink=True, device="cpu", jobs=2,
-        processes=3,
-    )  # fmt: skip
-    shared = make_round_options("Dataset007_Seven", options)
-    words = ["-d", shared.source, "-o", "77", "--base", "model", *shared.labelling, *shared.device]
-    parsed = parse_command(["semi_nnunet", "distil", *words])
-    for name in ("views", "confidence", "skip_bad", "symlink", "device", "jobs"):
-        assert getattr(parsed, name) == getattr(options, name), name
-    assert shared.processes == 3 and make_round_options("7", Distillation()).labelling == ()
 
 
 def test_a_target_is_trained_as_its_first_teacher_by_default(pool, tmp_path):

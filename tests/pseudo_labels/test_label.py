@@ -18,16 +18,17 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.pseudo_labels.label import (
-    label_images,
     label_shard,
     make_labelling_request,
     require_confidence,
 )
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
-from semi_nnunet.runs.launching import JobLauncher, build_batch_script
+from semi_nnunet.runs.launching import build_batch_script
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
 from semi_nnunet.util.shards import Shard
+from semi_nnunet.verbs.options import Launcher
+from semi_nnunet.verbs.pseudo_label import pseudo_label
 from tests.pseudo_labels.labelling import label
 
 CASES = 40  # enough to be interrupted
@@ -73,7 +74,7 @@ def test_a_bad_image_is_set_aside_and_the_others_are_labelled(pool, capfd):
 def test_tasks_of_a_cluster_label_their_shards(pool, tmp_path):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     request.begin()
-    words = ["pseudo-label", *request.words(2), "--device", "cpu"]
+    words = [*map(str, request.command(2)[1:]), "--device", "cpu"]
     (tmp_path / "array.sh").write_text(build_batch_script(words, [0, 1], 2, tmp_path, ""))
     for number in ("0", "1"):
         subprocess.run(
@@ -141,7 +142,7 @@ def test_a_lost_node_costs_only_time(pool, cluster, tmp_path, capfd):
 
     thread = threading.Thread(target=lose_a_node, daemon=True)
     thread.start()
-    words = ["pseudo-label", *shards[0].arguments(), "--device", "cpu", "--launcher", "ray"]
+    words = [*map(str, shards[0].command()[1:]), "--device", "cpu", "--launcher", "ray"]
     assert main([*words, "--ray-address", cluster.address]) == 0
     thread.join()
     output = capfd.readouterr().out
@@ -194,9 +195,7 @@ def test_finished_cases_are_not_labelled_again(pool, capsys):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     label(request)
     times = {path: path.stat().st_mtime_ns for path in request.labels.iterdir()}
-    labelled = label_images(
-        pool.images, pool.out, pool.names[:1], launcher=JobLauncher(device="cpu")
-    )
+    labelled = pseudo_label(pool.images, pool.out, pool.names[:1], launcher=Launcher(device="cpu"))
     assert (
         labelled is not None
         and set(labelled.cases) == {*request.cases}
@@ -223,5 +222,5 @@ def test_several_shards_give_the_labels_of_one(pool, tmp_path):
 
 def test_zero_shards_are_refused(pool):
     with pytest.raises(UserError, match=r"--shards .* got 0"):
-        label_images(pool.images, pool.out, pool.names, shards=0)
+        pseudo_label(pool.images, pool.out, pool.names, shards=0)
     assert not pool.out.exists()

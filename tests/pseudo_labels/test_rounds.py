@@ -253,7 +253,7 @@ def test_the_next_commands_of_a_cascade_train_all_its_stages(cascade_raw, cascad
     output = capfd.readouterr().out
     stages = "-c 3d_lowres 3d_cascade_fullres"
     assert f"semi_nnunet preprocess -d 77 -p nnUNetPlans {stages}" in output
-    crossval = f"semi_nnunet crossval -d 77 -p nnUNetPlans {stages} -tr SemiBaselineTrainer -f 0 1"
+    crossval = f"semi_nnunet crossval -d 77 {stages} -tr SemiBaselineTrainer -f 0 1"
     assert crossval in output
 
 

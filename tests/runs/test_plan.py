@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.benchmarking.kept import Kept, StepRate
+from semi_nnunet.benchmarking.work import Work
+from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning import budget
 from semi_nnunet.planning.label_ceiling import MIN_CEILING
+from semi_nnunet.runs.folders import find_folders
+from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
-from semi_nnunet.workflows.plan import plan_dataset
+from semi_nnunet.workflows.plan import KEPT, plan_dataset
 
 
 @pytest.fixture
@@ -59,6 +64,29 @@ def test_planning_again_keeps_given_and_edited_settings_until_reset(folder):
     forgotten = read_json(folder / "nnUNetPlans.json")
     assert forgotten["semi_planned"]["given"] == {}
     assert all(forgotten["semi"].get(key) != semi[key] for key in ("epochs", "momentum"))
+
+
+def test_settings_of_an_earlier_call_are_marked(folder):
+    plan_dataset(folder.name, settings={"epochs": 7, "seed": 1, "2d.momentum": 0.5})
+    planned = plan_dataset(folder.name, settings={"seed": 2})
+    kept = {(row.setting, row.configuration) for row in planned.rows if row.reason == KEPT}
+    assert kept == {("epochs", "2d"), ("epochs", "3d_fullres"), ("momentum", "2d")}
+    assert not any(row.reason == KEPT for row in plan_dataset(folder.name, reset=True).rows)
+
+
+def test_the_length_of_a_training_is_estimated_from_a_benchmark(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    words = ["plan", "-d", folder.name, "-c", "2d", "--set", "epochs=100", "steps_per_epoch=10"]
+    assert main(words) == 0
+    assert "known after semi_nnunet benchmark" in capsys.readouterr().out
+    resources = find_resources(None, jobs=1)
+    work = Work(folder.name, "2d", "nnUNetPlans", resources.device, resources.threads, 3)
+    rate = StepRate("2026-01-01", step=3.6, loading=0.0, workers=0, start=0.0, case=1.0)
+    Kept.of(find_folders(folder.name), work).keep({"SemiUnifiedTrainer": rate})
+    assert main(words) == 0
+    assert "1,000 steps of SemiUnifiedTrainer here: about " in capsys.readouterr().out
 
 
 def test_new_plans_do_not_change_the_plans_they_start_from(folder):

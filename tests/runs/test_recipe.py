@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from semi_nnunet.datasets.converters import CONVERTERS
+from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.workflows.recipe import LabelledSubset, format_converter_options, load_recipe
+from semi_nnunet.workflows.recipe import LabelledSubset, load_recipe
 from tests.runs.parsing import parse_command
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "plans").glob("*.json"))
@@ -59,15 +60,8 @@ def test_every_recipe_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_options_of_every_recipe_can_be_given_to_its_converter(path: Path) -> None:
     recipe = load_recipe(path)
-    command = [
-        "convert",
-        recipe.converter,
-        "SRC",
-        "-d",
-        "1",
-        *format_converter_options(recipe.options),
-    ]
-    parsed = vars(parse_command(["semi_nnunet", *command]))
+    command = build_command("convert", recipe.converter, "SRC", number=1, **recipe.options)
+    parsed = vars(parse_command(command))
     assert {name: parsed[name] for name in recipe.options} == recipe.options
 
 
@@ -109,13 +103,16 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"trainers": ["SemiMeanTeacher"]}, "did you mean 'SemiMeanTeacherTrainer'"),
         ({"configurations": ["3d_fulres"]}, "did you mean '3d_fullres'"),
         ({"options": {"target": None}}, "options.target: is missing"),
-        ({"options": {"target": "xx"}}, "options.target: argument --target: invalid choice: 'xx'"),
-        ({"options": {"target": "mr", "seed": -1}}, "must be a whole number from 0, got '-1'"),
-        (KVASIR | {"options": {"size": "big"}}, "must be a whole number from 8, got 'big'"),
-        (KVASIR | {"options": {"size": "9²"}}, "must be a whole number from 8, got '9²'"),
-        (KVASIR | {"options": {"size": False}}, "options.size: must be a value that can be typed"),
-        (KVASIR | {"options": {"incomplete": "yes"}}, 'must be true or false, got "yes"'),
-        (RETOUCH | {"options": {"size": None}}, "options.size: must be a value that can be typed"),
+        ({"options": {"target": "xx"}}, "options.target: must be 'ct' or 'mr', got 'xx'"),
+        ({"options": {"target": "mr", "seed": -1}}, "options.seed: must be >= 0, got -1"),
+        (KVASIR | {"options": {"size": "big"}}, "options.size: must be a valid integer, got 'big'"),
+        (KVASIR | {"options": {"size": "9²"}}, "options.size: must be a valid integer, got '9²'"),
+        (KVASIR | {"options": {"size": False}}, "options.size: must be a valid integer"),
+        (
+            KVASIR | {"options": {"incomplete": "yes"}},
+            "options.incomplete: must be a valid boolean",
+        ),
+        (RETOUCH | {"options": {"size": None}}, "options.size: must be a valid integer"),
         (
             {"labelled": {"number": 4, "published": True}},
             "labelled.published: mmwhs has lists of 16 cases, got 4",
@@ -202,7 +199,8 @@ def test_every_mistake_in_a_recipe_is_named_with_the_fix(
 
 def test_null_is_the_default_of_an_option(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD | KVASIR | {"options": {"size": None, "seed": 3}}))
-    assert format_converter_options(recipe.options) == ["--seed", "3"]
+    words = build_command("convert", "kvasir", "SRC", number=1, **recipe.options)
+    assert words[-2:] == ("--seed", "3") and "--size" not in words
 
 
 def test_trainers_may_be_nnu_nets_own(tmp_path: Path) -> None:

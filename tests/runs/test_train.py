@@ -9,13 +9,13 @@ import zipfile
 
 import pytest
 import torch
+from nnunetv2.run import run_training as module
 
-import semi_nnunet.workflows.train as module
 from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from semi_nnunet.workflows.train import EXTERNAL, train_fold
+from semi_nnunet.verbs.train import EXTERNAL, train
 from tests.runs.jobs import BASE, OURS, fake_job
 
 
@@ -31,7 +31,7 @@ def test_the_users_own_folder_of_trainers_is_restored_after_an_error(folders, mo
 
     monkeypatch.setattr(module, "run_training", fail)
     with pytest.raises(OSError):
-        train_fold(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cpu")
+        train(folders.raw.name, "2d", "0", BASE, plans="tiny", device="cpu")
     assert os.environ.get(EXTERNAL) == folder
 
 
@@ -53,7 +53,7 @@ def requests(monkeypatch) -> list[dict[str, object]]:
 def test_nnunet_is_asked_for_the_fold_and_finds_our_trainers(folders, requests):
     job = fake_job(folders, BASE)
     for number in (folders.raw.name, folders.raw.name[7:10]):
-        assert train_fold(number, "2d", 0, BASE, plans="tiny", device="cpu") == job.folder
+        assert train(number, "2d", "0", BASE, plans="tiny", device="cpu") == job.folder
     first, second = requests
     assert first == second and first["trainers"] == trainer_folders()
     expected = {
@@ -69,7 +69,7 @@ def test_options_of_a_training_reach_nnunet(folders, requests, tmp_path):
     weights = tmp_path / "weights.pth"
     torch.save({"network_weights": {}}, weights)
     options = {"resume": True, "npz": True, "gpus": 2, "pretrained_weights": weights}
-    train_fold(folders.raw.name, "2d", "all", OURS, plans="tiny", device="cpu", **options)
+    train(folders.raw.name, "2d", "all", OURS, plans="tiny", device="cpu", **options)
     (request,) = requests
     assert (request["fold"], request["trainer_class_name"], request["num_gpus"]) == ("all", OURS, 2)
     assert request["continue_training"] is request["export_validation_probabilities"] is True
@@ -78,7 +78,7 @@ def test_options_of_a_training_reach_nnunet(folders, requests, tmp_path):
 
 def test_all_unknown_names_of_a_training_are_reported_at_once(folders):
     with pytest.raises(UserError) as caught:
-        train_fold(folders.raw.name, "2D", 9, "SemiMeanTecherTrainer", plans="tiny", device="cpu")
+        train(folders.raw.name, "2D", "9", "SemiMeanTecherTrainer", plans="tiny", device="cpu")
     assert [problem.where.split()[0] for problem in caught.value.problems] == [
         "trainer", "configuration", "fold",
     ]  # fmt: skip
@@ -88,7 +88,7 @@ def test_all_unknown_names_of_a_training_are_reported_at_once(folders):
 def test_a_device_that_is_not_there_is_refused(folders, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match="--device cuda needs a GPU, found none"):
-        train_fold(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cuda")
+        train(folders.raw.name, "2d", "0", BASE, plans="tiny", device="cuda")
     assert not folders.results.exists()
 
 
@@ -98,7 +98,7 @@ def test_pretrained_weights_that_are_none_are_refused_before_the_training(folder
         archive.writestr("a", "no weights")
     for path in (weights, tmp_path / "gone.pth"):
         with pytest.raises(UserError, match=path.name):
-            train_fold(folders.raw.name, "2d", 0, BASE, plans="tiny", device="cpu",
+            train(folders.raw.name, "2d", "0", BASE, plans="tiny", device="cpu",
                   pretrained_weights=path)  # fmt: skip
     assert not folders.results.exists()
 
