@@ -12,7 +12,7 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
-from semi_nnunet.raw.layout import resolve_dataset_name
+from semi_nnunet.raw.layout import find_fold_folders, read_fold, resolve_dataset_name
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_version
@@ -108,7 +108,8 @@ def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
         checkpoint: name of the file that a fold needs.
 
     Raises:
-        UserError: no model is found; lists the searched folders.
+        UserError: no model is found; lists the searched folders. Or it is a user's copy of a fold,
+            or of a model under the name of a configuration that its plans lack.
     """
     root = nnUNet_results.get()
     number, _, rest = text.partition("/")
@@ -116,16 +117,22 @@ def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
     candidates = [Path(text).expanduser(), *([Path(root) / relative] if root else [])]
     for path in candidates:
         is_fold = path.name.startswith("fold_")
+        if is_fold and path.is_dir() and read_fold(path) is None:
+            raise UserError(
+                f"{path} must be a fold, whose name is fold_all or fold_ and a number",
+                fix=f"move it into a copy of {path.parent}, under its original name",
+            )
         folder = path.parent if is_fold else path
-        folds = [path] if is_fold else sorted(folder.glob("fold_*"))
-        trained = [fold for fold in folds if (fold / checkpoint).is_file()]
+        folds = {read_fold(path): path} if is_fold else find_fold_folders(folder)
+        trained = [fold for fold, place in folds.items() if fold and (place / checkpoint).is_file()]
         if len(trained) > 1:  # fold "all" has seen every case; nnU-Net's own choice leaves it out
-            trained = [fold for fold in trained if fold.name != "fold_all"]
+            trained = [fold for fold in trained if fold != "all"]
         is_model = folder.name.count("__") > 1  # TRAINER__PLANS__CONFIGURATION
         described = all((folder / f"{name}.json").is_file() for name in ("plans", "dataset"))
         if is_model and trained and described:
-            names = (fold.name.removeprefix("fold_") for fold in trained)
-            return TrainedModel(folder.absolute(), tuple(names), checkpoint)
+            model = TrainedModel(folder.absolute(), tuple(trained), checkpoint)
+            require_planned_configuration(model)
+            return model
     raise UserError(
         f"no trained model: looked for plans.json, dataset.json and fold_*/{checkpoint} in "
         f"{' and '.join(map(str, candidates))}",
@@ -133,6 +140,22 @@ def find_model(text: str, checkpoint: str = CHECKPOINT) -> TrainedModel:
         f"nnUNet_results{'' if root else ' (which is not set)'}, or a fold in it, that was trained "
         f"to its end",
     )
+
+
+def require_planned_configuration(model: TrainedModel) -> None:
+    """Check that the plans of a model have the configuration in the name of its folder.
+
+    Raises:
+        UserError: they do not, as in a folder that was renamed.
+    """
+    configurations = model.plans["configurations"]
+    if not isinstance(configurations, Mapping) or model.configuration not in configurations:
+        names = ", ".join(map(str, configurations)) if isinstance(configurations, Mapping) else ""
+        raise UserError(
+            f"{model.folder} must be named TRAINER__PLANS__CONFIGURATION with a configuration of "
+            f"its plans, got {model.configuration}, but plans.json has {names or 'none'}",
+            fix="rename the folder, or restore its plans.json",
+        )
 
 
 def find_models(texts: Sequence[str]) -> list[TrainedModel]:
@@ -160,7 +183,7 @@ def select_folds(model: TrainedModel, folds: Sequence[str] | None) -> TrainedMod
     problems = [
         Problem(f"fold {fold}", f"has no {model.checkpoint}", fix)
         for fold, path in selected.checkpoints.items()
-        if not path.is_file()
+        if not path.is_file() or read_fold(path.parent) is None
     ]
     raise_if_any(f"{model.folder} lacks folds:", problems)
     return selected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,22 @@ def read_dataset_number(folder: str | Path) -> int:
     42
     """
     return int(Path(folder).name[7:10])
+
+
+def read_fold(folder: str | Path) -> str | None:
+    """Return the fold in the name of a training's folder, or None for a user's copy of one.
+
+    >>> read_fold("fold_0"), read_fold("fold_all"), read_fold("fold_all_old")
+    ('0', 'all', None)
+    """
+    match = re.fullmatch(r"fold_(all|0|[1-9][0-9]*)", Path(folder).name, re.ASCII)
+    return None if match is None else match[1]
+
+
+def find_fold_folders(model: Path) -> dict[str, Path]:
+    """Return fold -> its folder in TRAINER__PLANS__CONFIGURATION; users' copies are left out."""
+    folders = {read_fold(path): path for path in sorted(model.glob("fold_*"))}
+    return {fold: path for fold, path in folders.items() if fold is not None}
 
 
 def get_unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:

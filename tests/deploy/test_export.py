@@ -29,7 +29,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"fold_{fold}").mkdir(parents=True)
         (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
     (folder / "fold_1/checkpoint_final.pth").rename(folder / "fold_1/checkpoint_latest.pth")
-    write_json(folder / "plans.json", {key: {} for key in REQUIRED["plans.json"]})
+    write_json(folder / "plans.json", {"plans_name": "nnUNetPlans", "configurations": {"2d": {}}})
     write_json(folder / "dataset.json", {key: {} for key in REQUIRED["dataset.json"]})
     return folder
 
