@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
-from semi_nnunet.raw.description import list_files
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.readers import (
     SPACING_RTOL,
     BrokenFileError,
@@ -72,14 +72,7 @@ def find_pairs(
         UserError: a folder has no such file, or a file has no counterpart. References without a
             prediction are accepted if ``partial_ok``.
     """
-    predicted, referenced = (
-        {
-            name.removesuffix(ending)
-            for name in list_files(folder)
-            if name.endswith(ending) and not name.startswith(".")
-        }
-        for folder in (predictions, references)
-    )
+    predicted, referenced = ({*list_cases(folder, ending)} for folder in (predictions, references))
     problems = [
         Problem(str(folder), f"holds no file *{ending}", "correct the folder, or dataset.json")
         for folder, names in ((predictions, predicted), (references, referenced))

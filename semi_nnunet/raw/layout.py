@@ -36,8 +36,27 @@ def read_dataset_number(folder: str | Path) -> int:
 
     >>> read_dataset_number("nnUNet_raw/Dataset042_Pancreas")
     42
+
+    Raises:
+        UserError: the name has no number of three digits.
     """
-    return int(Path(folder).name[7:10])
+    name = require_dataset_name(Path(folder).name)
+    return int(name[7:10])
+
+
+def require_dataset_name(name: str) -> str:
+    """Return a name "DatasetXXX_Name"; nnU-Net reads its number from exactly three digits.
+
+    Raises:
+        UserError: it has another form.
+    """
+    if re.fullmatch(r"Dataset[0-9]{3}_.+", name, re.DOTALL) is None:
+        raise UserError(
+            f"a data set must be named Dataset, a number of three digits (001 to 999), _ and a "
+            f"name, got {name}",
+            fix="rename its folder, for example Dataset042_Pancreas",
+        )
+    return name
 
 
 def read_fold(folder: str | Path) -> str | None:
@@ -104,7 +123,7 @@ def resolve_dataset_name(name_or_id: str) -> str:
         UserError: no data set or several have that number.
     """
     if name_or_id.startswith("Dataset"):
-        return name_or_id
+        return require_dataset_name(name_or_id)
     try:
         number = int(name_or_id)
     except ValueError:
@@ -112,7 +131,10 @@ def resolve_dataset_name(name_or_id: str) -> str:
             f"a data set is given by its number or its full name, got {name_or_id!r}",
             fix="for example -d 42 or -d Dataset042_Pancreas",
         ) from None
+    raise_if_any("There can be no such data set:", find_number_problems("-d", number))
     candidates = [str(name) for name in find_candidate_datasets(number)]
+    for name in candidates:  # Dataset0421_X begins like Dataset042_X, and nnU-Net takes it for that
+        require_dataset_name(name)
     if len(candidates) != 1:
         result = f"several: {', '.join(candidates)}" if candidates else "none"
         folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)

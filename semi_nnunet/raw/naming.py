@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 
 from semi_nnunet.raw.classes import find_annotated_case_problems
-from semi_nnunet.raw.description import IMAGE_ENDINGS, RawDataset, list_files, path_within
+from semi_nnunet.raw.description import (
+    IMAGE_ENDINGS,
+    RawDataset,
+    list_files,
+    list_mac_files,
+    path_within,
+)
 from semi_nnunet.raw.folds import find_patient_problems
 from semi_nnunet.raw.layout import DATASET_JSON, DISTILLED_FILE, UNLABELLED_IMAGES
 from semi_nnunet.util.errors import Problem
@@ -23,12 +30,28 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     folders = [UNLABELLED_IMAGES, "imagesTs"]
     folders += [] if "dataset" in raw.description else ["imagesTr"]
     files = {folder: set(list_files(raw.folder / folder)) for folder in folders}
+    yield from _find_mac_problem(raw, folders)
     yield from _find_training_problems(raw)
     yield from _find_name_problems(raw, files)
     subsets = {subset: set(cases) for subset, cases in ids.items()}
     yield from _find_unlabelled_problems(raw, subsets, files[UNLABELLED_IMAGES])
     yield from find_patient_problems(raw.description, ids, DATASET_JSON)
     yield from find_annotated_case_problems(raw.description, ids, DATASET_JSON)
+
+
+def _find_mac_problem(raw: RawDataset, folders: Collection[str]) -> Iterator[Problem]:
+    """Yield one problem for the hidden files that nnU-Net, other than this package, reads."""
+    ending = raw.description["file_ending"]
+    read = [folder for folder in folders if folder != UNLABELLED_IMAGES]
+    hidden = [
+        f"{folder}/{name}"
+        for folder in read
+        for name in list_mac_files(raw.folder / folder, ending)
+    ]
+    if hidden:
+        defect = f"macOS wrote {len(hidden)} files here that are no images, but nnU-Net would take "
+        fix = f"find {shlex.quote(str(raw.folder))} -name '._*' -delete"
+        yield Problem(hidden[0], f"{defect}for cases", fix)
 
 
 def _find_training_problems(raw: RawDataset) -> Iterator[Problem]:
@@ -86,7 +109,7 @@ def _find_unlabelled_problems(
         yield Problem(UNLABELLED_IMAGES, defect, "put the unlabelled images there")
     for name in sorted(files):
         is_sidecar = ending in (".tif", ".tiff") and name.endswith(".json")  # holds the spacing
-        if not (name.endswith(ending) or name.startswith(".") or is_sidecar):
+        if not (name.endswith(ending) or is_sidecar):
             defect = f"must end with {ending}, which {DATASET_JSON} declares"
             yield Problem(f"{UNLABELLED_IMAGES}/{name}", defect, "convert the file, or remove it")
     for case in sorted(ids["unlabelled"]):

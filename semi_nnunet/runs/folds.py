@@ -9,6 +9,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
@@ -40,7 +41,7 @@ def count_dataset_folds(folders: Folders) -> int:
         return patients.count_folds(labelled)
     ending, references = description["file_ending"], folders.references
     labels = references if references.is_dir() else folders.raw / "labelsTr"
-    cases = [path.name.removesuffix(ending) for path in labels.glob(f"*{ending}")]
+    cases = list_cases(labels, ending)
     patient_of = patients.build_patient_finder(description)
     return len(patients.make_folds(cases, patient_of, pseudo_labelled))
 

@@ -16,6 +16,7 @@ from semi_nnunet.loading.stage_predictions import (
     predicts_unlabelled,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
 from semi_nnunet.raw.layout import METRICS_FILE, SPLITS_FILE, get_unlabelled_folder
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
@@ -214,9 +215,7 @@ class Job:
 
     def predicted_cases(self, subset: str) -> set[str]:
         """Return the cases of "validation" or "test" that have a segmentation."""
-        ending = self.folders.file_ending
-        paths = (self.folder / subset).glob(f"*{ending}")
-        return {p.name.removesuffix(ending) for p in paths if not p.name.startswith(".")}
+        return {*list_cases(self.folder / subset, self.folders.file_ending)}
 
     def tables(self) -> dict[str, Path]:
         """Return the metrics files of the job, existing or not, by "validation" and "test".

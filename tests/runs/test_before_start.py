@@ -32,7 +32,9 @@ def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
 
 def test_trainings_that_saw_validation_patients_are_refused(folders, tmp_path):
     """Nor does it teach: it has seen what its pupil validates on."""
-    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    copy = Path(
+        shutil.copytree(folders.preprocessed, tmp_path / "copy" / folders.preprocessed.name)
+    )
     copied = replace(folders, preprocessed=copy, results=tmp_path / "results" / copy.name)
     a, b, *rest = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     write_json(copy / "splits_final.json", [{"train": [a, *rest], "val": [b]}])
