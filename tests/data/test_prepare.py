@@ -193,3 +193,18 @@ def test_the_command_ends_with_what_to_do_next(
     out = capsys.readouterr().out
     assert "3d_fullres: 5 labelled and 6 unlabelled cases are ready" in out
     assert "nnUNetv2_train 901 3d_fullres 0 -tr SemiUnifiedTrainer" in out
+
+
+def test_the_spacing_of_a_stack_goes_with_its_label(tmp_path: Path) -> None:
+    folder = tmp_path / "gt"
+    for name, text in (("a_0001.tif", "voxels"), ("a_0001.json", '{"spacing": [3, 1, 1]}')):
+        (tmp_path / name).write_text(text)
+    case = Case("a_0001", (), str(tmp_path / "a_0001.tif"), "")
+    copy_ground_truth([case], folder, ".tif")
+    assert (folder / "a_0001.json").read_text() == '{"spacing": [3, 1, 1]}'
+    (tmp_path / "a_0001.json").write_text('{"spacing": [2, 1, 1]}')
+    copy_ground_truth([case], folder, ".tif")
+    assert (folder / "a_0001.json").read_text() == '{"spacing": [2, 1, 1]}'
+    (tmp_path / "a_0001.json").unlink()
+    copy_ground_truth([case], folder, ".tif")
+    assert [path.name for path in folder.iterdir()] == ["a_0001.tif"]
