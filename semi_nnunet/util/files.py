@@ -292,10 +292,37 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV atomically; its first row names the columns."""
+    """Write a table as CSV atomically; its first row names the columns.
+
+    The names are in quotes, which promises an empty line at the end: a table that is cut anywhere
+    lacks it. Programs that read CSV skip both.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    columns, *others = rows
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(columns)
+    csv.writer(text, lineterminator="\n").writerows(others)
+    write_text(path, text.getvalue() + "\n")
+
+
+def parse_csv(text: str) -> list[tuple[int, list[str]]]:
+    """Return the rows of a table, each with the number of its last line; empty lines are skipped.
+
+    >>> parse_csv("case,dice\\na,0.5\\n")
+    [(1, ['case', 'dice']), (2, ['a', '0.5'])]
+
+    Args:
+        text: of :func:`write_csv`, of a spreadsheet, or of an earlier version, without the empty
+            line at the end.
+
+    Raises:
+        ValueError, csv.Error: the end is missing, or the text is no CSV.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = [(reader.line_num, row) for row in reader if row]
+    end = "\n\n" if text.startswith('"') else "\n"
+    if rows and not text.replace("\r\n", "\n").endswith(end):
+        raise ValueError(f"its end is missing, after line {rows[-1][0]}")
+    return rows
 
 
 def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -308,17 +335,16 @@ def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
         UserError: the file cannot be read or is incomplete.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            columns, *rows = list(csv.reader(file)) or [[]]
+        (_, columns), *rows = parse_csv(Path(path).read_bytes().decode()) or [(1, [])]
         if not columns:
             raise ValueError("it is empty")
-        for number, row in enumerate(rows, start=2):
+        for number, row in rows:
             if len(row) != len(columns):
                 raise ValueError(f"line {number} has {len(row)} values, not {len(columns)}")
     except (OSError, ValueError, csv.Error) as error:
         what = f"{path} must be a complete table of comma-separated values in UTF-8"
         raise UserError(f"{what} ({error})", fix=f"remove it, and {MAKE_AGAIN}") from error
-    return columns, [dict(zip(columns, row, strict=True)) for row in rows]
+    return columns, [dict(zip(columns, row, strict=True)) for _, row in rows]
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
