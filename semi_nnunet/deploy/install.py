@@ -16,13 +16,20 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from nnunetv2.paths import nnUNet_results
 
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
 from semi_nnunet.raw.layout import require_paths
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError, disk_error_message, raise_if_any
+from semi_nnunet.util.errors import (
+    Problem,
+    UserError,
+    collect_errors,
+    disk_error_message,
+    raise_if_any,
+)
 from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
@@ -154,7 +161,10 @@ def move_models(aside: Path, results: Path, archive: str | Path) -> list[Path]:
         target = results / model.relative_to(aside)
         if not target.exists():
             targets[model] = target
-        elif hash_checkpoints(model) != hash_checkpoints(target):
+            continue
+        with collect_errors(problems, str(target)):
+            if describe_model(model) == describe_model(target):
+                continue
             fix = "predict with it, or move it away and install again"
             problems.append(Problem(str(target), "holds another model already", fix))
     if not models:
@@ -186,8 +196,19 @@ def find_model_problems(model: Path, aside: Path) -> Iterator[Problem]:
             yield Problem(f"{model.relative_to(aside)}/{name}", "is missing", "export it again")
 
 
-def hash_checkpoints(model: Path) -> dict[str, str]:
-    """Return path of a checkpoint in its model -> SHA-256."""
-    return {
+def describe_model(model: Path) -> dict[str, Any]:
+    """Return all that decides what a model predicts: checkpoints, and plans and labels.
+
+    Raises:
+        UserError: plans.json or dataset.json cannot be read.
+    """
+    checksums = {
         str(path.relative_to(model)): sha256_of_file(path) for path in sorted(model.rglob("*.pth"))
     }
+    paths = {name: model / name for name in REQUIRED}
+    contents = {
+        name: read_model_json(path, REQUIRED[name])
+        for name, path in paths.items()
+        if path.is_file()
+    }
+    return {**checksums, **contents}

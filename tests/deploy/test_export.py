@@ -96,6 +96,17 @@ def test_wrong_names_of_a_model_are_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["dataset.json", "dataset_fingerprint.json"])
+@pytest.mark.parametrize("content", ["", '{"labels": {"backgr'])
+def test_a_torn_description_is_not_exported(
+    name: str, content: str, model: Path, exported_folds: list[Any], tmp_path: Path
+) -> None:
+    (model / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name}.* is not valid JSON"):
+        export.export_model(NAME, tmp_path / "out")
+    assert exported_folds == [] and not (tmp_path / "out").exists()
+
+
 def test_the_zip_has_the_paths_that_nnunet_installs(tmp_path: Path) -> None:
     folder = tmp_path / "Dataset001_X" / "nnUNetTrainer__nnUNetPlans__2d"
     (folder / "fold_0").mkdir(parents=True)
