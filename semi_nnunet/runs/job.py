@@ -25,7 +25,7 @@ from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json
+from semi_nnunet.util.files import is_filled, read_json
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
@@ -108,7 +108,7 @@ class Job:
     @property
     def is_trained(self) -> bool:
         """Whether the fold is trained; by hand counts, too."""
-        return self.checkpoint.is_file()
+        return is_filled(self.checkpoint)
 
     @property
     def segments(self) -> bool:
@@ -121,7 +121,7 @@ class Job:
         if not self.segments:
             return True
         predicted = self._predicted(VALIDATION_FOLDER)
-        has_summary = predicted and (self.validation / "summary.json").is_file()
+        has_summary = predicted and is_filled(self.validation / "summary.json")
         return has_summary and not self.list_missing_stage_predictions()
 
     @property
@@ -207,15 +207,22 @@ class Job:
 
     def _predicted(self, subset: str) -> bool:
         folder = self.folder / subset
-        if not folder.is_dir():
+        if not folder.is_dir() or not all(map(is_filled, self._segmentations(subset))):
             return False
         return not self.npz or all(
-            (folder / f"{case}.npz").is_file() for case in self.predicted_cases(subset)
+            is_filled(folder / f"{case}.npz") for case in self.predicted_cases(subset)
         )
 
     def predicted_cases(self, subset: str) -> set[str]:
         """Return the cases of "validation" or "test" that have a segmentation."""
-        return {*list_cases(self.folder / subset, self.folders.file_ending)}
+        ending = self.folders.file_ending
+        paths = filter(is_filled, self._segmentations(subset))
+        return {path.name.removesuffix(ending) for path in paths}
+
+    def _segmentations(self, subset: str) -> list[Path]:
+        """Return the segmentation files of "validation" or "test"; a crash may leave empty ones."""
+        folder, ending = self.folder / subset, self.folders.file_ending
+        return [folder / f"{case}{ending}" for case in list_cases(folder, ending)]
 
     def tables(self) -> dict[str, Path]:
         """Return the metrics files of the job, existing or not, by "validation" and "test".
@@ -248,7 +255,7 @@ class Job:
         return [
             subset
             for subset, path in self.tables().items()
-            if not path.is_file()
+            if not is_filled(path)
             or self.is_stale(subset)
             or (subset == TEST_FOLDER and not self.is_tested)
         ]

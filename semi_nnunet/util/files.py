@@ -33,6 +33,11 @@ def file_in_the_way(folder: Path) -> Path | None:
     return None if existing.is_dir() else existing
 
 
+def is_filled(path: Path) -> bool:
+    """Return whether a file exists and has content; a crash of the machine may leave 0 bytes."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def find_nearest_existing(path: Path) -> Path:
     """Return the path, or the first folder above it that exists."""
     return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())

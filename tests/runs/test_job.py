@@ -194,3 +194,29 @@ def test_stages_and_teachers_are_jobs_of_the_same_fold_and_seed(cascade):
     )
     assert second.teacher.teacher is None
     assert replace(second, plans="gone").previous_stage is None
+
+
+def test_files_of_no_bytes_are_not_done(folders):
+    """A crash of the machine may leave the names of files without their content."""
+    (job,) = make_jobs(folders, "tiny", ["2d"], [OURS], ["0"], 1)
+    leave(job)
+    (case,) = folders.test_cases()
+    for folder in (job.validation, job.test):
+        folder.mkdir()
+        for name in (f"{case}.nii.gz", "summary.json", "metrics.csv"):
+            (folder / name).write_text("x")
+    assert job.is_done
+    for path, question in (
+        (job.validation / f"{case}.nii.gz", "is_validated"),
+        (job.validation / "summary.json", "is_validated"),
+        (job.validation / "metrics.csv", "is_measured"),
+        (job.test / f"{case}.nii.gz", "is_tested"),
+        (job.test / "metrics.csv", "is_measured"),
+        (job.checkpoint, "is_trained"),
+    ):
+        path.write_bytes(b"")
+        assert not getattr(job, question) and not job.is_done, path
+        path.write_text("x")
+    job.checkpoint.write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint_final.pth: .* got 0 bytes.* remove it"):
+        make_jobs(folders, "tiny", ["2d"], [OURS], ["0"], 1)
