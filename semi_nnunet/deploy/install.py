@@ -31,6 +31,7 @@ from semi_nnunet.util.errors import (
     raise_if_any,
 )
 from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file
+from semi_nnunet.util.names import find_name_defect
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
 PICKLES = (".pkl", ".pickle")
@@ -121,6 +122,8 @@ def find_zip_problems(archive: zipfile.ZipFile) -> Iterator[Problem]:
             yield Problem(f"{name:.80}", message, DISTRUST)
         elif stat.S_ISLNK(entry.external_attr >> 16):
             yield Problem(name, "must be a file, got a link", DISTRUST)
+        elif is_model_file(name) and (defects := find_part_defects(path)):
+            yield Problem(f"{name!a:.80}", defects[0], DISTRUST)
         elif entry.flag_bits & 1:
             yield Problem(name, "must not be encrypted", "unpack it and zip it without a password")
         elif str(path) in files:
@@ -133,6 +136,11 @@ def find_zip_problems(archive: zipfile.ZipFile) -> Iterator[Problem]:
         folders |= {str(parent) for parent in path.parents[:DEEPEST]}
     for name in sorted(files & folders):
         yield Problem(name, "must not be a file and a folder at once", DISTRUST)
+
+
+def find_part_defects(path: PurePosixPath) -> list[str]:
+    """Return what makes the names of a path deceive readers or shells."""
+    return [defect for name in path.parts if (defect := find_name_defect(name))]
 
 
 def require_disk_space(archive: zipfile.ZipFile, results: Path) -> None:

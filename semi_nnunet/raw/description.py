@@ -21,6 +21,7 @@ from semi_nnunet.raw.classes import (
 from semi_nnunet.raw.folds import find_patient_expression_problems
 from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES, read_dataset_number
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.names import find_name_defect
 
 UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are unlabelled images of the same kind?
 DOMAINS = ("same", "other")
@@ -248,6 +249,13 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
     if isinstance(content.get("labels"), dict) and content["labels"]:
         problems = [*_find_label_problem(content["labels"])]
         yield from problems or find_region_problems(content, DATASET_JSON)
+    for key in ("channel_names", "labels"):
+        declared = content.get(key)
+        names = declared if key == "labels" else getattr(declared, "values", tuple)()
+        for name in names if isinstance(declared, dict) else ():
+            if isinstance(name, str) and not name.isprintable():
+                defect = f"a name of {key!r} {find_name_defect(name)}"
+                yield Problem(DATASET_JSON, defect, "write it without them")
     yield from _find_listing_problems(content.get("dataset", {}))
     yield from find_patient_expression_problems(content, DATASET_JSON)
     yield from find_annotation_problems(content, DATASET_JSON)

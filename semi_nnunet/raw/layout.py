@@ -15,6 +15,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
 
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
+from semi_nnunet.util.names import find_name_defect
 
 DATASET_JSON = "dataset.json"
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -50,7 +51,9 @@ def require_dataset_name(name: str) -> str:
     Raises:
         UserError: it has another form.
     """
-    if re.fullmatch(r"Dataset[0-9]{3}_.+", name, re.DOTALL) is None:
+    if defect := find_name_defect(name):
+        raise UserError(f"the name of a data set {defect}", fix="rename its folder")
+    if re.fullmatch(r"Dataset[0-9]{3}_.+", name) is None:
         raise UserError(
             f"a data set must be named Dataset, a number of three digits (001 to 999), _ and a "
             f"name, got {name}",
@@ -186,6 +189,8 @@ def name_new_dataset(raw: Path, number: int, name: str, option: str = "-o") -> P
     if not name.strip() or "/" in name or "\\" in name:
         defect = f"must be a name without / and \\, got {name!r}"
         problems.append(Problem("--name", defect, "choose another"))
+    elif unusable := find_name_defect(name):
+        problems.append(Problem("--name", unusable, "choose another"))
     raise_if_any("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
     rivals = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from semi_nnunet.util.machine import is_process_running
 
 FULL_BYTES = 2**24  # a disk with less free space is full
 INTACT = "The previous file, if any, is intact"
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the beginning of a cell that spreadsheets compute
 MAKE_AGAIN = "run the command that writes it (again)"
 
 
@@ -303,10 +305,26 @@ def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
     lacks it. Programs that read CSV skip both.
     """
     text = io.StringIO()
-    columns, *others = rows
+    columns, *others = ([_mark_text(cell) for cell in row] for row in rows)
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(columns)
     csv.writer(text, lineterminator="\n").writerows(others)
     write_text(path, text.getvalue() + "\n")
+
+
+def _mark_text(cell: Any) -> Any:
+    """Return a cell with an apostrophe if a spreadsheet would compute it as a formula."""
+    if not isinstance(cell, str) or not FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def _unmark_text(cell: str) -> str:
+    """Return a cell without the apostrophe of :func:`_mark_text`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def parse_csv(text: str) -> list[tuple[int, list[str]]]:
@@ -323,7 +341,7 @@ def parse_csv(text: str) -> list[tuple[int, list[str]]]:
         ValueError, csv.Error: the end is missing, or the text is no CSV.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = [(reader.line_num, row) for row in reader if row]
+    rows = [(reader.line_num, [*map(_unmark_text, row)]) for row in reader if row]
     end = "\n\n" if text.startswith('"') else "\n"
     if rows and not text.replace("\r\n", "\n").endswith(end):
         raise ValueError(f"its end is missing, after line {rows[-1][0]}")

@@ -101,6 +101,8 @@ def test_the_old_name_modality_is_accepted(data: Path) -> None:
         ({"channel_names": {"0": "R", "2": "G"}}, "got {'0': 'R', '2': 'G'}"),
         ({"channel_names": {"1": "R", "0": "G"}}, "in this order, to names"),
         ({"channel_names": None, "modality": {"CT": 0}}, "'channel_names' must map"),
+        ({"channel_names": {"0": "C\nT"}}, "a name of 'channel_names' must have no line breaks"),
+        ({"labels": {"background": 0, "\u202eorgan": 1}}, "a name of 'labels' must have no line"),
         ({"dataset": {"a": {"images": ["x"]}}}, "'a'"),
     ],
 )

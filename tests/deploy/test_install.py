@@ -154,6 +154,10 @@ def test_a_torn_installed_model_is_named(tmp_path, results):
         (".", 0o100644, "a file and a folder at once"),
         (f"{MODEL}/{'d/' * 3000}x", 0o100644, "at most 20 parts"),
         (f"{MODEL}/{'x' * 300}", 0o100644, "at most 255 bytes"),
+        (f"{MODEL}/-rf", 0o100644, "must not begin with -"),
+        (f"{MODEL[:-2]}a\nb/plans.json", 0o100644, "must have no line breaks"),
+        (f"{MODEL}/\u202egnp.exe", 0o100644, "marks of direction"),
+        (f"{MODEL}/\x1b[31m", 0o100644, "control characters"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")

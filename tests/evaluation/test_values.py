@@ -1,5 +1,6 @@
 """Values are read from tables, kept in one file, and rejected if incomplete."""
 
+import csv
 import math
 import re
 from collections.abc import Iterator
@@ -222,3 +223,18 @@ def test_tables_of_earlier_versions_and_of_spreadsheets_are_read(tmp_path):
         path.write_bytes(same.encode()[:-3])
         with pytest.raises(UserError, match="its end is missing, after line"):
             read_values_files([path], "dice")
+
+
+def test_names_that_spreadsheets_would_compute_are_texts_and_are_read_back(tmp_path):
+    path, hostile = tmp_path / "values.csv", '=cmd|"/c calc"!A1'
+    names = ("@SUM(1)", "+a", "-b", "'=quoted", "'plain")
+    pairs = zip(values(OURS, 0.0), names, strict=False)
+    rows = [replace(value, case=hostile, name=name) for value, name in pairs]
+    write_values(path, {"test": rows}, "dice", ORIGIN)
+    with path.open(newline="") as file:
+        cells = [cell for row in list(csv.reader(file))[1:] for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "@", "+", "-"))]
+    read, _ = read_values_files([path], "dice")
+    assert [(v.case, v.name) for v in read["test"]] == [(v.case, v.name) for v in rows]
+    write_csv(path, [["case", "class", "volume"], ["a", "liver", "-3.5"]])
+    assert "a,liver,-3.5\n" in path.read_text()  # a number
