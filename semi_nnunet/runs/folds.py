@@ -33,7 +33,7 @@ def count_dataset_folds(folders: Folders) -> int:
     """
     splits = folders.preprocessed / SPLITS_FILE
     if splits.is_file():
-        return len(read_json(splits))
+        return len(patients.load_folds(folders.preprocessed))
     description = read_json(folders.preprocessed / "dataset.json")
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
     if patients.PATIENT_KEY not in description:
@@ -62,6 +62,9 @@ def find_fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Probl
         if split and str(number) in folds:
             message = f"fold {number} trains and validates on {list_first(split)}"
             yield Problem(str(splits), message, "delete it; new folds keep patients together")
+        elif str(number) in folds and not (fold_cases["train"] and fold_cases["val"]):
+            message = f"fold {number} must have training and validation cases, got none of them"
+            yield Problem(str(splits), message, "correct or delete it: folds are made again")
 
 
 def write_missing_folds(

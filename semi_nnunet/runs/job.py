@@ -17,8 +17,8 @@ from semi_nnunet.loading.stage_predictions import (
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.raw.description import list_cases
-from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
-from semi_nnunet.raw.layout import METRICS_FILE, SPLITS_FILE, get_unlabelled_folder
+from semi_nnunet.raw.folds import PatientOf, exclude_patients_of, load_folds
+from semi_nnunet.raw.layout import METRICS_FILE, get_unlabelled_folder
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.settings.common import PRETRAINER
@@ -172,10 +172,10 @@ class Job:
             return []
         identifier = self._configuration_plan["data_identifier"]
         cases = list_pool_cases(get_unlabelled_folder(self.folders.preprocessed, identifier))
-        splits = self.folders.preprocessed / SPLITS_FILE
-        if self.fold == ALL or not splits.is_file():
+        folds = dict(enumerate(load_folds(self.folders.preprocessed)))
+        if self.fold == ALL or int(self.fold) not in folds:
             return cases
-        return exclude_patients_of(cases, read_json(splits)[int(self.fold)]["val"], patient_of)
+        return exclude_patients_of(cases, folds[int(self.fold)]["val"], patient_of)
 
     def list_missing_stage_predictions(self) -> list[str]:
         """Return the cases that lack a prediction for the next stage of a cascade.

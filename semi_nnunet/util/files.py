@@ -397,7 +397,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} cannot be read: {error}", fix=fix) from error
     except (ValueError, RecursionError) as error:  # integers of 5000 digits, nested lists
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        fix = f"correct it, or {MAKE_AGAIN}"
+        fix = f"correct it, or remove it and {MAKE_AGAIN}"
         raise UserError(f"{path} is not valid JSON: {reason}", fix=fix) from error
 
 
@@ -413,7 +413,7 @@ def optional_json(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(
             f"{path} must hold a JSON object, got {json.dumps(content):.80}",
-            fix=f"correct it, or {MAKE_AGAIN}",
+            fix=f"correct it, or remove it and {MAKE_AGAIN}",
         )
     return content
 
