@@ -24,6 +24,7 @@ from semi_nnunet.inference.model import ALIKE, make_prediction_options
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT, PLANS_JSON
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
+from semi_nnunet.util.markdown import plain
 
 WORKSPACE = "/workspace"
 INPUTS, OUTPUTS = "inputs", "outputs"  # below the workspace
@@ -280,9 +281,10 @@ def write_submission_texts(
     fill = partial(
         fill_template, python=python, name=name, cuda=cuda, run=run,
         ending=description["file_ending"], about=contract.about, limit=contract.limit,
-        dataset=packed.dataset, channels=", ".join(map(str, channels)), channel_count=len(channels),
-        labels=", ".join(map(str, labels)), licence=licence or "not stated: ask its authors",
-        trained_by=packed.trained_by, epochs=packed.epochs, checksums=packed.checksums,
+        dataset=plain(packed.dataset), channel_count=len(channels),
+        channels=", ".join(map(plain, channels)), labels=", ".join(map(plain, labels)),
+        licence=plain(licence or "not stated: ask its authors"),
+        trained_by=plain(packed.trained_by), epochs=packed.epochs, checksums=packed.checksums,
         folds=", ".join(sorted(path.name[5:] for path in packed.folder.glob("fold_*"))),
         speed=options["speed"], step=options["step"], version=semi_nnunet.__version__, **network,
         parameters=sum(value.numel() for value in weights["network_weights"].values()),
@@ -318,7 +320,7 @@ def describe_network(plans: Mapping[str, Any], configuration: str) -> dict[str, 
 
     manager = PlansManager(dict(plans)).get_configuration(configuration)
     return {
-        "network": manager.network_arch_class_name.rpartition(".")[2],
+        "network": plain(manager.network_arch_class_name.rpartition(".")[2]),
         "patch": " x ".join(map(str, manager.patch_size)),
         "spacing": " x ".join(f"{value:g}" for value in manager.spacing),
     }

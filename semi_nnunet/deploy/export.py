@@ -20,6 +20,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
+from semi_nnunet.deploy.descriptions import REQUIRED, read_model_json
 from semi_nnunet.deploy.trained import TrainedModel, find_model, select_folds
 from semi_nnunet.planning.architecture import find_adapter
 from semi_nnunet.raw.layout import (
@@ -31,10 +32,11 @@ from semi_nnunet.raw.layout import (
     STOCK_TRAINER,
 )
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json
 
 PROVENANCE_FILE = "semi_nnunet.json"
+COPIED = (DATASET_JSON, FINGERPRINT_FILE)  # next to the folds
 SHIPPED = ("progress.png", "semi_history.png", HISTORY_CSV)
 
 
@@ -78,6 +80,7 @@ def export_model(
     if target.exists():
         raise UserError(f"{target} exists already", fix="remove it or choose another -o")
     require_stock_network(trained.plans, configuration)
+    require_complete_descriptions(trained)
     with folder_aside(target, "Nothing was exported") as aside:
         write_exported_model(trained, plans, aside)
         write_atomically(archive, lambda temporary: zip_folder(aside, relative, temporary))
@@ -103,11 +106,26 @@ def write_exported_model(model: TrainedModel, identifier: str, folder: Path) -> 
     semi = plans.pop("semi", {})
     plans.pop("semi_planned", None)
     write_json(folder / PLANS_JSON, plans | {"plans_name": identifier})
-    for name in (DATASET_JSON, FINGERPRINT_FILE):
-        if (model.folder / name).is_file():  # models of other programs may lack the second
+    for name in COPIED:
+        if (model.folder / name).is_file():
             shutil.copy2(model.folder / name, folder / name)
     about = {"semi_nnunet": semi_nnunet.__version__, "trainer": model.parts[0]}
     write_json(folder / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
+
+
+def require_complete_descriptions(model: TrainedModel) -> None:
+    """Check the files next to the folds that are exported as they are.
+
+    Raises:
+        UserError: one is torn.
+    """
+    problems: list[Problem] = []
+    for name in COPIED:
+        path = model.folder / name
+        if path.is_file():  # models of other programs may lack the second
+            with collect_errors(problems, str(path)):
+                read_model_json(path, REQUIRED.get(name))
+    raise_if_any("This model cannot be exported:", problems)
 
 
 def require_stock_network(plans: Mapping[str, Any], configuration: str) -> None:

@@ -16,14 +16,22 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from nnunetv2.paths import nnUNet_results
 
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
 from semi_nnunet.raw.layout import PLANS_JSON, require_paths
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError, disk_error_message, raise_if_any
+from semi_nnunet.util.errors import (
+    Problem,
+    UserError,
+    collect_errors,
+    disk_error_message,
+    raise_if_any,
+)
 from semi_nnunet.util.files import free_bytes, put_folder, sha256_of_file
+from semi_nnunet.util.names import find_name_defect
 
 MODEL = re.compile(r"(Dataset\d{3}_[^/\\]+)/([^/\\_][^/\\]*?__[^/\\]+?__[^/\\]+?)/.+")
 PICKLES = (".pkl", ".pickle")
@@ -114,6 +122,8 @@ def find_zip_problems(archive: zipfile.ZipFile) -> Iterator[Problem]:
             yield Problem(f"{name:.80}", message, DISTRUST)
         elif stat.S_ISLNK(entry.external_attr >> 16):
             yield Problem(name, "must be a file, got a link", DISTRUST)
+        elif is_model_file(name) and (defects := find_part_defects(path)):
+            yield Problem(f"{name!a:.80}", defects[0], DISTRUST)
         elif entry.flag_bits & 1:
             yield Problem(name, "must not be encrypted", "unpack it and zip it without a password")
         elif str(path) in files:
@@ -126,6 +136,11 @@ def find_zip_problems(archive: zipfile.ZipFile) -> Iterator[Problem]:
         folders |= {str(parent) for parent in path.parents[:DEEPEST]}
     for name in sorted(files & folders):
         yield Problem(name, "must not be a file and a folder at once", DISTRUST)
+
+
+def find_part_defects(path: PurePosixPath) -> list[str]:
+    """Return what makes the names of a path deceive readers or shells."""
+    return [defect for name in path.parts if (defect := find_name_defect(name))]
 
 
 def require_disk_space(archive: zipfile.ZipFile, results: Path) -> None:
@@ -154,7 +169,10 @@ def move_models(aside: Path, results: Path, archive: str | Path) -> list[Path]:
         target = results / model.relative_to(aside)
         if not target.exists():
             targets[model] = target
-        elif hash_checkpoints(model) != hash_checkpoints(target):
+            continue
+        with collect_errors(problems, str(target)):
+            if describe_model(model) == describe_model(target):
+                continue
             fix = "predict with it, or move it away and install again"
             problems.append(Problem(str(target), "holds another model already", fix))
     if not models:
@@ -186,8 +204,19 @@ def find_model_problems(model: Path, aside: Path) -> Iterator[Problem]:
             yield Problem(f"{model.relative_to(aside)}/{name}", "is missing", "export it again")
 
 
-def hash_checkpoints(model: Path) -> dict[str, str]:
-    """Return path of a checkpoint in its model -> SHA-256."""
-    return {
+def describe_model(model: Path) -> dict[str, Any]:
+    """Return all that decides what a model predicts: checkpoints, and plans and labels.
+
+    Raises:
+        UserError: plans.json or dataset.json cannot be read.
+    """
+    checksums = {
         str(path.relative_to(model)): sha256_of_file(path) for path in sorted(model.rglob("*.pth"))
     }
+    paths = {name: model / name for name in REQUIRED}
+    contents = {
+        name: read_model_json(path, REQUIRED[name])
+        for name, path in paths.items()
+        if path.is_file()
+    }
+    return {**checksums, **contents}

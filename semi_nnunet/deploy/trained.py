@@ -12,7 +12,14 @@ from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
-from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON, resolve_dataset_name
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    FINAL_CHECKPOINT,
+    PLANS_JSON,
+    find_fold_folders,
+    read_fold,
+    resolve_dataset_name,
+)
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_version
@@ -106,7 +113,8 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
         checkpoint: name of the file that a fold needs.
 
     Raises:
-        UserError: no model is found; lists the searched folders.
+        UserError: no model is found; lists the searched folders. Or it is a user's copy of a fold,
+            or of a model under the name of a configuration that its plans lack.
     """
     root = nnUNet_results.get()
     number, _, rest = text.partition("/")
@@ -114,20 +122,26 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
     candidates = [Path(text).expanduser(), *([Path(root) / relative] if root else [])]
     for path in candidates:
         is_fold = path.name.startswith("fold_")
+        if is_fold and path.is_dir() and read_fold(path) is None:
+            raise UserError(
+                f"{path} must be a fold, whose name is fold_all or fold_ and a number",
+                fix=f"move it into a copy of {path.parent}, under its original name",
+            )
         folder = path.parent if is_fold else path
-        named = [folder / f"fold_{name}" for name in path.name.split("_")[1:]] if is_fold else []
-        named = [path] if is_fold and path.is_dir() else named
-        folds = named or sorted(folder.glob("fold_*"))
-        trained = [fold for fold in folds if (fold / checkpoint).is_file()]
-        if named and trained != named:
+        places = find_fold_folders(folder)
+        requested = [read_fold(path)] if is_fold and path.is_dir() else path.name.split("_")[1:]
+        folds = requested if is_fold else [*places]
+        trained = [f for f in folds if f in places and (places[f] / checkpoint).is_file()]
+        if is_fold and trained != requested:
             continue
-        if len(trained) > 1 and not named:  # as nnU-Net: fold "all" has seen every case
-            trained = [fold for fold in trained if fold.name != "fold_all"]
+        if len(trained) > 1 and not is_fold:  # as nnU-Net: fold "all" has seen every case
+            trained = [fold for fold in trained if fold != "all"]
         is_model = folder.name.count("__") > 1  # TRAINER__PLANS__CONFIGURATION
         described = all((folder / f"{name}.json").is_file() for name in ("plans", "dataset"))
         if is_model and trained and described:
-            names = (fold.name.removeprefix("fold_") for fold in trained)
-            return TrainedModel(folder.absolute(), tuple(names), checkpoint)
+            model = TrainedModel(folder.absolute(), tuple(trained), checkpoint)
+            require_planned_configuration(model)
+            return model
     raise UserError(
         f"no trained model: looked for plans.json, dataset.json and fold_*/{checkpoint} in "
         f"{' and '.join(map(str, candidates))}",
@@ -135,6 +149,22 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
         f"nnUNet_results{'' if root else ' (which is not set)'}, or a fold in it, that was trained "
         f"to its end",
     )
+
+
+def require_planned_configuration(model: TrainedModel) -> None:
+    """Check that the plans of a model have the configuration in the name of its folder.
+
+    Raises:
+        UserError: they do not, as in a folder that was renamed.
+    """
+    configurations = model.plans["configurations"]
+    if not isinstance(configurations, Mapping) or model.configuration not in configurations:
+        names = ", ".join(map(str, configurations)) if isinstance(configurations, Mapping) else ""
+        raise UserError(
+            f"{model.folder} must be named TRAINER__PLANS__CONFIGURATION with a configuration of "
+            f"its plans, got {model.configuration}, but plans.json has {names or 'none'}",
+            fix="rename the folder, or restore its plans.json",
+        )
 
 
 def find_models(texts: Sequence[str], checkpoint: str = FINAL_CHECKPOINT) -> list[TrainedModel]:
@@ -162,7 +192,7 @@ def select_folds(model: TrainedModel, folds: Sequence[str] | None) -> TrainedMod
     problems = [
         Problem(f"fold {fold}", f"has no {model.checkpoint}", fix)
         for fold, path in selected.checkpoints.items()
-        if not path.is_file()
+        if not path.is_file() or read_fold(path.parent) is None
     ]
     raise_if_any(f"{model.folder} lacks folds:", problems)
     return selected

@@ -299,7 +299,7 @@ def format_overall_table(compared: Sequence[ModelComparison], metric: str) -> st
         d = item.overall
         seeds = ", ".join(f"{difference:+.4f}" for _, difference in sorted(item.seeds.items()))
         rows.append(
-            [item.model.trainer, item.model.configuration, f"{item.mean:.4f}",
+            [*format_model(item.model), f"{item.mean:.4f}",
              f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", format_interval(d),
              format_p(item.p_holm), f"{d.better} of {d.cases}", seeds,
              item.reasoned_verdict(metric)]
@@ -309,7 +309,7 @@ def format_overall_table(compared: Sequence[ModelComparison], metric: str) -> st
 
 def format_means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
     """Return a Markdown table with the mean of each model, best first."""
-    rows = [[m.trainer, m.configuration, f"{mean:.4f}"] for m, mean in ranked]
+    rows = [[*format_model(model), f"{mean:.4f}"] for model, mean in ranked]
     return markdown.table([["trainer", "configuration", format_column_title(metric)], *rows])
 
 
@@ -319,10 +319,15 @@ def format_class_table(compared: Sequence[ModelComparison], metric: str) -> str:
     for item in compared:
         for name, (d, p) in item.classes.items():
             rows.append(
-                [item.model.trainer, item.model.configuration, name, f"{d.mean:+.4f}",
+                [*format_model(item.model), markdown.plain(name), f"{d.mean:+.4f}",
                  format_interval(d), format_p(p), describe_verdict(d, p, metric)]
             )  # fmt: skip
     return markdown.table(rows)
+
+
+def format_model(model: Model) -> tuple[str, str]:
+    """Return trainer and configuration for a Markdown table; files of strangers name them."""
+    return markdown.plain(model.trainer), markdown.plain(model.configuration)
 
 
 def format_column_title(metric: str) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
-from semi_nnunet.raw.description import list_files
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.readers import (
     SPACING_RTOL,
     BrokenFileError,
@@ -72,7 +72,7 @@ def find_pairs(
         UserError: a folder has no such file, or a file has no counterpart. References without a
             prediction are accepted if ``partial_ok``.
     """
-    predicted, referenced = (list_masks(folder, ending) for folder in (predictions, references))
+    predicted, referenced = ({*list_cases(folder, ending)} for folder in (predictions, references))
     problems = [
         Problem(str(folder), f"holds no file *{ending}", "correct the folder, or dataset.json")
         for folder, names in ((predictions, predicted), (references, referenced))
@@ -94,15 +94,9 @@ def find_pairs(
     return list_pairs(predictions, references, ending)
 
 
-def list_masks(folder: Path, ending: str) -> set[str]:
-    """Return the cases that have a file in a folder; hidden files do not count."""
-    names = (name for name in list_files(folder) if not name.startswith("."))
-    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
-
-
 def list_pairs(predictions: Path, references: Path, ending: str) -> list[FilePair]:
     """Return the cases that have a file in both folders, sorted."""
-    common = list_masks(predictions, ending) & list_masks(references, ending)
+    common = {*list_cases(predictions, ending)} & {*list_cases(references, ending)}
     return [
         FilePair(case, str(predictions / f"{case}{ending}"), str(references / f"{case}{ending}"))
         for case in sorted(common)

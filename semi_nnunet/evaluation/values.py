@@ -15,7 +15,7 @@ from pathlib import Path
 
 from semi_nnunet.raw.folds import PatientOf, case_as_patient
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_csv, write_csv
+from semi_nnunet.util.files import parse_csv, read_csv, write_csv
 
 SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
 OVERLAPS = ("dice", "iou", "nsd")  # from 0 to 1
@@ -216,20 +216,20 @@ def read_values_file(path: Path, metric: str) -> tuple[dict[str, list[Value]], O
     if not path.is_file():
         raise UserError(f"{path} is not an existing file", fix="correct --values")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a mark
-            reader = csv.reader(file)
-            header, *rows = [(row, reader.line_num) for row in reader if row] or [([], 0)]
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets write a mark
+        (_, header), *rows = parse_csv(text) or [(0, [])]
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error})", fix="make it readable") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} must be a CSV file in UTF-8 ({error})", fix=WRITE_AGAIN) from error
-    if header[0] != [*COLUMNS, metric]:
+    except (ValueError, csv.Error) as error:
+        what = f"{path} must be a complete CSV file in UTF-8 ({error})"
+        raise UserError(what, fix=WRITE_AGAIN) from error
+    if header != [*COLUMNS, metric]:
         expected = ", ".join([*COLUMNS, metric])
-        columns = ", ".join(header[0]) or "nothing"
+        columns = ", ".join(header) or "nothing"
         raise UserError(f"{path} must have the columns {expected}, got {columns}", fix=WRITE_AGAIN)
     values: dict[str, list[Value]] = {}
     origins = set[Origin]()
-    for row, line in rows:
+    for line, row in rows:
         try:
             dataset, plans, subset, trainer, configuration, fold, seed, *names, text = row
             case, patient, name = names
@@ -244,7 +244,7 @@ def read_values_file(path: Path, metric: str) -> tuple[dict[str, list[Value]], O
             value = Value(model, fold, int(seed), case, name, number, patient)
         except ValueError as error:
             raise UserError(
-                f"{path}, line {line} must hold {len(header[0])} values, with a number as seed and "
+                f"{path}, line {line} must hold {len(header)} values, with a number as seed and "
                 f"a number or nothing as {metric} ({error})",
                 fix=WRITE_AGAIN,
             ) from error

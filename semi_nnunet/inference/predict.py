@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from semi_nnunet.deploy.trained import find_model, find_models
+from semi_nnunet.deploy.trained import TrainedModel, find_model, find_models
 from semi_nnunet.inference.model import (
     ALIKE,
     ImagePredictor,
@@ -22,7 +22,7 @@ from semi_nnunet.inference.model import (
     TileTooLargeError,
     make_prediction_options,
 )
-from semi_nnunet.raw.description import find_cases, find_misnamed_images
+from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
 from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
@@ -33,6 +33,7 @@ from semi_nnunet.util.memory import at_most
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
+RECORD = "semi_predicted.json"  # names and checksums of the models
 REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -79,12 +80,14 @@ def predict_images(
     if isinstance(images, (str, Path)) and out is None:
         raise UserError("predictions of a folder need an output folder", fix="out=FOLDER")
     problems, torch_device = list[Problem](), torch.device("cpu")
+    models: list[TrainedModel] = []
     with collect_errors(problems, "--device"):
         torch_device = torch.device(find_resources(device).device)
     with collect_errors(problems, "--step"):
         options = make_prediction_options(speed, torch_device, mirror=mirror, step=step)
     with collect_errors(problems, "-m"):
-        find_models([str(folder) for folder in (model, coarse) if folder is not None], checkpoint)
+        folders = [str(folder) for folder in (model, coarse) if folder is not None]
+        models = find_models(folders, checkpoint)
     if not isinstance(images, (str, Path)):
         raise_if_any(REFUSED, problems)
         pairs = zip(images, spacings or (), strict=True)
@@ -97,8 +100,9 @@ def predict_images(
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
         description = find_model(str(model), checkpoint).dataset_json
+        record = describe_models(models)
         cases = find_cases(images, description["file_ending"])
-        problems += find_folder_problems(cases, Path(images), folder, description)
+        problems += find_folder_problems(cases, Path(images), folder, description, record)
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
@@ -106,6 +110,7 @@ def predict_images(
         predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
+        write_json(folder / RECORD, record)
         kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
         left = {case: files for case, files in cases.items() if case not in kept}
         folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
@@ -127,17 +132,35 @@ def is_complete(image: Path) -> bool:
     return True
 
 
+def describe_models(models: Sequence[TrainedModel]) -> dict[str, Any]:
+    """Return names and checksums of the models that predict a folder."""
+    keys = ("predicted_by", "coarse")
+    return {key: model.record() for key, model in zip(keys, models, strict=False)}
+
+
+def drop_names(record: Any) -> Any:
+    """Return a record of :func:`describe_models` without names: a model may be moved."""
+    if not isinstance(record, Mapping):
+        return record
+    return {key: drop_names(value) for key, value in record.items() if key != "model"}
+
+
 def find_folder_problems(
-    cases: Mapping[str, Any], images: Path, out: Path, description: Mapping[str, Any]
+    cases: Mapping[str, Any],
+    images: Path,
+    out: Path,
+    description: Mapping[str, Any],
+    record: Mapping[str, Any],
 ) -> Iterator[Problem]:
     """Yield a problem if there are no images, or if files in the output folder would be lost.
 
-    Earlier predictions are replaced: they lie next to the same dataset.json.
+    Earlier predictions of the same models are replaced; those of others would mix with the new.
 
     Args:
         cases: of the images.
         images, out: folders.
         description: content of the model's dataset.json.
+        record: of the models, see :func:`describe_models`; empty if one is missing.
     """
     ending = description["file_ending"]
     if not cases:
@@ -157,6 +180,18 @@ def find_folder_problems(
         path.is_file() and is_same_description(optional_json(path), description)
     ):
         message = f"must be new, or hold predictions of this model, got another {DATASET_JSON}"
+        yield Problem(str(out), message, "choose another -o, or remove that folder")
+        return
+    earlier = optional_json(out / RECORD)
+    if earlier and record and drop_names(earlier) != drop_names(record):
+        by = earlier.get("predicted_by")
+        name = by.get("model", "?") if isinstance(by, Mapping) else "?"
+        message = f"must be new, or hold predictions of this model, got those of {name} with "
+        yield Problem(
+            str(out), f"{message}other weights", "choose another -o, or remove that folder"
+        )
+    elif not earlier and (kept := sorted({*list_cases(out, ending)} - {*cases})):
+        message = f"holds {kept[0]}{ending} of an unknown model, which would be mixed with others"
         yield Problem(str(out), message, "choose another -o, or remove that folder")
     elif lost and not path.exists():
         message = f"holds {lost[0]}, which is not a prediction of ours and would be lost"

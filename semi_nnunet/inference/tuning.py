@@ -26,11 +26,11 @@ from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, make_prediction_options
 from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.folds import load_folds
 from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
-from semi_nnunet.util.files import read_json
 
 LOSE = 0.001  # of Dice: a tenth of a point
 logger = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ def find_validation_images(folders: Folders, fold: str) -> dict[str, list[str]]:
         UserError: there are none.
     """
     splits = folders.preprocessed / SPLITS_FILE
-    names = read_json(splits)[int(fold)]["val"] if splits.is_file() else []
+    split = dict(enumerate(load_folds(folders.preprocessed))).get(int(fold))
+    names = [] if split is None else split["val"]
     images = find_cases(folders.raw / "imagesTr", folders.file_ending)
     validated = {case: images[case] for case in names if case in images}
     if not validated:

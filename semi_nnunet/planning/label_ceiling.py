@@ -17,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch.nn import functional as F
 
 from semi_nnunet.raw.classes import get_declared_classes
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.layout import GROUND_TRUTH
 
 MIN_CEILING = 0.95  # of every class, at a spacing that is planned
@@ -97,7 +98,8 @@ def load_label_ceiling(
     manager = PlansManager(dict(plans))
     labels = manager.get_label_manager(dict(dataset_json))
     ending = dataset_json["file_ending"]
-    paths = sorted((preprocessed / GROUND_TRUTH).glob(f"*{ending}"))
+    folder = preprocessed / GROUND_TRUTH
+    paths = [folder / f"{case}{ending}" for case in list_cases(folder, ending)]
     indices = np.unique(np.linspace(0, len(paths) - 1, MAX_CASES).round().astype(int))
     reader = manager.image_reader_writer_class()
     images = [

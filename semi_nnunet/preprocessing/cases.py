@@ -32,6 +32,7 @@ from semi_nnunet.preprocessing.manifest import (
     get_manifest_file,
 )
 from semi_nnunet.raw.layout import GROUND_TRUTH, get_unlabelled_folder
+from semi_nnunet.raw.readers import SPACING_APART, get_spacing_file
 from semi_nnunet.util.errors import DiskError, Problem, UserError
 from semi_nnunet.util.files import (
     could_not_write,
@@ -361,13 +362,22 @@ def adopt_stock_preprocessing(
 
 
 def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:
-    """Copy new and changed labels to the folder that nnU-Net validates on; remove all others."""
+    """Copy new and changed labels to the folder that nnU-Net validates on; remove all others.
+
+    The files that hold the spacing of .tif go with them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    names = {f"{case.name}{file_ending}" for case in cases}
-    for path in folder.glob(f"*{file_ending}"):
-        if path.name not in names:
+    sources = {folder / f"{case.name}{file_ending}": Path(str(case.label)) for case in cases}
+    if file_ending in SPACING_APART:
+        files = {
+            get_spacing_file(target, is_label=True): get_spacing_file(source, is_label=True)
+            for target, source in sources.items()
+        }
+        sources |= {target: source for target, source in files.items() if source.is_file()}
+    endings = (file_ending, ".json") if file_ending in SPACING_APART else (file_ending,)
+    for path in folder.iterdir():
+        if path.name.endswith(endings) and path not in sources:
             path.unlink()
-    for case in cases:
-        source, target = str(case.label), folder / f"{case.name}{file_ending}"
+    for target, source in sources.items():
         if not target.is_file() or not filecmp.cmp(source, target, shallow=False):
             write_atomically(target, partial(shutil.copyfile, source))

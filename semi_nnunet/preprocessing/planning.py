@@ -150,6 +150,9 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
         defect = f"must have all keys of nnU-Net's planner, but lacks {', '.join(missing)}"
         yield Problem(file_name, f"{defect}: another version wrote it", fix)
         return
+    if (name := file_name.removesuffix(".json")) != plans["plans_name"]:
+        defect = f"'plans_name' must be {name!r}, got {plans['plans_name']!r}"
+        yield Problem(file_name, defect, f'write "plans_name": "{name}" into it, or {fix}')
     if plans["dataset_name"] != raw.folder.name:
         defect = f"must be of {raw.folder.name}, got plans of {plans['dataset_name']}"
         yield Problem(file_name, defect, f"{fix}, or nnUNetv2_move_plans_between_datasets")

@@ -19,7 +19,7 @@ from semi_nnunet.pseudo_labels.choice import SelectionRule, score_cases, select_
 from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw.benchmark_split import FileTransfer
-from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.description import find_cases, list_files
 from semi_nnunet.raw.folds import (
     PATIENT_KEY,
     Fold,
@@ -121,8 +121,9 @@ def write_distilled_dataset(
             if case in selected:
                 put(request.label_path(case), aside / "labelsTr")
         for folder in ("imagesTs", "labelsTs"):
-            for path in sorted((source / folder).glob(f"*{ending}")):
-                put(path, aside / folder)
+            for name in list_files(source / folder):
+                if name.endswith(ending):
+                    put(source / folder / name, aside / folder)
         labels, tests = (
             add_ignore_label(description, request),
             find_cases(aside / "imagesTs", ending),

@@ -17,7 +17,7 @@ import numpy as np
 
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.classes import restrict_annotations
-from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.description import find_cases, list_files
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.folds import (
     PatientOf,
@@ -338,8 +338,9 @@ def write_split(
             for file in unlabelled[case]:
                 put(Path(file), aside / UNLABELLED_IMAGES)
         for folder in () if held_out else ("imagesTs", "labelsTs"):
-            for path in sorted((source / folder).glob(f"*{ending}")):
-                put(path, aside / folder)
+            for name in list_files(source / folder):
+                if name.endswith(ending):
+                    put(source / folder / name, aside / folder)
         tests = find_cases(aside / "imagesTs", ending)
         description = restrict_annotations(description, [*labelled, *tests])
         write_json(aside / DATASET_JSON, {**description, "numTraining": len(labelled)})

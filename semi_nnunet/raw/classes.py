@@ -67,6 +67,43 @@ def has_regions(labels: Mapping[str, Any]) -> bool:
     return any(len(values) > 1 for values in get_declared_classes(labels).values())
 
 
+def find_region_problems(description: Mapping[str, Any], file_name: str) -> Iterator[Problem]:
+    """Yield what is wrong with "regions_class_order", by which regions become a label map.
+
+    nnU-Net paints the predicted regions one after another, each with its value of the list. The
+    list is right if a voxel of each declared value, painted so, lies in the same regions as before.
+
+    Args:
+        description: dataset.json with usable "labels".
+        file_name: of it in problems.
+    """
+    labels = description["labels"]
+    if not has_regions(labels):
+        return
+    key, regions = "regions_class_order", get_declared_classes(labels)
+    order, names = description.get(key), ", ".join(regions)
+    fix = f"list the label to write for each region, in the order {names}, inner regions last"
+    rule = f"{key!r} must give a label for each of the {len(regions)} regions ({names})"
+    if not isinstance(order, list) or len(order) != len(regions):
+        yield Problem(file_name, f"{rule}, got {'none' if order is None else order}", fix)
+        return
+    values = {value for region in regions.values() for value in region} - {0}
+    if unknown := [value for value in order if type(value) is not int or value not in values]:
+        known = list_first(sorted(values), len(values))
+        yield Problem(
+            file_name, f"{key!r} must hold labels of the regions, {known}, got {unknown}", fix
+        )
+        return
+    for value in sorted(values):
+        inside = [name for name, region in regions.items() if value in region]
+        painted = order[list(regions).index(inside[-1])]
+        others = [name for name, region in regions.items() if painted in region]
+        if inside != others:
+            defect = f"{key!r} must give the labels back, but with {order} the label {value} of "
+            defect += f"{' and '.join(inside)} becomes {painted} of {' and '.join(others)}"
+            yield Problem(file_name, defect, fix)
+
+
 def has_partial_labels(description: Mapping[str, Any]) -> bool:
     """Return whether a dataset.json lists cases that annotate only some classes."""
     return bool(description.get(ANNOTATED_KEY))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from semi_nnunet.raw.classes import (
     AnnotatedClasses,
     find_annotated_case_problems,
     find_annotation_problems,
+    find_region_problems,
     get_declared_values,
 )
 from semi_nnunet.raw.folds import find_patient_expression_problems, find_patient_problems
@@ -26,6 +28,7 @@ from semi_nnunet.raw.layout import (
     read_dataset_number,
 )
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.names import find_name_defect
 
 UNLABELLED_LABELS = "labelsUn"  # must not exist: labels of unlabelled images are a mistake
 UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are unlabelled images of the same kind?
@@ -124,14 +127,15 @@ class RawDataset:
 def find_cases(folder: str | Path, file_ending: str) -> dict[str, list[str]]:
     """Return case -> its sorted channel files, in O(number of files); nnU-Net's own is quadratic.
 
-    Only names such as ``CASE_0000.ending`` count. A missing folder gives {}. A subfolder with such
-    a name counts, too (unpacking may make one), so that the check of its case reports it.
+    Only names such as ``CASE_0000.ending`` count, and no hidden files, such as those of macOS. A
+    missing folder gives {}. A subfolder with such a name counts, too (unpacking may make one), so
+    that the check of its case reports it.
     """
     pattern = re.compile(r"(.+)_\d{4}" + re.escape(file_ending), re.DOTALL)
     cases: dict[str, list[str]] = {}
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     for name in names:
-        if match := pattern.fullmatch(name):
+        if (match := pattern.fullmatch(name)) and not name.startswith("."):
             cases.setdefault(match[1], []).append(os.path.join(folder, name))
     return cases
 
@@ -142,18 +146,36 @@ def find_misnamed_images(
     """Yield a problem for each image that is not named CASE_0000; hidden files are ignored."""
     images = {os.path.basename(file) for files in cases.values() for file in files}
     for name in list_files(folder):
-        is_image = name.lower().endswith(tuple(endings)) and not name.startswith(".")
-        if is_image and name not in images:
+        if name.lower().endswith(tuple(endings)) and name not in images:
             defect = "must be named CASE_0000 and have the ending that the model was trained with"
             yield Problem(name, defect, "name it so, or convert it")
 
 
 def list_files(folder: str | Path) -> list[str]:
-    """Return the sorted names of files and links, also dangling ones; [] for a missing folder."""
+    """Return the sorted names of visible files and links, also dangling ones.
+
+    A missing folder gives [].
+    """
     if not os.path.isdir(folder):
         return []
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if not _is_folder(entry))
+        visible = (entry for entry in entries if not entry.name.startswith("."))
+        return sorted(entry.name for entry in visible if not _is_folder(entry))
+
+
+def list_cases(folder: str | Path, ending: str) -> list[str]:
+    """Return the sorted cases of a folder of labels or predictions, one file ``CASE.ending`` each.
+
+    Hidden files, such as those of macOS, are no cases; a missing folder gives [].
+    """
+    names = list_files(folder)
+    return sorted(name.removesuffix(ending) for name in names if name.endswith(ending))
+
+
+def list_mac_files(folder: str | Path, ending: str) -> list[str]:
+    """Return the sorted names of the files ``._NAME`` that macOS writes next to images."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    return sorted(name for name in names if name.startswith("._") and name.endswith(ending))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -235,8 +257,18 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
         elif not isinstance(value, value_type) or (not value and value_type is not int):
             defect = f"{key!r} must be a non-empty {value_type.__name__}, got {value!r}"
             yield Problem(DATASET_JSON, defect, "correct it")
+    if isinstance(content["channel_names"], dict) and content["channel_names"]:
+        yield from _find_channel_problem(content["channel_names"])
     if isinstance(content.get("labels"), dict) and content["labels"]:
-        yield from _find_label_problem(content["labels"])
+        problems = [*_find_label_problem(content["labels"])]
+        yield from problems or find_region_problems(content, DATASET_JSON)
+    for key in ("channel_names", "labels"):
+        declared = content.get(key)
+        names = declared if key == "labels" else getattr(declared, "values", tuple)()
+        for name in names if isinstance(declared, dict) else ():
+            if isinstance(name, str) and not name.isprintable():
+                defect = f"a name of {key!r} {find_name_defect(name)}"
+                yield Problem(DATASET_JSON, defect, "write it without them")
     yield from _find_listing_problems(content.get("dataset", {}))
     yield from find_patient_expression_problems(content, DATASET_JSON)
     yield from find_annotation_problems(content, DATASET_JSON)
@@ -244,6 +276,17 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
     if domain not in DOMAINS:
         defect = f"{UNLABELLED_DOMAIN!r} must be one of {', '.join(DOMAINS)}, got {domain!r}"
         yield Problem(DATASET_JSON, defect, "correct it, or leave it out: 'same' is the default")
+
+
+def _find_channel_problem(channels: dict[str, Any]) -> Iterator[Problem]:
+    """Yield a problem unless channels are numbered as their files; nnU-Net follows their order."""
+    numbers = [str(number) for number in range(len(channels))]
+    if list(channels) != numbers or not all(isinstance(name, str) for name in channels.values()):
+        texts = [[str(key), str(value)] for key, value in channels.items()]
+        names = [next((t for t in pair if not t.isdecimal()), "NAME") for pair in texts]
+        example = json.dumps(dict(zip(numbers, names, strict=True)))
+        defect = f"'channel_names' must map the numbers {', '.join(numbers)}, in this order, to "
+        yield Problem(DATASET_JSON, f"{defect}names, got {channels}", f"write {example}")
 
 
 def _find_label_problem(labels: dict[str, Any]) -> Iterator[Problem]:
@@ -292,12 +335,28 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     folders = [UNLABELLED_IMAGES, "imagesTs"]
     folders += [] if "dataset" in raw.description else ["imagesTr"]
     files = {folder: set(list_files(raw.folder / folder)) for folder in folders}
+    yield from _find_mac_problem(raw, folders)
     yield from _find_training_problems(raw)
     yield from _find_name_problems(raw, files)
     subsets = {subset: set(cases) for subset, cases in ids.items()}
     yield from _find_unlabelled_problems(raw, subsets, files[UNLABELLED_IMAGES])
     yield from find_patient_problems(raw.description, ids, DATASET_JSON)
     yield from find_annotated_case_problems(raw.description, ids, DATASET_JSON)
+
+
+def _find_mac_problem(raw: RawDataset, folders: Collection[str]) -> Iterator[Problem]:
+    """Yield one problem for the hidden files that nnU-Net, other than this package, reads."""
+    ending = raw.description["file_ending"]
+    read = [folder for folder in folders if folder != UNLABELLED_IMAGES]
+    hidden = [
+        f"{folder}/{name}"
+        for folder in read
+        for name in list_mac_files(raw.folder / folder, ending)
+    ]
+    if hidden:
+        defect = f"macOS wrote {len(hidden)} files here that are no images, but nnU-Net would take "
+        fix = f"find {shlex.quote(str(raw.folder))} -name '._*' -delete"
+        yield Problem(hidden[0], f"{defect}for cases", fix)
 
 
 def _find_training_problems(raw: RawDataset) -> Iterator[Problem]:
@@ -355,7 +414,7 @@ def _find_unlabelled_problems(
         yield Problem(UNLABELLED_IMAGES, defect, "put the unlabelled images there")
     for name in sorted(files):
         is_sidecar = ending in (".tif", ".tiff") and name.endswith(".json")  # holds the spacing
-        if not (name.endswith(ending) or name.startswith(".") or is_sidecar):
+        if not (name.endswith(ending) or is_sidecar):
             defect = f"must end with {ending}, which {DATASET_JSON} declares"
             yield Problem(f"{UNLABELLED_IMAGES}/{name}", defect, "convert the file, or remove it")
     for case in sorted(ids["unlabelled"]):

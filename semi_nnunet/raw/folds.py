@@ -193,9 +193,37 @@ def count_folds(patients: int) -> int:
 
 
 def load_folds(preprocessed: Path) -> list[Fold]:
-    """Return the folds in splits_final.json, [] without that file."""
+    """Return the folds in splits_final.json, [] without that file.
+
+    Raises:
+        UserError: it is no list of folds with their training and validation cases.
+    """
     path = preprocessed / SPLITS_FILE
-    return list(read_json(path)) if path.is_file() else []
+    if not path.is_file():
+        return []
+    content, fix = read_json(path), "correct that file, or delete it: folds are made again"
+    if not isinstance(content, list):
+        raise UserError(f"{path} must be a list of folds, got {content!r:.80}", fix=fix)
+    example = '{"train": ["case_1"], "val": ["case_2"]}'
+    problems = [
+        Problem(f"fold {number}", f"must be like {example}, got {fold!r:.80}", fix)
+        for number, fold in enumerate(content)
+        if not is_fold(fold)
+    ]
+    raise_if_any(f"{path} cannot be used:", problems)
+    return content
+
+
+def is_fold(content: Any) -> bool:
+    """Return whether content of a JSON file is a fold, which has lists of cases.
+
+    >>> is_fold({"train": ["a"], "val": ["b"]}), is_fold({"train": "a"})
+    (True, False)
+    """
+    sides = [content.get(key) for key in ("train", "val")] if isinstance(content, dict) else [None]
+    return all(
+        isinstance(cases, list) and all(isinstance(case, str) for case in cases) for cases in sides
+    )
 
 
 def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
@@ -210,15 +238,8 @@ def read_pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
 
 
 def find_split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:
-    """Return the patients with cases in both the training and the validation of a fold.
-
-    Empty if every case is its own patient; nnU-Net itself warns of cases in both.
-    """
-    return (
-        []
-        if patient_of is case_as_patient
-        else find_shared_patients(fold["train"], fold["val"], patient_of)
-    )
+    """Return the patients, or cases, in both the training and the validation of a fold."""
+    return find_shared_patients(fold["train"], fold["val"], patient_of)
 
 
 def require_whole_patients(
@@ -227,7 +248,7 @@ def require_whole_patients(
     """Raise a UserError if fold ``number`` of the file ``path`` has :func:`find_split_patients`."""
     if split := find_split_patients(fold, patient_of):
         raise UserError(
-            f"fold {number} of {path} trains and validates on cases of the same patients: "
+            f"fold {number} of {path} trains and validates on the same cases or patients: "
             f"{list_first(split)}",
             fix="delete that file; new folds keep patients together",
         )

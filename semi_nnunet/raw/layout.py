@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
 
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
+from semi_nnunet.util.names import find_name_defect
 
 DATASET_JSON = "dataset.json"
 PLANNED_FROM = "semi_planned_from.json"  # the labelled cases that the fingerprint describes
@@ -43,8 +45,45 @@ def read_dataset_number(folder: str | Path) -> int:
 
     >>> read_dataset_number("nnUNet_raw/Dataset042_Pancreas")
     42
+
+    Raises:
+        UserError: the name has no number of three digits.
     """
-    return int(Path(folder).name[7:10])
+    name = require_dataset_name(Path(folder).name)
+    return int(name[7:10])
+
+
+def require_dataset_name(name: str) -> str:
+    """Return a name "DatasetXXX_Name"; nnU-Net reads its number from exactly three digits.
+
+    Raises:
+        UserError: it has another form.
+    """
+    if defect := find_name_defect(name):
+        raise UserError(f"the name of a data set {defect}", fix="rename its folder")
+    if re.fullmatch(r"Dataset[0-9]{3}_.+", name) is None:
+        raise UserError(
+            f"a data set must be named Dataset, a number of three digits (001 to 999), _ and a "
+            f"name, got {name}",
+            fix="rename its folder, for example Dataset042_Pancreas",
+        )
+    return name
+
+
+def read_fold(folder: str | Path) -> str | None:
+    """Return the fold in the name of a training's folder, or None for a user's copy of one.
+
+    >>> read_fold("fold_0"), read_fold("fold_all"), read_fold("fold_all_old")
+    ('0', 'all', None)
+    """
+    match = re.fullmatch(r"fold_(all|0|[1-9][0-9]*)", Path(folder).name, re.ASCII)
+    return None if match is None else match[1]
+
+
+def find_fold_folders(model: Path) -> dict[str, Path]:
+    """Return fold -> its folder in TRAINER__PLANS__CONFIGURATION; users' copies are left out."""
+    folders = {read_fold(path): path for path in sorted(model.glob("fold_*"))}
+    return {fold: path for fold, path in folders.items() if fold is not None}
 
 
 def get_unlabelled_folder(preprocessed_dataset: str | Path, data_identifier: str) -> Path:
@@ -95,7 +134,7 @@ def resolve_dataset_name(name_or_id: str) -> str:
         UserError: no data set or several have that number.
     """
     if name_or_id.startswith("Dataset"):
-        return name_or_id
+        return require_dataset_name(name_or_id)
     try:
         number = int(name_or_id)
     except ValueError:
@@ -103,7 +142,10 @@ def resolve_dataset_name(name_or_id: str) -> str:
             f"a data set is given by its number or its full name, got {name_or_id!r}",
             fix="for example -d 42 or -d Dataset042_Pancreas",
         ) from None
+    raise_if_any("There can be no such data set:", find_number_problems("-d", number))
     candidates = [str(name) for name in find_candidate_datasets(number)]
+    for name in candidates:  # Dataset0421_X begins like Dataset042_X, and nnU-Net takes it for that
+        require_dataset_name(name)
     if len(candidates) != 1:
         result = f"several: {', '.join(candidates)}" if candidates else "none"
         folders = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results)
@@ -155,6 +197,8 @@ def name_new_dataset(raw: Path, number: int, name: str, option: str = "-o") -> P
     if not name.strip() or "/" in name or "\\" in name:
         defect = f"must be a name without / and \\, got {name!r}"
         problems.append(Problem("--name", defect, "choose another"))
+    elif unusable := find_name_defect(name):
+        problems.append(Problem("--name", unusable, "choose another"))
     raise_if_any("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
     rivals = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]

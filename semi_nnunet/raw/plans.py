@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
 
 
@@ -14,11 +14,14 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
     """Return the plans ``name`` of a preprocessed data set.
 
     Raises:
-        UserError: the plans do not exist; the fix names the existing ones.
+        UserError: the plans do not exist (the fix names the existing ones), or have other names
+            inside.
     """
     path = preprocessed / f"{name}.json"
     if path.is_file() and is_plans_file(path):
-        return dict(read_json(path))
+        plans = dict(read_json(path))
+        require_own_names(path, plans)
+        return plans
     existing = [file.stem for file in sorted(preprocessed.glob("*.json")) if is_plans_file(file)]
     defect = "holds no plans" if path.is_file() else "does not exist"
     if existing:
@@ -26,6 +29,32 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
     else:
         fix = f"semi_nnunet preprocess -d {preprocessed.name} first"
     raise UserError(f"{path} {defect}", fix=fix)
+
+
+def require_own_names(path: Path, plans: Mapping[str, Any]) -> None:
+    """Raise a :class:`UserError` for plans whose names inside are not those of their place."""
+    raise_if_any(f"{path} cannot be used:", find_plans_name_problems(path, plans))
+
+
+def find_plans_name_problems(path: Path, plans: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield a problem for each name inside plans that differs from the name of their place.
+
+    nnU-Net writes results under the names inside. Plans that were copied by hand would overwrite
+    the trainings of other plans, or of another data set.
+
+    >>> plans = {"plans_name": "nnUNetPlans", "dataset_name": "Dataset042_Pancreas"}
+    >>> problems = find_plans_name_problems(Path("Dataset042_Pancreas/mine.json"), plans)
+    >>> [problem.what for problem in problems]
+    ["'plans_name' must be 'mine', got 'nnUNetPlans'"]
+    """
+    places = {"plans_name": path.stem, "dataset_name": path.parent.name}
+    for key, name in places.items():
+        if plans.get(key, name) != name:
+            fix = f'write "{key}": "{name}" into it'
+            if key == "dataset_name":
+                fix += " if the data set was renamed; nnUNetv2_move_plans_between_datasets copies"
+                fix += " plans of another one"
+            yield Problem(path.name, f"{key!r} must be {name!r}, got {plans[key]!r}", fix)
 
 
 def is_plans_file(path: Path) -> bool:

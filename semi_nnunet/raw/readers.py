@@ -6,8 +6,10 @@ import contextlib
 import io
 import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,19 @@ DIRECTION_TOLERANCE = 1e-3  # of a cosine: half a voxel at the end of an axis of
 UNTOLD = "untold"  # orientation of a file without one; its reader makes one up
 ALONG_AN_AXIS = 0.8  # least direction cosine (37 degrees); below, it runs between two axes
 LPS, RAS = ("RL", "AP", "IS"), ("LR", "PA", "IS")  # a world's axes: towards its minus and plus
+SPACING_APART = (".tif", ".tiff")  # of 3-D: CASE.json may hold it, else it is 1 mm
 COPY_AGAIN = "copy or export the file again from its source"
 ONE_PER_CHANNEL = "write one 2-D or 3-D image per channel: CASE_0000, CASE_0001, ..."
+
+
+def get_spacing_file(path: str | Path, is_label: bool) -> Path:
+    """Return the file that holds the spacing of a ``.tif``, and may not exist.
+
+    >>> print(get_spacing_file("imagesTr/case_0000.tif", is_label=False))
+    imagesTr/case.json
+    """
+    stem = Path(path).stem
+    return Path(path).with_name(f"{stem if is_label else re.sub(r'_[0-9]{4}$', '', stem)}.json")
 
 
 class BrokenFileError(Exception):
@@ -112,7 +125,10 @@ def _read_geometry(
 ) -> Geometry:
     if stuff := properties.get("sitk_stuff"):
         n = len(stuff["origin"])  # 4 if the last axis holds channels, which have no place in space
-        axes, origin = np.reshape(stuff["direction"], (n, n))[:3, :3], stuff["origin"][:3]
+        axes, origin = np.eye(3), np.zeros(3)
+        k = min(n, 3)  # 2 for a flat image, which lies in the plane z = 0
+        axes[:k, :k] = np.reshape(stuff["direction"], (n, n))[:k, :k]
+        origin[:k] = stuff["origin"][:k]
         towards = find_sides(axes, LPS)
     elif stuff := properties.get("nibabel_stuff"):
         reoriented = stuff.get("reoriented_affine", stuff["original_affine"])

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.description import find_cases, list_cases
 from semi_nnunet.raw.layout import DATASET_JSON, GROUND_TRUTH, require_paths, resolve_dataset_name
 from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
@@ -70,15 +70,13 @@ class Folders:
 
     def labelled_cases(self) -> list[str]:
         """Return the sorted cases that are preprocessed with a label."""
-        ending = self.file_ending
-        return sorted(p.name.removesuffix(ending) for p in self.references.glob(f"*{ending}"))
+        return list_cases(self.references, self.file_ending)
 
     def test_cases(self) -> list[str]:
         """Return the names of the cases in imagesTs."""
         if not self.test_images:
             return []
-        images = str(self.test_images)
-        return list(get_identifiers_from_splitted_dataset_folder(images, self.file_ending))
+        return list(find_cases(self.test_images, self.file_ending))
 
     def test_cases_without_labels(self) -> list[str]:
         """Return the cases of imagesTs that lack a label; [] if labelsTs is empty."""

@@ -9,6 +9,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.raw import folds as patients
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
@@ -32,7 +33,7 @@ def count_dataset_folds(folders: Folders) -> int:
     """
     splits = folders.preprocessed / SPLITS_FILE
     if splits.is_file():
-        return len(read_json(splits))
+        return len(patients.load_folds(folders.preprocessed))
     description = read_json(folders.preprocessed / DATASET_JSON)
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
     if patients.PATIENT_KEY not in description:
@@ -40,7 +41,7 @@ def count_dataset_folds(folders: Folders) -> int:
         return patients.count_folds(labelled)
     ending, references = description["file_ending"], folders.references
     labels = references if references.is_dir() else folders.raw / "labelsTr"
-    cases = [path.name.removesuffix(ending) for path in labels.glob(f"*{ending}")]
+    cases = list_cases(labels, ending)
     patient_of = patients.build_patient_finder(description)
     return len(patients.make_folds(cases, patient_of, pseudo_labelled))
 
@@ -61,6 +62,9 @@ def find_fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Probl
         if split and str(number) in folds:
             message = f"fold {number} trains and validates on {list_first(split)}"
             yield Problem(str(splits), message, "delete it; new folds keep patients together")
+        elif str(number) in folds and not (fold_cases["train"] and fold_cases["val"]):
+            message = f"fold {number} must have training and validation cases, got none of them"
+            yield Problem(str(splits), message, "correct or delete it: folds are made again")
 
 
 def write_missing_folds(

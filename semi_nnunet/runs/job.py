@@ -16,7 +16,8 @@ from semi_nnunet.loading.stage_predictions import (
     predicts_unlabelled,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
-from semi_nnunet.raw.folds import PatientOf, exclude_patients_of
+from semi_nnunet.raw.description import list_cases
+from semi_nnunet.raw.folds import PatientOf, exclude_patients_of, load_folds
 from semi_nnunet.raw.layout import (
     FINAL_CHECKPOINT,
     HISTORY_CSV,
@@ -24,7 +25,6 @@ from semi_nnunet.raw.layout import (
     METRICS_FILE,
     PLANS_JSON,
     PREDICTED_FROM,
-    SPLITS_FILE,
     SUMMARY_JSON,
     get_unlabelled_folder,
 )
@@ -39,7 +39,7 @@ from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json
+from semi_nnunet.util.files import is_filled, read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import recorded
 
@@ -124,7 +124,7 @@ class Job:
     @property
     def is_trained(self) -> bool:
         """Whether the fold is trained; by hand counts, too."""
-        return self.checkpoint.is_file()
+        return is_filled(self.checkpoint)
 
     @property
     def segments(self) -> bool:
@@ -137,7 +137,7 @@ class Job:
         if not self.segments:
             return True
         predicted = self._predicted(VALIDATION_FOLDER)
-        has_summary = predicted and (self.validation / SUMMARY_JSON).is_file()
+        has_summary = predicted and is_filled(self.validation / SUMMARY_JSON)
         return has_summary and not self.list_missing_stage_predictions()
 
     @property
@@ -197,10 +197,10 @@ class Job:
         if folder is None:
             return []
         cases = list_pool_cases(folder)
-        splits = self.folders.preprocessed / SPLITS_FILE
-        if self.fold == ALL or not splits.is_file():
+        folds = dict(enumerate(load_folds(self.folders.preprocessed)))
+        if self.fold == ALL or int(self.fold) not in folds:
             return cases
-        return exclude_patients_of(cases, read_json(splits)[int(self.fold)]["val"], patient_of)
+        return exclude_patients_of(cases, folds[int(self.fold)]["val"], patient_of)
 
     def list_missing_stage_predictions(self) -> list[str]:
         """Return the cases that lack a prediction for the next stage of a cascade.
@@ -232,17 +232,22 @@ class Job:
 
     def _predicted(self, subset: str) -> bool:
         folder = self.folder / subset
-        if not folder.is_dir():
+        if not folder.is_dir() or not all(map(is_filled, self._segmentations(subset))):
             return False
         return not self.npz or all(
-            (folder / f"{case}.npz").is_file() for case in self.predicted_cases(subset)
+            is_filled(folder / f"{case}.npz") for case in self.predicted_cases(subset)
         )
 
     def predicted_cases(self, subset: str) -> set[str]:
         """Return the cases of "validation" or "test" that have a segmentation."""
         ending = self.folders.file_ending
-        paths = (self.folder / subset).glob(f"*{ending}")
-        return {p.name.removesuffix(ending) for p in paths if not p.name.startswith(".")}
+        paths = filter(is_filled, self._segmentations(subset))
+        return {path.name.removesuffix(ending) for path in paths}
+
+    def _segmentations(self, subset: str) -> list[Path]:
+        """Return the segmentation files of "validation" or "test"; a crash may leave empty ones."""
+        folder, ending = self.folder / subset, self.folders.file_ending
+        return [folder / f"{case}{ending}" for case in list_cases(folder, ending)]
 
     def tables(self) -> dict[str, Path]:
         """Return the metrics files of the job, existing or not, by "validation" and "test".
@@ -275,7 +280,7 @@ class Job:
         return [
             subset
             for subset, path in self.tables().items()
-            if not path.is_file()
+            if not is_filled(path)
             or self.is_stale(subset)
             or (subset == TEST_FOLDER and not self.is_tested)
         ]

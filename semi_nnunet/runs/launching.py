@@ -254,10 +254,20 @@ def build_batch_script(
         logs: folder for SLURM's logs.
         sbatch: further options of sbatch, such as "--partition=gpu --gres=gpu:1".
         after: number of an array that must end, successfully or not, before this one starts.
+
+    Raises:
+        UserError: a folder or option has a line break, after which the shell would read commands.
     """
     options = [*([f"--dependency=afterany:{after}"] if after else []), *shlex.split(sbatch)]
     command = shlex.join([sys.executable, "-m", "semi_nnunet.cli.main", *arguments])
     output = shlex.quote(str(logs).replace("%", "%%"))  # sbatch has names of its own with %
+    for text in (output, *options):
+        if not text.isprintable():
+            raise UserError(
+                f"folders and options for sbatch must have no line breaks or control characters, "
+                f"got {text!a}",
+                fix="rename the folder, or correct --sbatch",
+            )
     return f"""#!/bin/bash
 #SBATCH --job-name=semi_nnunet
 #SBATCH --array={",".join(map(str, indices))}%{at_a_time}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from semi_nnunet.evaluation.values import Model, Table
-from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.raw.layout import read_fold
+from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.seeds import split_seed_name
 from semi_nnunet.util.errors import Problem, UserError
@@ -24,8 +25,8 @@ def find_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     """
     jobs = []
     for folder in sorted(folders.results.glob("*__*__*/fold_*")):
-        model, fold = folder.parent.name.split("__"), folder.name.removeprefix("fold_")
-        if len(model) != 3 or not (fold == ALL or fold.isdecimal()):
+        model, fold = folder.parent.name.split("__"), read_fold(folder)
+        if len(model) != 3 or fold is None:
             continue  # a user's copy
         trainer, name, configuration = model
         original, seed = (name, 0) if name == plans else split_seed_name(name)

@@ -16,6 +16,7 @@ from semi_nnunet.raw.folds import (
     case_as_patient,
     exclude_patients_of,
     group_by_patient,
+    load_folds,
     make_folds,
     read_pseudo_labelled_cases,
     require_whole_patients,
@@ -26,7 +27,6 @@ from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator
 from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def require_fold(
                 fix="train fold 'all'",
             )
         save_folds(preprocessed, folds)
-    count = len(read_json(path))
+    count = len(load_folds(preprocessed))
     if fold >= count:
         raise UserError(
             f"{path} has {count} folds, but fold {fold} was requested (nnU-Net would split at "
@@ -200,10 +200,11 @@ def require_usable_split(
     """
     path, (training, validation) = preprocessed / SPLITS_FILE, split
     missing = sorted({*training, *validation} - {*cases})
-    if missing or not training:
+    if missing or not training or not validation:
         defect = f"names cases that are not preprocessed: {', '.join(missing)}"
+        side = "training" if validation else "validation"
         raise UserError(
-            f"fold {fold} of {path} {defect if missing else 'is empty'}",
+            f"fold {fold} of {path} {defect if missing else f'has no {side} case'}",
             fix="correct or delete that file",
         )
     if fold != "all":

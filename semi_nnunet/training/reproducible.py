@@ -57,6 +57,7 @@ from semi_nnunet.training.optimisation import (
     wrap_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
+from semi_nnunet.training.requested_plans import require_requested_names
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
@@ -99,6 +100,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     ):
         install_error_hook()
         tolerate_compiler_errors()
+        require_requested_names(plans)
         plans_copy = {"continue_training": False, **plans}  # nnU-Net removes that key
         super().__init__(plans_copy, configuration, fold, dataset_json, device)
         self.device = select_device(device, self.device)

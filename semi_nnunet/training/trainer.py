@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,7 +37,7 @@ from semi_nnunet.loading.steps import (
     make_unlabelled_loader,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
-from semi_nnunet.raw.layout import get_unlabelled_folder
+from semi_nnunet.raw.layout import GROUND_TRUTH, get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.training.checkpoints import LATEST
@@ -50,9 +51,9 @@ from semi_nnunet.training.precision import compute_dtype
 from semi_nnunet.training.prediction import CasePredictor, NextStages
 from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, describe_collapse
 from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.seeds import derived_seed
-from semi_nnunet.verify.file_bytes import require_complete_image
+from semi_nnunet.verify.file_bytes import find_incomplete_images, require_complete_image
 
 __all__ = ["FREQUENCIES", "SemiTrainer", "Term"]
 FREQUENCIES = "class_frequencies"  # the companion that counts the voxels of the classes
@@ -237,6 +238,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.initialize()
         if self.uses_unlabelled:
             self.pool.check()
+        if self.segments:
+            self._require_complete_references()
         super().on_train_start()
 
     # ---------------------------------------------------------------- data
@@ -388,6 +391,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         timer = self.run_log.time_validation(
             folder, len(self.do_split()[1]), writes=self.ranks.rank == 0
         )
+        self._require_complete_references()
         network = self.prediction_network()
         with self.as_network(network), next_stages.only_preprocessed() as stages, timer:
             super().perform_actual_validation(save_probabilities)
@@ -402,6 +406,21 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             cases = self.unlabelled_selection().preprocessed
             predict(partial(get_unlabelled_folder, base), stages, cases)
         self.ranks.barrier()
+
+    def _require_complete_references(self) -> None:
+        """Check the labels that nnU-Net validates on, whose missing ends it would read as zeros.
+
+        Raises:
+            UserError: lists every label that is absent or incomplete.
+        """
+        folder = Path(self.preprocessed_dataset_folder_base) / GROUND_TRUTH
+        ending = self.dataset_json["file_ending"]
+        labels = [folder / f"{case}{ending}" for case in self.do_split()[1]]
+        problems = [
+            replace(problem, fix=f"{self.commands.preprocess} copies it again")
+            for problem in find_incomplete_images(labels)
+        ]
+        raise_if_any("The validation labels cannot be used:", problems)
 
     def _correct_partial_summary(self) -> None:
         """Correct nnU-Net's validation summary, which takes unannotated classes for absent."""

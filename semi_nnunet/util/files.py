@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from semi_nnunet.util.machine import is_process_running
 
 FULL_BYTES = 2**24  # a disk with less free space is full
 INTACT = "The previous file, if any, is intact"
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the beginning of a cell that spreadsheets compute
 MAKE_AGAIN = "run the command that writes it (again)"
 
 
@@ -31,6 +33,11 @@ def file_in_the_way(folder: Path) -> Path | None:
     """Return the existing file that blocks creating ``folder`` or one of its parents, or None."""
     existing = find_nearest_existing(folder)
     return None if existing.is_dir() else existing
+
+
+def is_filled(path: Path) -> bool:
+    """Return whether a file exists and has content; a crash of the machine may leave 0 bytes."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def find_nearest_existing(path: Path) -> Path:
@@ -292,10 +299,53 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def write_csv(path: str | Path, rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV atomically; its first row names the columns."""
+    """Write a table as CSV atomically; its first row names the columns.
+
+    The names are in quotes, which promises an empty line at the end: a table that is cut anywhere
+    lacks it. Programs that read CSV skip both.
+    """
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_text(path, text.getvalue())
+    columns, *others = ([_mark_text(cell) for cell in row] for row in rows)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow(columns)
+    csv.writer(text, lineterminator="\n").writerows(others)
+    write_text(path, text.getvalue() + "\n")
+
+
+def _mark_text(cell: Any) -> Any:
+    """Return a cell with an apostrophe if a spreadsheet would compute it as a formula."""
+    if not isinstance(cell, str) or not FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def _unmark_text(cell: str) -> str:
+    """Return a cell without the apostrophe of :func:`_mark_text`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def parse_csv(text: str) -> list[tuple[int, list[str]]]:
+    """Return the rows of a table, each with the number of its last line; empty lines are skipped.
+
+    >>> parse_csv("case,dice\\na,0.5\\n")
+    [(1, ['case', 'dice']), (2, ['a', '0.5'])]
+
+    Args:
+        text: of :func:`write_csv`, of a spreadsheet, or of an earlier version, without the empty
+            line at the end.
+
+    Raises:
+        ValueError, csv.Error: the end is missing, or the text is no CSV.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = [(reader.line_num, [*map(_unmark_text, row)]) for row in reader if row]
+    end = "\n\n" if text.startswith('"') else "\n"
+    if rows and not text.replace("\r\n", "\n").endswith(end):
+        raise ValueError(f"its end is missing, after line {rows[-1][0]}")
+    return rows
 
 
 def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -308,17 +358,16 @@ def read_csv(path: str | Path) -> tuple[list[str], list[dict[str, str]]]:
         UserError: the file cannot be read or is incomplete.
     """
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            columns, *rows = list(csv.reader(file)) or [[]]
+        (_, columns), *rows = parse_csv(Path(path).read_bytes().decode()) or [(1, [])]
         if not columns:
             raise ValueError("it is empty")
-        for number, row in enumerate(rows, start=2):
+        for number, row in rows:
             if len(row) != len(columns):
                 raise ValueError(f"line {number} has {len(row)} values, not {len(columns)}")
     except (OSError, ValueError, csv.Error) as error:
         what = f"{path} must be a complete table of comma-separated values in UTF-8"
         raise UserError(f"{what} ({error})", fix=f"remove it, and {MAKE_AGAIN}") from error
-    return columns, [dict(zip(columns, row, strict=True)) for row in rows]
+    return columns, [dict(zip(columns, row, strict=True)) for _, row in rows]
 
 
 def write_npz(path: str | Path, **arrays: np.ndarray) -> None:
@@ -348,7 +397,7 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path} cannot be read: {error}", fix=fix) from error
     except (ValueError, RecursionError) as error:  # integers of 5000 digits, nested lists
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
-        fix = f"correct it, or {MAKE_AGAIN}"
+        fix = f"correct it, or remove it and {MAKE_AGAIN}"
         raise UserError(f"{path} is not valid JSON: {reason}", fix=fix) from error
 
 
@@ -364,7 +413,7 @@ def optional_json(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(
             f"{path} must hold a JSON object, got {json.dumps(content):.80}",
-            fix=f"correct it, or {MAKE_AGAIN}",
+            fix=f"correct it, or remove it and {MAKE_AGAIN}",
         )
     return content
 

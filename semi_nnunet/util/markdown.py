@@ -1,8 +1,23 @@
-"""Markdown tables that are also readable on a terminal."""
+"""Markdown tables that are also readable on a terminal, and texts of strangers in Markdown."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from semi_nnunet.util.errors import printable
+
+
+def plain(text: object) -> str:
+    r"""Return a text, such as a name from somebody's file, so that Markdown shows it as it is.
+
+    It becomes one line without HTML, links, pictures, code and new cells of a table.
+
+    >>> plain("a <b>|[c](d)\n# e")
+    'a &lt;b>\\|\\[c](d) # e'
+    """
+    line = printable(" ".join(str(text).split()))
+    return re.sub(r"([|\[`])", r"\\\1", line.replace("<", "&lt;"))
 
 
 def table(rows: Sequence[Sequence[str]], numbers: bool = False) -> str:

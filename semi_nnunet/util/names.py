@@ -8,6 +8,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from semi_nnunet.util.errors import Problem, UserError
 
 
+def find_name_defect(name: str) -> str | None:
+    r"""Return what makes a name unusable in files, pages and on the screen, or None.
+
+    >>> find_name_defect("left atrium"), find_name_defect("a\nb")
+    (None, "must have no line breaks, control characters or marks of direction, got 'a\\nb'")
+    """
+    if not name.isprintable():
+        return f"must have no line breaks, control characters or marks of direction, got {name!a}"
+    if name.startswith("-"):
+        return f"must not begin with -, as options do, got {name!r}"
+    return None
+
+
 def unique(names: Sequence[str]) -> list[str]:
     """Return each name once, in the order of its first occurrence.
 

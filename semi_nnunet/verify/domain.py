@@ -266,8 +266,13 @@ def find_outliers(
 
 
 def compare_axes(geometry: Geometry, labelled: LabelledRanges) -> Iterator[Reason]:
-    """Yield a reason if the axes run to sides to which no labelled image's axes run."""
-    if geometry.towards and labelled.towards and geometry.towards not in labelled.towards:
+    """Yield a reason if the axes run to sides to which no labelled image's axes run.
+
+    The third axis of a flat image says nothing if the labelled ones are flat, too.
+    """
+    axes = max(count_axes(geometry), labelled.axes)
+    known = {towards[:axes] for towards in labelled.towards}
+    if geometry.towards and labelled.towards and geometry.towards[:axes] not in known:
         if geometry.towards == UNTOLD:
             text = "Its header does not tell where its axes x, y, z run to (qform and sform are 0)"
         else:
@@ -282,18 +287,19 @@ def compare_geometry(geometry: Geometry, labelled: LabelledRanges) -> Iterator[R
     axes = max(count_axes(geometry), labelled.axes)
     unit = "pixels" if axes == 2 and geometry.origin is None else "mm"
     order = f"{unit} ({'z, y, x' if axes == 3 else 'y, x'})"
-    severity = labelled.spacing.factors_beyond(spacing, SPACING_FACTOR)
+    severity = labelled.spacing.of_last(axes).factors_beyond(spacing[-axes:], SPACING_FACTOR)
     if severity > 1:
         text = f"Its spacing is {format_lengths(spacing[-axes:])} {order}"
         theirs = labelled.spacing.of_last(axes)
         yield Reason(f"{text}, that of the labelled images {theirs}.", severity)
-    severity = labelled.size.factors_beyond(size, SIZE_FACTOR)
+    severity = labelled.size.of_last(axes).factors_beyond(size[-axes:], SIZE_FACTOR)
     if severity > 1:
         text = f"It measures {format_lengths(size[-axes:])} {order}"
         theirs = labelled.size.of_last(axes)
         yield Reason(f"{text}, the labelled images measure {theirs}.", severity)
     if labelled.origin is not None and geometry.origin is not None:
-        distance = float(np.linalg.norm(labelled.origin.beyond(np.array(geometry.origin))))
+        distances = labelled.origin.beyond(np.array(geometry.origin))[:axes]  # X, Y, Z
+        distance = float(np.linalg.norm(distances))
         if distance > max(FAR_MM, FAR_EXTENTS * float(size[-axes:].max())):
             text = f"Its origin is {distance:.4g} mm away from those of the labelled images"
             yield Reason(f"{text}.", 1.0 if distance > UNREAL_MM else MILD)
@@ -305,9 +311,8 @@ def compute_size_mm(geometry: Geometry) -> list[float]:
 
 
 def count_axes(geometry: Geometry) -> int:
-    """Return 3, or 2 for a flat image: nnU-Net's third axis has 999 times the spacing there."""
-    is_flat = geometry.shape[0] == 1 and geometry.spacing[0] > 900 * max(geometry.spacing[1:])
-    return 2 if is_flat else 3
+    """Return 3, or 2 for a flat image, whose third axis nnU-Net makes up if the file has two."""
+    return 2 if geometry.shape[0] == 1 else 3
 
 
 def format_lengths(values: np.ndarray) -> str:

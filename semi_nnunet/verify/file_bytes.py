@@ -15,7 +15,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -29,6 +29,7 @@ from semi_nnunet.raw.readers import (
     format_numbers,
     shorten_reason,
 )
+from semi_nnunet.util.errors import Problem
 
 CHUNK = 1 << 20  # bytes read at a time; a multiple of every voxel size
 GIPL_ITEM_SIZES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
@@ -112,6 +113,20 @@ def require_complete_image(path: str | os.PathLike[str]) -> None:
             scan_raw(path)
         except BrokenFileError as error:
             raise OSError(errno.ENOSPC, "the disk did not take all of it", path) from error
+
+
+def find_incomplete_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Problem]:
+    """Yield a problem for each image or label that is absent or incomplete.
+
+    Readers do not notice the loss of some files' ends, and return zeros.
+    """
+    for path in paths:
+        name = os.fspath(path)
+        try:
+            check_presence(name)
+            scan_raw(name)
+        except BrokenFileError as error:
+            yield Problem(name, str(error), error.fix)
 
 
 def _scan_nifti(path: str) -> RawScan:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from tqdm import tqdm
 
 from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_values
@@ -32,6 +33,7 @@ from semi_nnunet.raw.readers import (
     SPACING_RTOL,
     choose_reader,
     describe_geometry_difference,
+    get_spacing_file,
     shorten_reason,
 )
 from semi_nnunet.util.errors import Problem, UserError
@@ -111,10 +113,12 @@ class _Rules:
     num_channels: int
     label_values: frozenset[int]
     file_ending: str
+    spacing_apart: bool = False  # some images have their spacing in a file of its own
 
     def __str__(self) -> str:
         reader, values = self.reader_class.__qualname__, sorted(self.label_values)
-        return f"{self.root} {reader} {self.num_channels} {values} {self.file_ending}"
+        rules = f"{self.root} {reader} {self.num_channels} {values} {self.file_ending}"
+        return f"{rules} {self.spacing_apart}" if self.spacing_apart else rules
 
 
 # ---- cases ----
@@ -148,6 +152,10 @@ def check_dataset(
         label_values=frozenset(get_declared_values(description["labels"])),
         file_ending=description["file_ending"],
     )
+    if rules.reader_class is Tiff3DIO:
+        images = (image for case in cases for image in case.images)
+        has_spacing = any(get_spacing_file(image, is_label=False).is_file() for image in images)
+        rules = replace(rules, spacing_apart=has_spacing)
     jobs = [(case, (earlier or {}).get((case.subset, case.case))) for case in cases]
     results = in_processes(partial(_reuse_or_report, rules), jobs, num_processes, "checks images")
     hidden = None if show_progress else True  # None: hidden unless stderr is a terminal
@@ -201,6 +209,7 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     problems = [problem for fact in facts for problem in fact.problems]
     problems += _find_channel_number_problems(rules, case, facts)
     problems += _find_channel_mismatches(names, facts)
+    problems += _find_missing_spacing(rules, case)
     only_background = False
     if case.label is not None:
         file_name = path_within(case.label, rules.root)
@@ -251,6 +260,20 @@ def _find_channel_number_problems(
             Problem(file_name, f"{defect}: {declared}", f"{fix}, or correct {DATASET_JSON}")
         )
     return problems
+
+
+def _find_missing_spacing(rules: _Rules, case: RawCase) -> Iterator[Problem]:
+    """Yield images and labels without the file that holds their spacing, if others have one."""
+    if not rules.spacing_apart:
+        return
+    files = [(image, False) for image in case.images[:1]]
+    files += [] if case.label is None else [(case.label, True)]
+    for path, is_label in files:
+        if not (spacing := get_spacing_file(path, is_label)).is_file():
+            name = path_within(str(spacing), rules.root)
+            defect = f"must hold the spacing of {os.path.basename(path)}, as others have it"
+            fix = 'write {"spacing": [Z, Y, X]} in mm; without the file nnU-Net takes 1 mm'
+            yield Problem(name, f"{defect}, but is absent", fix)
 
 
 def _find_channel_mismatches(names: Sequence[str], facts: Sequence[FileFacts]) -> list[Problem]:

@@ -50,6 +50,17 @@ def find_step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Pr
             yield Problem("--steps evaluate", message, "add the step predict")
 
 
+def find_empty_checkpoints(jobs: Sequence[Job]) -> Iterator[Problem]:
+    """Yield final checkpoints of 0 bytes, which a crash of the machine may leave.
+
+    Empty predictions and summaries are made again, and need no problem.
+    """
+    for job in jobs:
+        if job.checkpoint.is_file() and not job.is_trained:
+            fix = "remove it, and run the same command again; it continues from other checkpoints"
+            yield Problem(str(job.checkpoint), "must hold a trained network, got 0 bytes", fix)
+
+
 def find_pretraining_problems(jobs: Sequence[Job], plans: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield trainings that start from pre-trained weights which neither exist nor are scheduled.
 

@@ -29,6 +29,7 @@ from semi_nnunet.runs.trainings import (
 )
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
+from semi_nnunet.util.markdown import plain
 from semi_nnunet.util.names import unique, unknown
 from semi_nnunet.workflows.crossval import PLANS
 from semi_nnunet.workflows.equal_time import LongerBaselines, format_equal_time_table
@@ -94,7 +95,8 @@ def compare_trainings(
             paragraphs.append(format_subset_tables(subset, subset_values, baseline, metric))
             compared = True
         except UserError as error:
-            paragraphs.append(f"## {subset} cases\n\nNot compared: {error}")
+            why = "\n".join(map(plain, str(error).splitlines()))
+            paragraphs.append(f"## {subset} cases\n\nNot compared: {why}")
             errors.append(error)
         if longer and (at_equal_time := longer.compare(subset, subset_values, metric)):
             paragraphs.append(format_equal_time_table(at_equal_time, metric))

@@ -28,6 +28,7 @@ from semi_nnunet.workflows.before_start import (
     find_cascade_problems,
     find_data_problems,
     find_description_changes,
+    find_empty_checkpoints,
     find_leaked_patients,
     find_pretraining_problems,
     find_raw_changes,
@@ -139,6 +140,7 @@ def make_jobs(
     problems = [
         *dict.fromkeys(find_cascade_problems(jobs, count_dataset_folds(folders))),
         *find_step_problems(jobs, steps),
+        *find_empty_checkpoints(jobs),
         *find_changed_trainings(jobs, content, patient_of),
         *find_leaked_patients(jobs, patient_of),
         *find_pretraining_problems(jobs, content),

@@ -10,6 +10,7 @@ from semi_nnunet.evaluation.comparison import (
     ModelComparison,
     compare_tables,
     format_interval,
+    format_model,
     format_p,
     group_by_model,
 )
@@ -130,7 +131,7 @@ def format_equal_time_table(compared: Sequence[EqualTimeComparison], metric: str
     for row in compared:
         item = row.compared
         rows.append(
-            [item.model.trainer, item.model.configuration, *format_length(row.method),
+            [*format_model(item.model), *format_length(row.method),
              *format_length(row.baseline), f"{item.mean:.4f}", f"{item.baseline_mean:.4f}",
              f"{item.overall.mean:+.4f}", format_interval(item.overall), format_p(item.p_holm),
              item.reasoned_verdict(metric)]

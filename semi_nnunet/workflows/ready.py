@@ -7,7 +7,7 @@ from pathlib import Path
 from semi_nnunet.discovery.doctor import Finding, dataset
 from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.raw.layout import find_raw_dataset
-from semi_nnunet.raw.plans import is_plans_file
+from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
 from semi_nnunet.runs.folders import Folders, find_folders
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
@@ -53,6 +53,8 @@ def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
         the configurations that are ready.
     """
     content = read_json(path)
+    for problem in find_plans_name_problems(path, content):
+        return Finding(path.stem, problem.what, problem.fix), []
     ready, missing = list[str](), list[Problem]()
     for name in content["configurations"]:
         problems = [*find_data_problems(folders, content, path.stem, [name], [RECOMMENDED])]

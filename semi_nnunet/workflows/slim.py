@@ -25,7 +25,7 @@ from semi_nnunet.planning.slim import (
     list_slim_networks,
     measure_image_seconds,
 )
-from semi_nnunet.raw.layout import FINAL_CHECKPOINT
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT, find_fold_folders
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
@@ -183,7 +183,8 @@ def find_teacher_fold_problems(
     teacher: TrainedModel, folds: Sequence[str] | None
 ) -> Iterator[Problem]:
     """Yield a problem for folds that the model does not have."""
-    trained = {path.parent.name[5:] for path in teacher.folder.glob(f"fold_*/{FINAL_CHECKPOINT}")}
+    folders = find_fold_folders(teacher.folder)
+    trained = {fold for fold, folder in folders.items() if (folder / FINAL_CHECKPOINT).is_file()}
     existing = sorted({*teacher.folds, *trained})
     if missing := sorted({*(folds or ())} - {*existing}):
         message = (

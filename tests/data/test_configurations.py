@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ def test_circular_and_dangling_inheritance_are_refused(parent: str) -> None:
     plans = {"configurations": {"itself": {"inherits_from": parent}}}
     with pytest.raises(UserError, match=f"configuration itself inherits from {parent}, which"):
         resolve_configuration(plans, "itself")
+
+
+def test_plans_with_other_names_inside_are_refused(tmp_path: Path) -> None:
+    inside = {"plans_name": "nnUNetPlans_cpu", "dataset_name": "Dataset010_Base"}
+    folder = tmp_path / "Dataset011_Copy"
+    folder.mkdir()
+    (folder / "mine.json").write_text(json.dumps(inside))
+    with pytest.raises(UserError) as refused:
+        read_plans(folder, "mine")
+    names, dataset = refused.value.problems
+    assert names.what == "'plans_name' must be 'mine', got 'nnUNetPlans_cpu'"
+    assert names.fix == 'write "plans_name": "mine" into it'
+    assert dataset.what == "'dataset_name' must be 'Dataset011_Copy', got 'Dataset010_Base'"
 
 
 def test_missing_plans_are_reported_with_the_existing_ones(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given
@@ -277,3 +278,28 @@ def test_flat_images_with_a_spacing_are_measured_in_mm(tmp_path: Path) -> None:
     write(root / "imagesUn/u_0000.nii.gz", voxels(5, SHAPE[1:]), (10.0, 10.0))
     (reasons,) = outliers_in(root).values()
     assert any("10 x 10 mm (y, x)" in text and text.endswith(" 1 x 1.") for text in reasons)
+
+
+@pytest.mark.parametrize("labelled_axes", [2, 3])
+def test_flat_images_of_two_and_of_three_axes_are_alike(tmp_path: Path, labelled_axes: int) -> None:
+    def write_flat(name: str, seed: int, axes: int) -> None:
+        path, array = tmp_path / f"{name}.nii.gz", voxels(seed, (9, 8))
+        path.parent.mkdir(exist_ok=True)
+        place = np.diag([-0.3, -0.3, 1, 1])
+        nib.save(nib.Nifti1Image(array if axes == 2 else array[..., None], place), path)
+
+    for number, case in enumerate("abc"):
+        write_flat(f"imagesTr/{case}_0000", number, labelled_axes)
+        write_flat(f"imagesUn/u{case}_0000", number + 10, 5 - labelled_axes)
+    describe(tmp_path, channel_names={"0": "MR"}, numTraining=3)
+    reports = [r for r in check_dataset(tmp_path, 1, False) if r.geometry]
+    assert len(reports) == 6
+    reports = [replace(r, problems=()) for r in reports]  # there are no labels
+    assert find_outliers(reports, MR) == []
+
+
+def test_a_volume_among_flat_images_is_named() -> None:
+    flat = [report(c, "labelled", shape=(1, 200, 200), spacing=(999.0, 1.0, 1.0)) for c in "ab"]
+    assert found(report(shape=(1, 200, 200), spacing=(1.0, 1.0, 1.0)), labelled=flat) == []
+    (outlier,) = found(report(), labelled=flat)
+    assert all("z, y, x" in text for text in outlier.reasons)

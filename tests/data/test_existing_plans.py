@@ -84,3 +84,8 @@ def test_a_planner_has_its_own_plans_name() -> None:
     assert get_default_plans_name("nnUNetPlannerResEncM") == "nnUNetResEncUNetMPlans"
     with pytest.raises(UserError, match="no planner 'Nobody'"):
         get_default_plans_name("Nobody")
+
+
+def test_plans_copied_by_hand_are_refused(phantom: Any, tmp_path: Path) -> None:
+    (what,) = problems_of(phantom, tmp_path, {**phantom.plans, "plans_name": "nnUNetPlans_cpu"})
+    assert what == "'plans_name' must be 'nnUNetPlans', got 'nnUNetPlans_cpu'"

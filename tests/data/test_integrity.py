@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 
 from semi_nnunet.verify.image_files import QUANTILES
 from semi_nnunet.verify.integrity import (
@@ -20,6 +21,7 @@ from semi_nnunet.verify.integrity import (
 from semi_nnunet.verify.reports import CaseReport
 from tests.data.raw_datasets import (
     SHAPE,
+    describe,
     label,
     make,
     make_png,
@@ -61,6 +63,32 @@ def test_a_clean_data_set_of_colour_png_has_no_problems(tmp_path: Path) -> None:
 def test_a_clean_data_set_of_tif_has_no_problems(tmp_path: Path, shape: tuple[int, ...]) -> None:
     root = make_tif(tmp_path, shape)
     assert find_dataset_problems(root) == []
+    assert problems_in(root) == []
+
+
+@pytest.mark.parametrize("name", ["imagesTr/a", "imagesUn/u", "labelsTr/a"])
+def test_a_stack_without_the_spacing_that_others_have_is_named(tmp_path: Path, name: str) -> None:
+    root = make_tif(tmp_path, (6, 9, 8))
+    stacks = "Tiff3DIO"
+    describe(root, file_ending=".tif", numTraining=1, overwrite_image_reader_writer=stacks)
+    (root / f"{name}.json").unlink()
+    named = {problem.where: problem.what for problem in problems_in(root)}
+    image = "a.tif" if name == "labelsTr/a" else f"{name[-1]}_0000.tif"
+    assert (
+        named[f"{name}.json"]
+        == f"must hold the spacing of {image}, as others have it, but is absent"
+    )
+
+
+def test_stacks_without_any_spacing_are_accepted(tmp_path: Path) -> None:
+    root = make_tif(tmp_path, (6, 9, 8))
+    stacks = "Tiff3DIO"
+    describe(root, file_ending=".tif", numTraining=1, overwrite_image_reader_writer=stacks)
+    for path in root.glob("*/*.json"):
+        path.unlink()
+    for path in root.glob("*/*.tif"):
+        image = label() if path.parent.name == "labelsTr" else voxels(len(str(path)))
+        tifffile.imwrite(path, image.astype(np.uint8))
     assert problems_in(root) == []
 
 

@@ -139,3 +139,20 @@ def test_a_data_set_with_the_same_record_was_made_before(root: Path) -> None:
     assert was_dataset_made(target, "made.json", record)
     with pytest.raises(UserError, match="exists already"):
         was_dataset_made(target, "made.json", {"labelled": ["b"]})
+
+
+# ---- numbers ----
+
+
+@pytest.mark.parametrize("name", ["1234", "Dataset1234_Dust", "Dataset12_X", "Dataset042", "1000"])
+def test_a_number_without_three_digits_is_refused_at_once(root: Path, name: str) -> None:
+    (root / "nnUNet_raw/Dataset1234_Dust").mkdir()
+    with pytest.raises(UserError, match=r"001 to 999|from 1 to 999"):
+        resolve_dataset_name(name)
+
+
+def test_a_name_with_four_digits_is_not_taken_for_one_with_three(root: Path) -> None:
+    (root / "nnUNet_raw/Dataset0421_Dust").mkdir()
+    with pytest.raises(UserError, match=r"three digits .* got Dataset0421_Dust.*rename"):
+        resolve_dataset_name("42")
+    assert resolve_dataset_name("Dataset042_Hearts") == "Dataset042_Hearts"

@@ -296,3 +296,18 @@ def test_an_image_that_fits_is_not_named(copy: Copy, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(prepare, "memory_bytes", lambda: 100_000)
     with pytest.raises(UserError, match="resampling 4 unlabelled images"):
         copy.prepare()
+
+
+def test_the_spacing_of_a_stack_goes_with_its_label(tmp_path: Path) -> None:
+    folder = tmp_path / "gt"
+    for name, text in (("a_0001.tif", "voxels"), ("a_0001.json", '{"spacing": [3, 1, 1]}')):
+        (tmp_path / name).write_text(text)
+    case = Case("a_0001", (), str(tmp_path / "a_0001.tif"), "")
+    copy_ground_truth([case], folder, ".tif")
+    assert (folder / "a_0001.json").read_text() == '{"spacing": [3, 1, 1]}'
+    (tmp_path / "a_0001.json").write_text('{"spacing": [2, 1, 1]}')
+    copy_ground_truth([case], folder, ".tif")
+    assert (folder / "a_0001.json").read_text() == '{"spacing": [2, 1, 1]}'
+    (tmp_path / "a_0001.json").unlink()
+    copy_ground_truth([case], folder, ".tif")
+    assert [path.name for path in folder.iterdir()] == ["a_0001.tif"]

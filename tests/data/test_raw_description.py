@@ -96,6 +96,13 @@ def test_the_old_name_modality_is_accepted(data: Path) -> None:
         ({"labels": {"background": 0, "ignore": 1, "organ": 2}}, "ignore"),
         ({"labels": {"organ": 0, "other": 1}}, "background"),
         ({"file_ending": ".jpg"}, "no reader"),
+        ({"channel_names": {"CT": 0}}, "'channel_names' must map the numbers 0,"),
+        ({"channel_names": {"0": 0}}, "'channel_names' must map the numbers 0,"),
+        ({"channel_names": {"0": "R", "2": "G"}}, "got {'0': 'R', '2': 'G'}"),
+        ({"channel_names": {"1": "R", "0": "G"}}, "in this order, to names"),
+        ({"channel_names": None, "modality": {"CT": 0}}, "'channel_names' must map"),
+        ({"channel_names": {"0": "C\nT"}}, "a name of 'channel_names' must have no line breaks"),
+        ({"labels": {"background": 0, "\u202eorgan": 1}}, "a name of 'labels' must have no line"),
         ({"dataset": {"a": {"images": ["x"]}}}, "'a'"),
     ],
 )
@@ -111,6 +118,50 @@ def test_regions_and_the_ignore_label_are_declared_values(data: Path) -> None:
     describe(data, labels=labels, regions_class_order=[1, 2])
     write(data / "labelsTr/a.nii.gz", (voxels(0) % 4).astype(np.uint8))
     assert find_dataset_problems(data) == [] == problems_in(data)
+
+
+WHOLE_AND_CORE = {"background": 0, "whole": [1, 2], "core": [2]}
+
+
+@pytest.mark.parametrize(
+    ("order", "text"),
+    [
+        (None, "must give a label for each of the 2 regions (whole, core), got none"),
+        ([1], "must give a label for each of the 2 regions (whole, core), got [1]"),
+        ([1, 7], "must hold labels of the regions, 1, 2, got [7]"),
+        ([1, 0], "must hold labels of the regions, 1, 2, got [0]"),
+        (["1", 2], "must hold labels of the regions, 1, 2, got ['1']"),
+        ({"whole": 1, "core": 2}, "must give a label for each of the 2 regions"),
+        ([1, 1], "with [1, 1] the label 2 of whole and core becomes 1 of whole"),
+    ],
+)
+def test_a_wrong_order_of_regions_is_named(data: Path, order: Any, text: str) -> None:
+    describe(data, labels=WHOLE_AND_CORE, regions_class_order=order)
+    assert text in whole_problem(data, "dataset.json")
+
+
+def test_an_order_that_does_not_give_the_labels_back_is_named(data: Path) -> None:
+    describe(data, labels=WHOLE_AND_CORE, regions_class_order=[2, 1])
+    first, second = find_dataset_problems(data)
+    assert "the label 1 of whole becomes 2 of whole and core" in first.what
+    assert "the label 2 of whole and core becomes 1 of whole" in second.what
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        (WHOLE_AND_CORE, [1, 2]),
+        ({"background": 0, "any": [1, 2]}, [1]),  # labels that are merged
+        ({"background": 0, "any": [1, 2]}, [2]),
+        ({"background": 0, "a": [1, 3], "b": [2, 3], "both": 3, "ignore": 4}, [1, 2, 3]),
+        ({"background": 0, "organ": 1}, None),  # no regions
+    ],
+)
+def test_an_order_that_gives_the_labels_back_is_accepted(
+    data: Path, labels: dict[str, Any], order: Any
+) -> None:
+    describe(data, labels=labels, regions_class_order=order)
+    assert find_dataset_problems(data) == []
 
 
 def test_cases_listed_in_dataset_json_are_checked(data: Path) -> None:
@@ -179,6 +230,29 @@ def test_a_second_file_of_another_ending_is_named(data: Path, folder: str) -> No
         (data / folder / name).touch()
     what = whole_problem(data, f"{folder}/{case}_0000.nrrd")
     assert "must end with .nii.gz" in what and f"{case}_0000.nii.gz" in what
+
+
+def add_mac_files(folder: Path) -> None:
+    """Write what a Mac leaves next to the files of a folder."""
+    for path in [*folder.iterdir()]:
+        path.with_name(f"._{path.name}").write_bytes(bytes.fromhex("0005160700020000"))
+    (folder / ".DS_Store").write_bytes(b"Bud1")
+
+
+@pytest.mark.parametrize("folder", ["imagesUn", "labelsTr"])
+def test_hidden_files_of_a_mac_are_no_cases(data: Path, folder: str) -> None:
+    add_mac_files(data / folder)
+    assert find_dataset_problems(data) == [] == problems_in(data)
+
+
+@pytest.mark.parametrize(("folder", "count"), [("imagesTr", 2), ("imagesTs", 1)])
+def test_hidden_files_of_a_mac_that_nnunet_would_read_are_one_problem(
+    data: Path, folder: str, count: int
+) -> None:
+    add_mac_files(data / folder)
+    (problem,) = find_dataset_problems(data)
+    assert f"macOS wrote {count} files" in problem.what
+    assert problem.fix == f"find {data} -name '._*' -delete"
 
 
 def test_misnamed_images_are_named(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"fold_{fold}").mkdir(parents=True)
         (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
     (folder / "fold_1/checkpoint_final.pth").rename(folder / "fold_1/checkpoint_latest.pth")
-    write_json(folder / "plans.json", {key: {} for key in REQUIRED["plans.json"]})
+    write_json(folder / "plans.json", {"plans_name": "nnUNetPlans", "configurations": {"2d": {}}})
     write_json(folder / "dataset.json", {key: {} for key in REQUIRED["dataset.json"]})
     return folder
 
@@ -94,6 +94,17 @@ def test_wrong_names_of_a_model_are_refused(
 ) -> None:
     assert main(["export", *names, "-o", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "dataset_fingerprint.json"])
+@pytest.mark.parametrize("content", ["", '{"labels": {"backgr'])
+def test_a_torn_description_is_not_exported(
+    name: str, content: str, model: Path, exported_folds: list[Any], tmp_path: Path
+) -> None:
+    (model / name).write_text(content)
+    with pytest.raises(UserError, match=f"{name}.* is not valid JSON"):
+        export.export_model(NAME, tmp_path / "out")
+    assert exported_folds == [] and not (tmp_path / "out").exists()
 
 
 def test_the_zip_has_the_paths_that_nnunet_installs(tmp_path: Path) -> None:

@@ -111,6 +111,32 @@ def test_an_installed_model_is_not_replaced_by_another(tmp_path, results, capsys
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset.json", {"labels": {"background": 0, "spleen": 1, "liver": 2}}),
+        ("dataset.json", {"labels": {"background": 0}, "channel_names": {"0": "MR"}}),
+        ("plans.json", {"plans_name": "nnUNetPlans", "configurations": {"2d": {"spacing": [1]}}}),
+    ],
+)
+def test_the_same_weights_with_other_labels_are_another_model(tmp_path, results, name, content):
+    install_models(small_model(tmp_path))
+    archive = small_model(tmp_path / "other")
+    model = tmp_path / "other" / "made" / MODEL
+    write_json(model / name, content)
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(model.rglob("*")):
+            file.write(path, path.relative_to(tmp_path / "other" / "made"))
+    assert f"{results / MODEL}: holds another model" in install_error(archive, results)
+
+
+def test_a_torn_installed_model_is_named(tmp_path, results):
+    archive = small_model(tmp_path)
+    install_models(archive)
+    (results / MODEL / "dataset.json").write_text('{"labels": {"backg')
+    assert "dataset.json is not valid JSON" in install_error(archive, results)
+
+
+@pytest.mark.parametrize(
     ("name", "mode", "keyword"),
     [
         ("../outside.txt", 0o100644, "must lie below"),
@@ -128,6 +154,10 @@ def test_an_installed_model_is_not_replaced_by_another(tmp_path, results, capsys
         (".", 0o100644, "a file and a folder at once"),
         (f"{MODEL}/{'d/' * 3000}x", 0o100644, "at most 20 parts"),
         (f"{MODEL}/{'x' * 300}", 0o100644, "at most 255 bytes"),
+        (f"{MODEL}/-rf", 0o100644, "must not begin with -"),
+        (f"{MODEL[:-2]}a\nb/plans.json", 0o100644, "must have no line breaks"),
+        (f"{MODEL}/\u202egnp.exe", 0o100644, "marks of direction"),
+        (f"{MODEL}/\x1b[31m", 0o100644, "control characters"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.deploy.trained import find_model, find_models
+from semi_nnunet.deploy.export import export_model
+from semi_nnunet.deploy.trained import find_model, find_models, select_folds
 from semi_nnunet.util import files
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
@@ -36,6 +38,31 @@ def add_gift(checkpoint: Path, trace: Path) -> None:
 def test_fold_all_is_left_out_if_there_are_others(model: Path) -> None:
     assert find_model(str(model)).folds == ("0",)
     assert find_model(str(model / "fold_all")).folds == ("all",)
+
+
+def test_a_copy_that_a_user_keeps_of_a_fold_is_no_fold(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model / "fold_all", model / "fold_0_before")
+    (model / "fold_0").rename(model / "fold_all_old")
+    found = find_model(str(model))
+    assert found.folds == ("all",)
+    assert export_model(model, tmp_path / "exported").folds == ("all",)
+    with pytest.raises(UserError, match=r"fold_all_old must be a fold"):
+        find_model(str(model / "fold_all_old"))
+    with pytest.raises(UserError, match=r"fold all_old: has no checkpoint_final"):
+        select_folds(found, ["all_old"])
+    assert main(["tune", "-m", str(model), "--device", "cpu"]) == 2
+
+
+def test_a_model_without_folds_but_copies_is_none(model: Path) -> None:
+    for fold in ("fold_0", "fold_all"):
+        (model / fold).rename(model / f"{fold}_old")
+    with pytest.raises(UserError, match="no trained model"):
+        find_model(str(model))
+
+
+def test_a_renamed_model_is_refused(model: Path) -> None:
+    with pytest.raises(UserError, match=r"got 2d_old, but plans\.json has 2d, 3d_fullres"):
+        find_model(str(model.rename(model.with_name(f"{model.name}_old"))))
 
 
 def test_a_model_is_found_below_nnunets_results(model: Path) -> None:

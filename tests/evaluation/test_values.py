@@ -1,7 +1,9 @@
 """Values are read from tables, kept in one file, and rejected if incomplete."""
 
+import csv
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from semi_nnunet.evaluation.values import (
     write_values,
 )
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_csv
 from tests.evaluation.measured import BASE, ORIGIN, OURS, values
 
 
@@ -47,7 +50,8 @@ def test_missing_tables_are_returned(tmp_path):
         (b"", "it is empty"),
         (b"case,class,dice\n", "it holds no case"),
         (b"case,class,dice\na,liver,0.5\na,tumour,0.5\nb,liver,0.5\n", "b lacks some"),
-        (b"case,class,dice\na,liver,0.5\nb,li", "line 3 has 2 values, not 3"),
+        (b"case,class,dice\na,liver,0.5\nb,li", "its end is missing, after line 3"),
+        (b"case,class,dice\na,liver,0.5\nb,li\n", "line 3 has 2 values, not 3"),
         (b"case,class,dice\na,liver,\xff\n", "UTF-8"),
     ],
 )
@@ -130,8 +134,8 @@ def test_values_that_cannot_be_compared_are_rejected(tmp_path, capsys):
         with pytest.raises(UserError, match=r"values.csv, line 2 must hold 11 values"):
             read_values_files([path], "dice")
     write_values(path, {"test": rows}, "dice", ORIGIN)
-    path.write_text(path.read_text().replace("\n", "\n\n", 2) + "odd\n")
-    with pytest.raises(UserError, match=f"line {len(rows) + 4} must hold"):
+    path.write_text(path.read_text().replace("\n", "\n\n", 2) + "odd\n\n")
+    with pytest.raises(UserError, match=f"line {len(rows) + 5} must hold"):
         read_values_files([path], "dice")
     path.write_bytes("Dataset,plän".encode("utf-16"))
     with pytest.raises(UserError, match="UTF-8"):
@@ -173,3 +177,64 @@ def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
     assert main([*command, *paths]) == 0
     assert ",none,\n" in Path(out).read_text(encoding="utf-8")  # not credited in the file
     assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)
+
+
+# ---- every prefix of a file is refused ----
+
+
+def prefixes_of(path: Path) -> Iterator[tuple[int, Path]]:
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        yield length, path
+    path.write_bytes(content)
+
+
+def test_no_prefix_of_a_table_is_accepted(tmp_path):
+    path = tmp_path / "metrics.csv"
+    rows = [[case, name, 0.5, ""] for case in ("a", 'b, "2"', "c") for name in ("liver", "tumour")]
+    write_csv(path, [["case", "class", "dice", "hd95"], *rows])
+    tables = [(OURS, "0", 0, path)]
+    for _ in prefixes_of(path):
+        with pytest.raises(UserError, match="complete table"):
+            read_values(tables, "dice")
+    assert len(read_values(tables, "dice")[0]) == 6
+
+
+def test_no_prefix_of_values_is_accepted(tmp_path):
+    path = tmp_path / "values.csv"
+    write_values(path, {"validation": values(OURS, 0.02)}, "dice", ORIGIN)
+    expected = read_values_files([path], "dice")
+    for length, _ in prefixes_of(path):
+        with pytest.raises(UserError, match=r"complete CSV file|must have the columns") as refused:
+            read_values_files([path], "dice")
+        assert length == 0 or "complete" in str(refused.value)
+    assert read_values_files([path], "dice") == expected
+
+
+def test_tables_of_earlier_versions_and_of_spreadsheets_are_read(tmp_path):
+    path = tmp_path / "values.csv"
+    write_values(path, {"validation": values(OURS, 0.02)}, "dice", ORIGIN)
+    expected = read_values_files([path], "dice")
+    text = path.read_text().removesuffix("\n").replace('"', "")
+    for same in (text, "\ufeff" + text, text.replace("\n", "\r\n")):
+        path.write_bytes(same.encode())
+        assert read_values_files([path], "dice") == expected
+        path.write_bytes(same.encode()[:-3])
+        with pytest.raises(UserError, match="its end is missing, after line"):
+            read_values_files([path], "dice")
+
+
+def test_names_that_spreadsheets_would_compute_are_texts_and_are_read_back(tmp_path):
+    path, hostile = tmp_path / "values.csv", '=cmd|"/c calc"!A1'
+    names = ("@SUM(1)", "+a", "-b", "'=quoted", "'plain")
+    pairs = zip(values(OURS, 0.0), names, strict=False)
+    rows = [replace(value, case=hostile, name=name) for value, name in pairs]
+    write_values(path, {"test": rows}, "dice", ORIGIN)
+    with path.open(newline="") as file:
+        cells = [cell for row in list(csv.reader(file))[1:] for cell in row]
+    assert not [cell for cell in cells if cell.startswith(("=", "@", "+", "-"))]
+    read, _ = read_values_files([path], "dice")
+    assert [(v.case, v.name) for v in read["test"]] == [(v.case, v.name) for v in rows]
+    write_csv(path, [["case", "class", "volume"], ["a", "liver", "-3.5"]])
+    assert "a,liver,-3.5\n" in path.read_text()  # a number

@@ -18,6 +18,7 @@ from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
 from semi_nnunet.inference.predict import (
+    RECORD,
     FolderPredictor,
     is_same_description,
     load_predictor,
@@ -165,6 +166,27 @@ def test_only_predictions_are_overwritten(pool, tmp_path):
         model, images, tmp_path / "out", device="cpu"
     )  # predictions are replaced
     assert again == first and read(again).ndim
+
+
+def test_predictions_of_two_models_are_not_mixed(pool, tmp_path):
+    for path in sorted(pool.images.iterdir())[1:]:
+        path.unlink()
+    first, second = (model.folder for model in pool.models[:2])
+    out = tmp_path / "out"
+    (file,) = predict_images(first, pool.images, out, device="cpu")
+    content = file.read_bytes()
+    for model, options in ((second, {}), (first, {"coarse": second})):
+        with pytest.raises(UserError, match=f"got those of .*{first.name} with other weights"):
+            predict_images(model, pool.images, out, device="cpu", **options)
+    assert file.read_bytes() == content
+    moved = Path(shutil.copytree(first, tmp_path / "Dataset950_Moved" / first.name))
+    assert predict_images(moved, pool.images, out, device="cpu") == [file]
+    (out / RECORD).unlink()  # of an earlier version, or nnU-Net's own
+    assert predict_images(first, pool.images, out, device="cpu") == [file]
+    (out / RECORD).unlink()
+    shutil.copy(file, out / "older.nii.gz")
+    with pytest.raises(UserError, match=r"holds older.nii.gz of an unknown model"):
+        predict_images(first, pool.images, out, device="cpu")
 
 
 def test_no_incomplete_prediction_remains(pool, tmp_path, monkeypatch):

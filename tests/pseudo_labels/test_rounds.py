@@ -265,8 +265,9 @@ def test_the_test_cases_of_all_models_and_folds_are_averaged(tmp_path):
             (folder / "test").mkdir(parents=True)
             write_json(folder / "test/metrics.json", {"foreground_mean": {"dice": seed + fold}})
             (folder / "checkpoint_final.pth").touch()
-        for name in ("plans.json", "dataset.json"):
-            write_json(Path(model) / name, {})
+        plans = {"plans_name": f"plans_seed{seed}", "configurations": {"2d": {}}}
+        write_json(Path(model) / "plans.json", plans)
+        write_json(Path(model) / "dataset.json", {})
     assert average_test_dice(models) == 1.0
     (Path(models[1]) / "fold_1/test/metrics.json").unlink()
     assert average_test_dice(models) is None

@@ -59,7 +59,7 @@ def test_trainings_that_were_not_measured_again_are_not_shown(tmp_path, monkeypa
     tree = whole_tree(tmp_path, cases=5)
     tree.set_paths(monkeypatch)
     again = tree.results / f"{OURS}__nnUNetPlans__2d" / "fold_0"
-    (again / "checkpoint_final.pth").touch()
+    (again / "checkpoint_final.pth").write_text("x")
     os.utime(again / "test" / "metrics.csv", (0, 0))
     out = tmp_path / "report.html"
     assert main(["report", "-d", "7", "-o", str(out)]) == 0

@@ -21,7 +21,7 @@ def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
     raw = tmp_path / "raw"
     for name in ("imagesTs/a_0000", "imagesTs/b_0000", "labelsTs/a"):
         (raw / f"{name}.nii.gz").parent.mkdir(parents=True, exist_ok=True)
-        (raw / f"{name}.nii.gz").touch()
+        (raw / f"{name}.nii.gz").write_text("x")
     other = replace(folders, raw=raw)
     with pytest.raises(UserError, match=r"labelsTs.*no labels of 1 cases of imagesTs: b"):
         make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
@@ -32,13 +32,15 @@ def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
 
 def test_trainings_that_saw_validation_patients_are_refused(folders, tmp_path):
     """Nor does it teach: it has seen what its pupil validates on."""
-    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    copy = Path(
+        shutil.copytree(folders.preprocessed, tmp_path / "copy" / folders.preprocessed.name)
+    )
     copied = replace(folders, preprocessed=copy, results=tmp_path / "results" / copy.name)
     a, b, *rest = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     write_json(copy / "splits_final.json", [{"train": [a, *rest], "val": [b]}])
     (teacher,) = make_jobs(copied, "tiny", ["2d"], ["SemiMeanTeacherTrainer"], ["0"], 1)
     teacher.folder.mkdir(parents=True)
-    teacher.checkpoint.touch()
+    teacher.checkpoint.write_text("x")
     pool = teacher.unlabelled_cases(case_as_patient)
     for labelled, unlabelled, refused in (
         ([a], pool, False),
@@ -91,7 +93,7 @@ def test_fold_all_and_others_would_overwrite_each_other(cascade):
         make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234", "all"], 1)
     trained = cascade.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
     trained.mkdir(parents=True)
-    (trained / "checkpoint_final.pth").touch()
+    (trained / "checkpoint_final.pth").write_text("x")
     with pytest.raises(UserError, match=r"SemiBaselineTrainer .* a network that has seen a case"):
         make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234"], 1)
 
@@ -99,14 +101,14 @@ def test_fold_all_and_others_would_overwrite_each_other(cascade):
 def test_measuring_test_cases_that_are_not_predicted_is_refused(empty):
     for name in ("imagesTs/a_0000.nii.gz", "labelsTs/a.nii.gz"):
         (empty.raw / name).parent.mkdir()
-        (empty.raw / name).touch()
+        (empty.raw / name).write_text("x")
     jobs = [fake_job(empty, OURS)]
     (problem,) = before_start.find_step_problems(jobs, ["train", "evaluate"])
     assert "--steps evaluate" in str(problem) and str(empty.test_labels) in str(problem)
     assert list(before_start.find_step_problems(jobs, ["train", "predict", "evaluate"])) == []
     assert list(before_start.find_step_problems(jobs, ["train"])) == []
     (jobs[0].test).mkdir(parents=True)
-    (jobs[0].test / "a.nii.gz").touch()
+    (jobs[0].test / "a.nii.gz").write_text("x")
     assert list(before_start.find_step_problems(jobs, ["train", "evaluate"])) == []
 
 

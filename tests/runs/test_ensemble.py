@@ -75,10 +75,10 @@ def test_probabilities_that_were_not_kept_are_predicted_without_another_training
     (case,) = folders.test_cases()
     for folder in (trained.validation, trained.test):
         folder.mkdir(parents=True)
-        (folder / "metrics.csv").touch()
-        (folder / f"{case}.nii.gz").touch()
-    (trained.validation / "summary.json").touch()
-    (trained.folder / "checkpoint_final.pth").touch()
+        (folder / "metrics.csv").write_text("x")
+        (folder / f"{case}.nii.gz").write_text("x")
+    (trained.validation / "summary.json").write_text("x")
+    (trained.folder / "checkpoint_final.pth").write_text("x")
     assert trained.is_done and not list(trained.commands("cpu", 1))
     assert len(find_ensemble_problems(weigh_members([trained], None), "test")) == 1
     requested = replace(trained, npz=True)
@@ -86,9 +86,11 @@ def test_probabilities_that_were_not_kept_are_predicted_without_another_training
     commands = requested.commands("cpu", 1)
     validation = next(commands)
     assert validation[0] == "nnUNetv2_train" and {"--val", "--npz"} <= set(validation)
-    (trained.validation / f"{case}.npz").touch()
+    (trained.validation / f"{case}.npz").write_text("x")
     assert "--save_probabilities" in next(commands)
-    (trained.validation / "another.nii.gz").touch()  # killed before its probabilities were written
+    (trained.validation / "another.nii.gz").write_text(
+        "x"
+    )  # killed before its probabilities were written
     assert not replace(requested, fold="0").is_validated
 
 
@@ -124,9 +126,9 @@ def test_a_member_that_lacks_a_case_is_named(tmp_path):
     for number, job_of_member in enumerate(jobs):
         job_of_member.validation.mkdir(parents=True)
         for case in ("x", "y"):
-            (job_of_member.validation / f"{case}.nii.gz").touch()
+            (job_of_member.validation / f"{case}.nii.gz").write_text("x")
         for case in ("x", "y")[number:]:
-            (job_of_member.validation / f"{case}.npz").touch()
+            (job_of_member.validation / f"{case}.npz").write_text("x")
     (problem,) = find_ensemble_problems(weigh_members(jobs, None), VALIDATION)
     assert "B 2d fold 0" in str(problem) and "lacks the probabilities of x" in str(problem)
 
@@ -168,7 +170,7 @@ def test_a_name_that_was_not_trained_is_named(folders, capsys, tmp_path):
     """Averaging the others in silence would be another ensemble than the one asked for."""
     folder = folders.results / "SemiBaselineTrainer__tiny__2d" / "fold_0"
     folder.mkdir(parents=True)
-    (folder / "checkpoint_final.pth").touch()
+    (folder / "checkpoint_final.pth").write_text("x")
     words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "out")]
     assert main([*words, "-tr", "SemiBaselineTrainer", "SemiBaseline", "-f", "0", "7"]) == 2
     errors = capsys.readouterr().err
@@ -179,7 +181,7 @@ def test_a_name_that_was_not_trained_is_named(folders, capsys, tmp_path):
 def test_members_that_predicted_nothing_are_refused(folders, tmp_path, capsys, monkeypatch):
     job_of_member = Job(folders, "SemiBaselineTrainer", "2d", "all", 0, "tiny")
     job_of_member.folder.mkdir(parents=True)
-    (job_of_member.folder / "checkpoint_final.pth").touch()
+    (job_of_member.folder / "checkpoint_final.pth").write_text("x")
     monkeypatch.setattr(Folders, "test_images", None)
     words = ["ensemble", "-d", folders.raw.name, "-p", "tiny", "-o", str(tmp_path / "together")]
     assert main(words) == 2

@@ -24,7 +24,9 @@ from semi_nnunet.workflows.crossval import make_jobs
 
 def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_path):
     """nnU-Net's trainer takes the file that is there."""
-    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    copy = Path(
+        shutil.copytree(folders.preprocessed, tmp_path / "copy" / folders.preprocessed.name)
+    )
     copied = replace(folders, preprocessed=copy, raw=tmp_path)
     (copy / "splits_final.json").unlink(missing_ok=True)
     make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
@@ -50,7 +52,9 @@ def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_p
 
 
 def test_new_folds_validate_on_no_pseudo_labels(folders, tmp_path):
-    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    copy = Path(
+        shutil.copytree(folders.preprocessed, tmp_path / "copy" / folders.preprocessed.name)
+    )
     copied = replace(folders, preprocessed=copy)
     cases = sorted(path.name[:-7] for path in (copy / "gt_segmentations").iterdir())
     write_json(copy / PSEUDO_LABELLED_FILE, cases[3:])
@@ -65,7 +69,9 @@ def test_new_folds_validate_on_no_pseudo_labels(folders, tmp_path):
 
 def test_by_default_all_folds_are_trained(folders, tmp_path):
     assert list_folds(folders) == ["0", "1", "2", "3", "4"]
-    copy = Path(shutil.copytree(folders.preprocessed, tmp_path / "copy" / "Dataset999_Copy"))
+    copy = Path(
+        shutil.copytree(folders.preprocessed, tmp_path / "copy" / folders.preprocessed.name)
+    )
     description = read_json(copy / "dataset.json")
     (copy / "splits_final.json").unlink(missing_ok=True)
     for labelled, folds in ((4, ["0", "1", "2", "3"]), (1, ["all"])):

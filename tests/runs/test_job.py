@@ -69,7 +69,7 @@ def test_a_fold_trained_again_is_predicted_and_measured_again(folders, tmp_path)
     for name in ("test/case.nii.gz", "test/metrics.csv", "validation/a.nii.gz",
                  "validation/metrics.csv", "validation/summary.json"):  # fmt: skip
         (ours.folder / name).parent.mkdir(exist_ok=True)
-        (ours.folder / name).touch()
+        (ours.folder / name).write_text("x")
     assert ours.is_done
     later = time.time() + 3600
     os.utime(ours.validation / "summary.json", (later, later))
@@ -119,14 +119,14 @@ def test_a_training_is_begun_continued_or_only_validated(empty):
     job.folder.mkdir(parents=True)
     (job.folder / "checkpoint_best.pth").touch()
     assert commands(job) == [[*train, "--c"]]
-    job.checkpoint.touch()
+    job.checkpoint.write_text("x")
     assert commands(job) == [[*train, "--val"]]
     job.validation.mkdir()
-    (job.validation / "summary.json").touch()
+    (job.validation / "summary.json").write_text("x")
     assert commands(job) == [] and job.is_done
-    (job.validation / "a.nii.gz").touch()
+    (job.validation / "a.nii.gz").write_text("x")
     assert commands(replace(job, npz=True)) == [[*train, "--npz", "--val"]]
-    (job.validation / "a.npz").touch()
+    (job.validation / "a.npz").write_text("x")
     assert commands(replace(job, npz=True)) == []
 
 
@@ -135,15 +135,15 @@ def test_complete_predictions_replace_earlier_ones(empty):
     (empty.raw / "imagesTs").mkdir()
     (empty.raw / "imagesTs" / "a_0000.nii.gz").touch()
     job.test.mkdir(parents=True)
-    (job.test / "old.nii.gz").touch()
-    job.checkpoint.touch()
+    (job.test / "old.nii.gz").write_text("x")
+    job.checkpoint.write_text("x")
     steps = predict_test_cases(job, "cpu", 2)
     words = [str(word) for word in next(steps)]
     aside = Path(words[words.index("-o") + 1])
     assert words[0] == "nnUNetv2_predict" and words[words.index("-f") + 1] == "0"
     assert aside.parent == job.folder and aside != job.test
     aside.mkdir()
-    (aside / "a.nii.gz").touch()
+    (aside / "a.nii.gz").write_text("x")
     assert (job.test / "old.nii.gz").is_file()  # as long as nnU-Net predicts
     assert list(steps) == [] and not aside.exists()
     assert job.predicted_cases("test") == {"a"} and job.is_tested
@@ -170,7 +170,7 @@ def test_a_file_that_is_being_written_is_no_prediction(empty):
     job = fake_job(empty, OURS)
     job.test.mkdir(parents=True)
     for name in ("a.nii.gz", ".b.nii.gz", "c.npz", "metrics.csv"):
-        (job.test / name).touch()
+        (job.test / name).write_text("x")
     assert job.predicted_cases("test") == {"a"} and job.predicted_cases("validation") == set()
 
 
@@ -195,3 +195,29 @@ def test_stages_and_teachers_are_jobs_of_the_same_fold_and_seed(cascade):
     )
     assert second.teacher.teacher is None
     assert replace(second, plans="gone").previous_stage is None
+
+
+def test_files_of_no_bytes_are_not_done(folders):
+    """A crash of the machine may leave the names of files without their content."""
+    (job,) = make_jobs(folders, "tiny", ["2d"], [OURS], ["0"], 1)
+    leave(job)
+    (case,) = folders.test_cases()
+    for folder in (job.validation, job.test):
+        folder.mkdir()
+        for name in (f"{case}.nii.gz", "summary.json", "metrics.csv"):
+            (folder / name).write_text("x")
+    assert job.is_done
+    for path, question in (
+        (job.validation / f"{case}.nii.gz", "is_validated"),
+        (job.validation / "summary.json", "is_validated"),
+        (job.validation / "metrics.csv", "is_measured"),
+        (job.test / f"{case}.nii.gz", "is_tested"),
+        (job.test / "metrics.csv", "is_measured"),
+        (job.checkpoint, "is_trained"),
+    ):
+        path.write_bytes(b"")
+        assert not getattr(job, question) and not job.is_done, path
+        path.write_text("x")
+    job.checkpoint.write_bytes(b"")
+    with pytest.raises(UserError, match=r"checkpoint_final.pth: .* got 0 bytes.* remove it"):
+        make_jobs(folders, "tiny", ["2d"], [OURS], ["0"], 1)

@@ -31,6 +31,14 @@ def test_raw_images_need_preprocessing(tmp_path, monkeypatch, capsys):
         examine_dataset("43")
 
 
+def test_plans_copied_by_hand_are_named(folders):
+    shutil.copyfile(folders.preprocessed / "tiny.json", folders.preprocessed / "tiny_mine.json")
+    findings, _ = examine_dataset(folders.raw.name)
+    (finding,) = (finding for finding in findings if finding.fix is not None)
+    assert finding.state == "'plans_name' must be 'tiny_mine', got 'tiny'"
+    assert finding.fix == 'write "plans_name": "tiny_mine" into it'
+
+
 def test_ready_data_are_trained_and_missing_data_are_preprocessed(folders, tmp_path, monkeypatch):
     name = folders.raw.name
     findings, following = examine_dataset(name)

@@ -63,6 +63,7 @@ def test_another_data_set_with_the_same_labels_can_be_learned_from(teacher, caps
     folder, dataset = teacher
     other = dataset.preprocessed.with_name("Dataset950_Other")
     shutil.copytree(dataset.preprocessed, other)
+    write_json(other / "nnUNetPlans.json", {**dataset.plans, "dataset_name": other.name})
     try:
         options = ["-d", other.name, "--share", "0.2", "--plan-only"]
         assert main(words(folder, *options)) == 0

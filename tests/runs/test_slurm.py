@@ -87,3 +87,9 @@ def test_the_array_trains_unfinished_jobs(sbatch, folders, capsys):
     assert "submitted 1 of 1 jobs as array 4711" in output
     assert main(words) == 0
     assert "1 jobs, 1 done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["a\ntouch executed\n", "a\rb"])
+def test_a_line_break_in_a_folder_runs_no_line_of_the_script(folder, tmp_path):
+    with pytest.raises(UserError, match="must have no line breaks"):
+        build_batch_script(["crossval"], [0], 1, tmp_path / folder, "")

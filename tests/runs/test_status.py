@@ -99,7 +99,7 @@ def test_results_without_preprocessed_data_have_a_status(folders, tmp_path, monk
     (fold / "checkpoint_latest.pth").touch()
     for state, file in (("begun", None), ("trained; predictions or", "checkpoint_final.pth")):
         if file:
-            (fold / file).touch()
+            (fold / file).write_text("x")
             write_json(fold / "validation" / "summary.json", {})
         assert main(["status", "-d", folders.raw.name]) == 0
         assert f"SemiBaselineTrainer 2d fold 0 seed 0: {state}" in capsys.readouterr().out
@@ -129,11 +129,11 @@ def test_every_state_of_a_training_is_described(empty, monkeypatch):
         f"stopped before its end; failed: the disk is full. Fix: free some space. See {job.log}"
     )
     get_failure_file(job).unlink()
-    job.checkpoint.touch()
+    job.checkpoint.write_text("x")
     assert describe_job(job) == "trained; predictions or metrics are missing"
     job.validation.mkdir()
     for name in ("summary.json", "metrics.csv"):
-        (job.validation / name).touch()
+        (job.validation / name).write_text("x")
     assert describe_job(job) == "done"
 
 

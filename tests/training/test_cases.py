@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +122,26 @@ def test_a_fold_that_the_file_does_not_have_is_rejected(make_trainer, tmp_path):
         with pytest.raises(UserError, match=f"{len(splits)} folds") as error:
             trainer.do_split()
         assert fix in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ({"train": [], "val": []}, "must be a list of folds"),
+        ([["a", "b"]], "fold 0: must be like"),
+        ([{"train": ["a"]}], "fold 0: must be like"),
+        ([{"train": "a", "val": "b"}], "fold 0: must be like"),
+        ([{"train": ["OTHERS"], "val": []}], "has no validation case"),
+        ([{"train": [], "val": ["FIRST"]}], "has no training case"),
+        ([{"train": ["OTHERS", "FIRST"], "val": ["FIRST"]}], "trains and validates on the same"),
+    ],
+)
+def test_damaged_splits_are_named_before_the_training(make_trainer, tmp_path, splits, says):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    first, *others = trainer.labelled_identifiers()
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    text = json.dumps(splits).replace('"OTHERS"', json.dumps(others)[1:-1])
+    (tmp_path / "splits_final.json").write_text(text.replace("FIRST", first))
+    with pytest.raises(UserError, match=says) as error:
+        trainer.do_split()
+    assert "delete" in str(error.value)

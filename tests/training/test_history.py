@@ -4,7 +4,10 @@ import csv
 import math
 from pathlib import Path
 
+import pytest
+
 from semi_nnunet.training.history import History
+from semi_nnunet.util.errors import UserError
 
 
 def example() -> History:
@@ -57,3 +60,17 @@ def test_a_csv_keeps_values_that_are_not_finite(tmp_path):
     history.write_csv(tmp_path / "history.csv")
     assert read_csv(tmp_path / "history.csv")[-1]["loss/supervised"] == "nan"
     assert math.isnan(History.read_csv(tmp_path / "history.csv").rows[-1]["loss/supervised"])
+
+
+def test_no_prefix_of_a_history_is_accepted(tmp_path):
+    path = tmp_path / "history.csv"
+    example().write_csv(path)
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match="must be a complete table"):
+            History.read_csv(path)
+    path.write_bytes(content)
+    assert History.read_csv(path).rows == example().rows
+    path.write_text(content.decode().removesuffix("\n").replace('"', ""))  # of earlier versions
+    assert History.read_csv(path).rows == example().rows

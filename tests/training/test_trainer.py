@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,29 @@ def test_a_misspelt_trainer_section_is_rejected_but_not_one_of_another_package(p
     with pytest.raises(UserError, match="'SemiMeanTeacherTrainer'"):
         SemiMeanTeacherTrainer(plans, *arguments)
     SemiMeanTeacherTrainer({**plans, "semi": {"SomebodyElsesTrainer": {"x": 1}}}, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("keep", "says"), [(0.5, "truncated"), (0, "(0 bytes)"), (None, "is absent")]
+)
+def test_half_a_validation_label_is_named_before_the_training(
+    make_trainer, tmp_path, monkeypatch, keep, says
+):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    source = Path(trainer.preprocessed_dataset_folder_base)
+    copy = Path(shutil.copytree(source, tmp_path / "copy" / source.name))
+    monkeypatch.setattr(trainer, "preprocessed_dataset_folder_base", str(copy))
+    trainer.initialize()
+    case = trainer.do_split()[1][0]
+    label = copy / "gt_segmentations" / f"{case}.nii.gz"
+    content = label.read_bytes()
+    label.unlink()
+    if keep is not None:
+        label.write_bytes(content[: int(keep * len(content))])
+    for start in (trainer.on_train_start, trainer.perform_actual_validation):
+        with pytest.raises(UserError) as refused:
+            start()
+        (problem,) = refused.value.problems
+        assert problem.where == str(label) and says in problem.what
+        assert problem.fix.startswith("semi_nnunet preprocess -d")
+    assert not (Path(trainer.output_folder) / "validation").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from semi_nnunet.util.markdown import table
+from semi_nnunet.util.markdown import plain, table
 
 
 def test_columns_are_as_wide_as_their_longest_cell():
@@ -31,3 +31,11 @@ def test_a_heading_without_rows_is_a_table():
 def test_rows_of_different_lengths_are_an_error():
     with pytest.raises(ValueError, match=r"shorter|longer"):
         table([["a", "b"], ["c"]])
+
+
+def test_a_text_of_a_stranger_shows_as_it_is_and_stays_in_its_cell():
+    hostile = "liver\n\n# Approved | <script>x</script> ![p](http://x) `code` \x1b[31m\u202e"
+    shown = plain(hostile)
+    assert "\n" not in shown and "<" not in shown and "\x1b" not in shown
+    assert shown.startswith("liver # Approved \\| &lt;script>x&lt;/script> !\\[p]")
+    assert plain("left_atrium (T1 & T2)") == "left_atrium (T1 & T2)"

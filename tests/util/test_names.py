@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import below_one, list_first, require_positive, unique, unknown
+from semi_nnunet.util.names import (
+    below_one,
+    find_name_defect,
+    list_first,
+    require_positive,
+    unique,
+    unknown,
+)
 
 KNOWN = {"2d": 1, "3d_fullres": 2, "3d_lowres": 3}
 
@@ -47,3 +54,13 @@ def test_numbers_below_one_are_reported_and_missing_ones_are_fine() -> None:
     require_positive({"--jobs": None, "--seeds": 1})
     with pytest.raises(UserError, match=r"^-np must be 1 or more, got 0"):
         require_positive(options)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\u202egnp.exe", "a\u200bb", "-rf", "--out"])
+def test_names_that_deceive_readers_or_shells_have_a_defect(name: str) -> None:
+    assert find_name_defect(name)
+
+
+@pytest.mark.parametrize("name", ["left atrium", "Prostata_größe", "a-b", "子宮"])
+def test_usual_names_have_no_defect(name: str) -> None:
+    assert find_name_defect(name) is None
