@@ -118,6 +118,19 @@ def test_the_page_of_settings_is_that_of_the_code():
     assert (DOCS / "settings.md").read_text(encoding="utf-8") == page, fix
 
 
+def test_the_page_of_commands_is_that_of_the_code():
+    generator = loaded(DOCS / "generate_commands.py")
+    page = generator.page()
+    assert (DOCS / "commands.md").read_text(encoding="utf-8") == page, (
+        "python docs/generate_commands.py"
+    )
+    for verb in VERBS:
+        assert f"### {verb}\n" in page
+    assert generator.as_code("Like --fast, with semi_nnunet plan --set, in nnUNet_raw: a-b") == (
+        "Like `--fast`, with `semi_nnunet plan --set`, in `nnUNet_raw`: a-b"
+    )
+
+
 def test_the_figure_shows_every_layer_in_its_place():
     rows = loaded(DOCS / "figures" / "make_layers.py").ROWS
     from_the_ground = [package for _, packages in reversed(rows) for package in packages]
