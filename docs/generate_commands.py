@@ -36,7 +36,7 @@ HEAD = """# Commands
 <!-- written by docs/generate_commands.py: change the docstrings of the verbs, not this page -->
 
 `semi_nnunet VERB --help` prints the same in a terminal. Most commands are also functions of
-`import semi_nnunet` ([Python](api/front_door.md)). A command that ends without an error has exit
+`import semi_nnunet` ([Python](python.md)). A command that ends without an error has exit
 status 0. A mistake in the command or the data gives 2, and a command that could not do everything
 gives 1. An interruption with Ctrl-C gives 130.
 

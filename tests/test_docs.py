@@ -151,11 +151,18 @@ def test_the_example_of_a_method_is_one(tmp_path, monkeypatch):
     assert issubclass(module.SemiMyTrainer, SemiTrainer)
 
 
-def test_every_package_has_a_page_of_its_modules():
-    shown = " ".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md"))
-    without = {"cli", "demo"}  # `--help` is their page
-    assert [layer for layer in LAYERS if f"::: semi_nnunet.{layer}\n" not in shown] == [
-        layer for layer in LAYERS if layer in without
+def test_the_page_of_the_architecture_lists_every_package():
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("| package | content |")[2].partition("\n\n")[0]
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sorted(LAYERS)
+
+
+def test_the_page_of_python_lists_the_front_door():
+    page = (DOCS / "python.md").read_text(encoding="utf-8")
+    stub = (ROOT / "semi_nnunet" / "__init__.pyi").read_text(encoding="utf-8")
+    names = re.findall(r"^from \.(\S+) import (\w+)", stub, re.MULTILINE)
+    assert re.findall(r"^::: (\S+)$", page, re.MULTILINE) == [
+        f"semi_nnunet.{module}.{name}" for module, name in names
     ]
 
 
