@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: the list of results, and the tutorial's notebook as a page with its outputs."""
+"""Hooks of mkdocs: version, list of results, weights of the search, the notebook as a page."""
 
 from __future__ import annotations
 
@@ -9,23 +9,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 NOTEBOOK, PAGE = "tutorial.ipynb", "tutorial.md"
 RESULTS, FIRST = "results", "index.md"
 LAST = ("phantom.md", "pseudo_labels.md", "cost.md", "journal.md")  # of the pages of results
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data):\s*<code>~?([^<]*)</code>")
+VERSION = re.compile(r'^__version__ = "(.+)"', re.MULTILINE)
+FOR_USERS, FOR_DEVELOPERS = 2.0, 0.3  # weights in the search
+DEVELOPER_PAGES = ("results/", "architecture", "adding_", "python")
 
 
 def on_config(config: Any) -> Any:
-    """The pages of results: the summary, the data sets, the journal."""
+    """Show the version, and list the pages of results: the summary, the data sets, the journal."""
+    package = Path(config.config_file_path).parent / "semi_nnunet" / "__init__.py"
+    version = VERSION.search(package.read_text(encoding="utf-8"))
+    if version is None:
+        raise PluginError(f"{package} has no __version__")
+    config.site_name = f"{config.site_name} {version[1]}"
     folder = Path(config.docs_dir) / RESULTS
     names = sorted(path.name for path in folder.glob("*.md"))
     names.sort(key=lambda name: (name != FIRST, LAST.index(name) + 1 if name in LAST else 0))
-    for entry in config.nav:
-        if "Results" in entry:
-            entry["Results"] = [f"{RESULTS}/{name}" for name in names]
+    for section in sections(config.nav):
+        if "Results" in section:
+            section["Results"] = [f"{RESULTS}/{name}" for name in names]
     return config
+
+
+def sections(entries: list[Any]) -> Iterator[dict[str, Any]]:
+    """Yield all entries of the navigation that have a title."""
+    for entry in entries:
+        if isinstance(entry, dict):
+            yield entry
+            for inner in entry.values():
+                yield from sections(inner) if isinstance(inner, list) else ()
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -40,7 +58,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Pages of the site link to the page, those of the repository to the notebook."""
+    """Link to the page of the notebook, and let the search rank guides above measurements."""
+    is_for_developers = page.file.src_uri.startswith(DEVELOPER_PAGES)
+    page.meta["search"] = {"boost": FOR_DEVELOPERS if is_for_developers else FOR_USERS}
     return markdown if page.file.src_uri == PAGE else markdown.replace(f"{NOTEBOOK})", f"{PAGE})")
 
 
