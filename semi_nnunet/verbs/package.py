@@ -34,7 +34,7 @@ def package(
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     exact: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     fast: Annotated[bool, option(group=(FIRST, SPEED))] = False,
-    step: Annotated[float | None, option(group=MORE)] = None,
+    step: Annotated[float | None, option("--step", "-step_size", group=MORE)] = None,
     licence: Annotated[str | None, option(group=MORE)] = None,
     pins: Annotated[Sequence[str], option("--pin", several=True, group=MORE)] = (),
     wheels: Annotated[Path | None, option(group=(MORE, WHEELS))] = None,
