@@ -13,6 +13,7 @@ from semi_nnunet.verbs.options import (
     OutputFile,
     Plans,
     Trainers,
+    call_with,
     option,
 )
 
@@ -69,21 +70,11 @@ def benchmark(
             is too small, ``out`` cannot be written or exists, or not even the baseline can be
             measured.
     """
+    arguments = locals()
     from semi_nnunet.benchmarking.page import lines
     from semi_nnunet.benchmarking.run import benchmark as measure_steps
 
-    measured = measure_steps(
-        dataset,
-        configuration,
-        plans=plans,
-        trainers=trainers,
-        device=device,
-        threads=threads,
-        rounds=rounds,
-        quick=quick,
-        out=out,
-        say=logger.warning,
-    )
+    measured = call_with(measure_steps, {**arguments, "say": logger.warning})
     logger.info("\n".join(lines(measured)))
     return measured
 

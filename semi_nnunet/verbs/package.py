@@ -13,6 +13,7 @@ from semi_nnunet.verbs.options import (
     Folds,
     Model,
     OutputFolder,
+    call_with,
     name_speed,
     one_of,
     option,
@@ -74,22 +75,12 @@ def package(
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
+    arguments = locals()
     from semi_nnunet.challenge.packaging import package_model
     from semi_nnunet.util.files import amount
 
-    submission = package_model(
-        model,
-        out,
-        contract=contract,
-        folds=folds,
-        device=device,
-        speed=name_speed(exact, fast),
-        step=step,
-        licence=licence,
-        pins=pins,
-        wheel_folder=wheels,
-        extra_index_url=extra_index_url,
-    )
+    given = {"speed": name_speed(exact, fast), "wheel_folder": wheels}
+    submission = call_with(package_model, {**arguments, **given})
     limit = "" if submission.contract.limit is None else f" --limit {submission.contract.limit:g}"
     lines = [f"{out} is a submission for {submission.contract.about}:"]
     lines += [
