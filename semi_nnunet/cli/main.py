@@ -97,7 +97,8 @@ def _converter_app(group: cyclopts.Group, place: int, words: Sequence[str]) -> c
         name="convert", group=group, sort_key=place, help=help_text(convert), help_epilogue="",
         version_flags=(),
     )  # fmt: skip
-    named = next((word for word in words if word in CONVERTERS), None)
+    is_asked = verb_of(words) == "convert"
+    named = next((word for word in words if is_asked and word in CONVERTERS), None)
     for name, summary in CONVERTERS.items():
         if name == named:
             function = converter_function(name)

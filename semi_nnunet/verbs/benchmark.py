@@ -13,6 +13,7 @@ from semi_nnunet.verbs.options import (
     OutputFile,
     Plans,
     Trainers,
+    call_with,
     option,
 )
 
@@ -69,19 +70,10 @@ def benchmark(
             is too small, ``out`` cannot be written or exists, or not even the baseline can be
             measured.
     """
+    arguments = locals()
     from semi_nnunet.benchmarking.run import describe_costs, measure_steps
 
-    measured = measure_steps(
-        dataset,
-        configuration,
-        plans=plans,
-        trainers=trainers,
-        device=device,
-        threads=threads,
-        rounds=rounds,
-        quick=quick,
-        out=out,
-    )
+    measured = call_with(measure_steps, arguments)
     logger.info("\n".join(describe_costs(measured)))
     return measured
 

@@ -18,8 +18,8 @@ from semi_nnunet.verbs.options import (
     RareFlag,
     Seeds,
     Views,
+    call_with,
     option,
-    pick,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def distil(
     from semi_nnunet.util.command import typed
     from semi_nnunet.workflows.next_step import format_next_lines
 
-    distilled = distil_dataset(dataset, new_id, base, pick(Distillation, arguments))
+    distilled = distil_dataset(dataset, new_id, base, call_with(Distillation, arguments))
     for trained, dice in distilled.dice.items():
         logger.info(f"{trained}: Dice of imagesTs {dice:.4f}")
     if distilled.following:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.verbs.options import MORE, Images, OutputFolder, option
+from semi_nnunet.verbs.options import MORE, Images, OutputFolder, call_with, option
 
 if TYPE_CHECKING:
     from semi_nnunet.challenge.efficiency import EfficiencyResult
@@ -57,18 +57,10 @@ def efficiency(
         UserError: naming everything that is wrong with the command, the images, the references or
             the output folder.
     """
-    from semi_nnunet.challenge.efficiency import format_mean_costs
-    from semi_nnunet.challenge.efficiency import measure_efficiency as measure_command
+    arguments = locals()
+    from semi_nnunet.challenge.efficiency import format_mean_costs, measure_efficiency
 
-    measured = measure_command(
-        command,
-        images,
-        out,
-        references=references,
-        class_tolerances=class_tolerances,
-        ending=ending,
-        limit=limit,
-    )
+    measured = call_with(measure_efficiency, arguments)
     logger.info(f"mean of {len(measured.cases)} cases:\n{format_mean_costs(measured)}")
     for problem in measured.problems:
         logger.info(str(problem))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.verbs.options import MORE, Flag, OutputFile, Processes, RareFlag, option
+from semi_nnunet.verbs.options import MORE, Flag, OutputFile, Processes, RareFlag, call_with, option
 
 if TYPE_CHECKING:
     from semi_nnunet.evaluation.measuring import EvaluationResult
@@ -61,22 +61,12 @@ def evaluate(
         UserError: files do not match, cannot be read, hold undeclared values or do not lie on the
             voxels of their reference.
     """
-    from semi_nnunet.evaluation.measuring import evaluate_folders as measure_folders
+    arguments = locals()
+    from semi_nnunet.evaluation.measuring import evaluate_folders
     from semi_nnunet.evaluation.tables import format_class_means
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
-    measured = measure_folders(
-        predictions,
-        references,
-        out=out,
-        dataset_json=dataset_json,
-        tolerances=tolerances,
-        class_tolerances=class_tolerances,
-        in_voxels=voxels,
-        missed_distance=missed_distance,
-        partial=partial,
-        processes=processes,
-    )
+    measured = call_with(evaluate_folders, {**arguments, "in_voxels": voxels})
     logger.info(format_class_means(measured.content))
     tables = "metrics.csv, metrics.json and summary.json"
     logger.info(f"{measured.cases} cases; wrote {tables} to {measured.folder}")

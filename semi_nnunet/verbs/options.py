@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -18,7 +18,7 @@ Device = Literal["cpu", "cuda", "mps"]
 FilterScore = Literal["disagreement", "checkpoints", "entropy", "change"]
 View = Literal["flips", "rot90", "gamma", "blur", "noise", "equalize"]
 
-Record = TypeVar("Record")
+Result = TypeVar("Result")
 
 FIRST = Group("Options", sort_key=1)
 MORE = Group("More options", sort_key=2)
@@ -54,9 +54,13 @@ def name_speed(exact: bool, fast: bool) -> Literal["exact", "fast", "alike"]:
     return "exact" if exact else "fast" if fast else "alike"
 
 
-def pick(kind: type[Record], arguments: Mapping[str, Any]) -> Record:
-    """Return a record of options with those of a verb's arguments that it has."""
-    return kind(**{name: arguments[name] for name in inspect.signature(kind).parameters})
+def call_with(function: Callable[..., Result], arguments: Mapping[str, Any]) -> Result:
+    """Call a function or class with those of a verb's arguments that it has.
+
+    >>> call_with(lambda a, b: a // b, {"a": 7, "b": 2, "c": 0})
+    3
+    """
+    return function(**{name: arguments[name] for name in inspect.signature(function).parameters})
 
 
 def one_of() -> Group:

@@ -13,6 +13,7 @@ from semi_nnunet.verbs.options import (
     Folds,
     Model,
     OutputFolder,
+    call_with,
     name_speed,
     one_of,
     option,
@@ -34,7 +35,7 @@ def package(
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     exact: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     fast: Annotated[bool, option(group=(FIRST, SPEED))] = False,
-    step: Annotated[float | None, option(group=MORE)] = None,
+    step: Annotated[float | None, option("--step", "-step_size", group=MORE)] = None,
     licence: Annotated[str | None, option(group=MORE)] = None,
     pins: Annotated[Sequence[str], option("--pin", several=True, group=MORE)] = (),
     wheels: Annotated[Path | None, option(group=(MORE, WHEELS))] = None,
@@ -74,22 +75,12 @@ def package(
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
+    arguments = locals()
     from semi_nnunet.challenge.packaging import package_model
     from semi_nnunet.util.files import amount
 
-    submission = package_model(
-        model,
-        out,
-        contract=contract,
-        folds=folds,
-        device=device,
-        speed=name_speed(exact, fast),
-        step=step,
-        licence=licence,
-        pins=pins,
-        wheel_folder=wheels,
-        extra_index_url=extra_index_url,
-    )
+    given = {"speed": name_speed(exact, fast), "wheel_folder": wheels}
+    submission = call_with(package_model, {**arguments, **given})
     limit = "" if submission.contract.limit is None else f" --limit {submission.contract.limit:g}"
     lines = [f"{out} is a submission for {submission.contract.about}:"]
     lines += [

@@ -14,6 +14,7 @@ from semi_nnunet.verbs.options import (
     Flag,
     Plans,
     RareFlag,
+    call_with,
     option,
 )
 
@@ -93,26 +94,12 @@ def plan(
     Raises:
         UserError: a name, setting, patch or network does not exist or does not fit.
     """
+    arguments = locals()
     from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
     from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
-    from semi_nnunet.workflows.plan import plan_dataset as write_settings
+    from semi_nnunet.workflows.plan import plan_dataset
 
-    planned = write_settings(
-        dataset,
-        plans=plans,
-        name=name,
-        configurations=configurations,
-        settings=settings,
-        budget=budget,
-        patch=patch,
-        spacing=spacing,
-        architecture=architecture,
-        encoder=encoder,
-        weights=weights,
-        device=device,
-        reset=reset,
-        trainers=trainers,
-    )
+    planned = call_with(plan_dataset, arguments)
     lines: list[object] = []
     if planned.keeps_sizes:
         file = f"{planned.name}.json"

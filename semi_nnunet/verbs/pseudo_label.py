@@ -68,7 +68,7 @@ def pseudo_label(
     Args:
         images: Folder of files CASE_0000.ending.
         out: Folder for labels/ and the lists.
-        models: See above.
+        models: See above; or select one by -d, -c, -tr and -p.
         dataset: Without -m: number or name of the data set.
         configuration: Without -m: such as 3d_fullres (default: the only trained one).
         trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).

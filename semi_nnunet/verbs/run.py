@@ -13,9 +13,9 @@ from semi_nnunet.verbs.options import (
     ComputeDevice,
     Flag,
     Processes,
+    call_with,
     one_of,
     option,
-    pick,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def run(
             f"a recipe and -d are needed, got {'no recipe' if recipe is None else 'no -d'}",
             fix="semi_nnunet run RECIPE SRC -d ID -o NEW_ID; semi_nnunet run --list names them",
         )
-    followed = follow_recipe(recipe, pick(FollowOptions, arguments))
+    followed = follow_recipe(recipe, call_with(FollowOptions, arguments))
     lines = ["\n# published"]
     lines += [
         f"#   {row.method}: {row.metric} {row.value} ({row.source})" for row in followed.published

@@ -49,6 +49,9 @@ def select_model(
     require_paths("results")
     folder = Path(nnUNet_results.require()) / resolve_dataset_name(dataset)
     trained = sorted(list_trained_models(folder, checkpoint))
+    if not trained:
+        message = f"no trained model: looked for {folder}/*/fold_*/{checkpoint}"
+        raise UserError(message, fix="train one to its end")
     matching = [
         parts
         for parts in trained
@@ -58,11 +61,11 @@ def select_model(
         if names[place] is None and len(matching) > 1:
             matching = [parts for parts in matching if parts[place] == preferred] or matching
     if len(matching) != 1:
-        found = list_first(["__".join(parts) for parts in matching or trained]) or "none"
+        found = list_first(["__".join(parts) for parts in matching or trained])
         state = "several match" if matching else "none matches; trained are"
         raise UserError(
             f"one model of {folder.name} must be selected, {state}: {found}",
-            fix="name it with -c, -tr and -p" if trained else "train it to its end",
+            fix="name it with -c, -tr and -p",
         )
     name = f"{folder.name}/{'__'.join(matching[0])}"
     if not all(names):

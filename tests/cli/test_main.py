@@ -73,6 +73,7 @@ SPELLINGS = {  # the short options, and the parameters that they may name
     "-device": {"device"},
     "-num_gpus": {"gpus"},
     "-chk": {"checkpoint"},
+    "-step_size": {"step"},
     "-pl": {"planner"},
     "-pretrained_weights": {"pretrained_weights"},
 }

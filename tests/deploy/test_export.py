@@ -85,8 +85,8 @@ def test_a_model_is_given_by_its_folder_or_its_parts(
     ("names", "message"),
     [
         (["-m", NAME, "-tr", "SemiBaselineTrainer"], "-d, -c, -tr and -p, or -m"),
-        (["-d", "1"], "give -m MODEL, or -d, -c and -tr"),
-        (["-d", "1", "-c", "2d"], "no trained model"),
+        ([], "give -m MODEL, or -d, -c and -tr"),
+        (["-d", "1", "-c", "3d_fullres"], "none matches; trained are: SemiMeanTeacherTrainer__"),
     ],
 )
 def test_wrong_names_of_a_model_are_refused(
