@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -149,6 +149,13 @@ class Manifest:
     def present(self) -> dict[str, ManifestEntry]:
         """Return the entries whose files all exist."""
         return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
+
+    def list_damaged(self, cases: Iterable[str]) -> list[str]:
+        """Return the cases with an entry whose files are not all there with their sizes."""
+        entries = self.read()
+        return [
+            case for case in cases if case in entries and not entries[case].is_present(self.folder)
+        ]
 
     def add(self, entry: ManifestEntry) -> None:
         """Append ``entry`` and flush it to the disk.

@@ -9,7 +9,7 @@ classes that know no trainer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
-from semi_nnunet.preprocessing.manifest import read_sources
+from semi_nnunet.preprocessing.manifest import Manifest, read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
@@ -62,6 +62,7 @@ from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError, install_error_hook, raise_if_any
+from semi_nnunet.util.names import list_first
 from semi_nnunet.util.seeds import derived_seed
 
 
@@ -250,6 +251,9 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
         training_cases, validation_cases = self.do_split()
+        self.commands.require_complete(
+            self.preprocessed_dataset_folder, [*training_cases, *validation_cases]
+        )
         require_predictions(
             self.folder_with_segs_from_previous_stage,
             [*training_cases, *validation_cases],
@@ -527,5 +531,14 @@ class SuggestedCommands:
         if not Path(folder).is_dir():
             raise UserError(
                 f"{self.configuration} is not preprocessed, there is no {folder}",
+                fix=self.preprocess,
+            )
+
+    def require_complete(self, folder: str | Path, cases: Iterable[str]) -> None:
+        """Raise if files of preprocessed cases are missing or cut."""
+        if damaged := Manifest(folder).list_damaged(cases):
+            raise UserError(
+                f"preprocessed files of {len(damaged)} cases in {folder} are missing or cut: "
+                f"{list_first(damaged)}",
                 fix=self.preprocess,
             )

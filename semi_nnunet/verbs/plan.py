@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.verbs.options import (
@@ -40,6 +40,7 @@ def plan(
     weights: Annotated[str, option(group=MORE)] = "none",
     device: Annotated[str, option("--device", "-device", group=MORE)] = "cpu",
     trainers: Annotated[Sequence[str], option("-tr", several=True, group=MORE)] = (),
+    as_long_as: Annotated[str | None, option(group=MORE)] = None,
     all: RareFlag = False,
 ) -> WrittenPlans:
     """Write the semi-supervised settings into the plans, and print each with its reason.
@@ -86,6 +87,8 @@ def plan(
         weights: Initial weights of smp's encoder: imagenet, a file, or none.
         device: Device to measure --budget SECONDS on.
         trainers: Print the settings of these methods, too.
+        as_long_as: Write plans with which the baseline trains as long as this method does, by the
+            recorded or benchmarked seconds of a step (crossval --equal-time does that by itself).
         all: Print every setting of every trainer.
 
     Returns:
@@ -95,6 +98,8 @@ def plan(
         UserError: a name, setting, patch or network does not exist or does not fit.
     """
     arguments = locals()
+    if as_long_as:
+        arguments |= choose_length(dataset, plans, configurations, as_long_as, settings, name)
     from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
     from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
     from semi_nnunet.workflows.plan import plan_dataset
@@ -122,6 +127,28 @@ def plan(
         lines += [f"next: {suggest_preprocessing(dataset, planned.name, planned.configurations)}"]
     logger.info("\n".join(map(str, lines)))
     return planned
+
+
+def choose_length(
+    dataset: str,
+    plans: str,
+    configurations: Sequence[str] | None,
+    trainer: str,
+    settings: Sequence[str] | Mapping[str, Any],
+    name: str | None,
+) -> dict[str, Any]:
+    """Return the settings and the name of plans with which the baseline trains as long."""
+    from semi_nnunet.benchmarking.plan_length import plan_longer_baseline
+    from semi_nnunet.runs.longer_baseline import name_longer_plans
+    from semi_nnunet.settings.assignments import format_assignment
+
+    longer = plan_longer_baseline(dataset, plans, configurations, trainer)
+    given = settings if isinstance(settings, Mapping) else {}
+    texts = [format_assignment(key, value) for key, value in {**given, **longer}.items()]
+    return {
+        "settings": [*(() if given else settings), *texts],
+        "name": name or name_longer_plans(plans, trainer),
+    }
 
 
 def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str]) -> Iterator[str]:

@@ -102,3 +102,19 @@ def test_half_a_validation_label_is_named_before_the_training(
         assert problem.where == str(label) and says in problem.what
         assert problem.fix.startswith("semi_nnunet preprocess -d")
     assert not (Path(trainer.output_folder) / "validation").exists()
+
+
+@pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
+def test_a_cut_preprocessed_file_is_named_with_the_command(make_trainer, tmp_path, ending):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    source = Path(trainer.preprocessed_dataset_folder_base)
+    copy = Path(shutil.copytree(source, tmp_path / "copy" / source.name))
+    trainer.preprocessed_dataset_folder_base = str(copy)
+    trainer.preprocessed_dataset_folder = str(copy / "nnUNetPlans_2d")
+    trainer.initialize()
+    case = trainer.do_split()[0][0]
+    file = copy / "nnUNetPlans_2d" / f"{case}{ending}"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(UserError, match=f"1 cases in .* are missing or cut: {case}") as refused:
+        trainer.on_train_start()
+    assert refused.value.fix.startswith("semi_nnunet preprocess -d")
