@@ -95,8 +95,8 @@ def compare_trainings(
             paragraphs.append(format_subset_tables(subset, subset_values, baseline, metric))
             compared = True
         except UserError as error:
-            reason = "\n".join(map(plain, str(error).splitlines()))
-            paragraphs.append(f"## {subset} cases\n\nNot compared: {reason}")
+            text = "\n".join(map(plain, str(error).splitlines()))
+            paragraphs.append(f"## {subset} cases\n\nNot compared: {text}")
             errors.append(error)
         if longer and (at_equal_time := longer.compare(subset, subset_values, metric)):
             paragraphs.append(format_equal_time_table(at_equal_time, metric))
