@@ -22,6 +22,7 @@ from semi_nnunet.util.files import read_json
 
 REQUIRED = {PLANS_JSON: ("configurations", "plans_name"), DATASET_JSON: ("labels",)}
 MAX_JSON = 50_000_000  # bytes; nnU-Net's largest, of 10,000 cases, has 2 million
+MAX_SIZE = 10_000  # layers, features or voxels in a network's arguments
 NETWORKS = ("dynamic_network_architectures", "nnunetv2", "semi_nnunet", "monai")
 LAYERS = ("torch.nn", *NETWORKS)
 
@@ -84,6 +85,44 @@ def find_unknown_networks(plans: Mapping[str, Any], file_name: str) -> Iterator[
                     f"{key} names {name!r:.80} as a network or layer, which must be a class of "
                 )
                 yield Problem(file_name, message + ", ".join(packages), fix)
+
+
+def find_size_problems(
+    arguments: Any, weights: Mapping[str, Any], file_name: str
+) -> Iterator[Problem]:
+    """Yield a problem for numbers in a network's arguments that its weights cannot have.
+
+    A network of ten million layers would be built for hours before its weights are compared.
+
+    >>> [p.what for p in find_size_problems({"n_stages": 10**7}, {}, "plans.json")]
+    ['n_stages must be at most 10000 in a network with 0 weights, got 10000000']
+
+    Args:
+        arguments: of the network in plans.
+        weights: name -> tensor, of a checkpoint.
+        file_name: of the plans in problems.
+    """
+    sizes = [size for tensor in weights.values() for size in tensor.shape]
+    most = max([MAX_SIZE, len(weights), *sizes])
+    for key, value in arguments.items() if isinstance(arguments, Mapping) else ():
+        numbers = list(_list_numbers(value))
+        largest = max([*numbers, len(numbers)], default=0)
+        if key.startswith("n_"):  # layers: each has a tensor at least
+            largest = max(largest, sum(numbers))
+        if largest > most:
+            rule = f"must be at most {most} in a network with {len(weights)} weights"
+            yield Problem(file_name, f"{key} {rule}, got {largest}", "give another model")
+
+
+def _list_numbers(value: Any) -> Iterator[float]:
+    """Yield all numbers in a value of JSON."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _list_numbers(item)
+    elif isinstance(value, (int, float)):
+        yield abs(value)
 
 
 def list_named_code(architecture: Any) -> Iterator[tuple[Any, tuple[str, ...]]]:

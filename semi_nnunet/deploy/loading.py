@@ -14,12 +14,14 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from semi_nnunet.deploy.descriptions import require_known_networks
+from semi_nnunet.deploy.descriptions import find_size_problems, require_known_networks
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.raw.layout import PLANS_JSON, STOCK_TRAINER
+from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.failures import is_of_machine, is_of_memory
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -66,8 +68,18 @@ def load_model(model: TrainedModel) -> LoadedModel:
     labels = plans.get_label_manager(model.dataset_json)
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
     heads = labels.num_segmentation_heads
-    network = build_empty_network(first, plans, configuration, channels, heads)
     weights = [content["network_weights"] for content in contents]
+    arguments, file_name = configuration.network_arch_init_kwargs, str(model.folder / "plans.json")
+    too_large = find_size_problems(arguments, weights[0], file_name)
+    raise_if_any(f"{model} cannot be read:", too_large)
+    try:
+        network = build_empty_network(first, plans, configuration, channels, heads)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+        raise build_impossible_error(file_name, error) from error
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, UserError) or is_of_machine(error) or is_of_memory(error):
+            raise
+        raise build_impossible_error(file_name, error) from error
     unfit = find_unfit_checkpoints(model.checkpoints.values(), weights, network)
     raise_if_any(f"{model} cannot be read:", unfit)
     network.load_state_dict(weights[0])
@@ -76,6 +88,12 @@ def load_model(model: TrainedModel) -> LoadedModel:
         network, weights, plans, configuration, labels, model.dataset_json, first["trainer_name"],
         None if axes is None else tuple(axes),
     )  # fmt: skip
+
+
+def build_impossible_error(file_name: str, error: Exception) -> UserError:
+    """Return the error for plans whose network cannot be built, for any of torch's reasons."""
+    reason = shorten_reason(error)
+    return UserError(f"{file_name} must describe a network that can be built ({reason})", fix=FIX)
 
 
 def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:

@@ -13,7 +13,10 @@ its own patient.
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +29,14 @@ from semi_nnunet.util.names import list_first
 
 PATIENT_KEY = "patient"  # of dataset.json
 MAX_FOLDS = 5
+MATCH_S = 10  # for all cases of a data set
+REPEATED_GROUP = re.compile(r"\)[*+{]")
+TRY_MATCHES = """
+import json, re, sys
+expression, *cases = json.load(sys.stdin)
+for case in cases:
+    re.match(expression, case)
+"""
 
 PatientOf = Callable[[str], str]  # case -> its patient
 Fold = dict[str, list[str]]  # "train" and "val" -> cases
@@ -130,6 +141,10 @@ def find_patient_problems(
         return
     expression = description[PATIENT_KEY]
     pattern = re.compile(expression)
+    if not matches_in_time(expression, [case for group in cases.values() for case in group]):
+        defect = f"{PATIENT_KEY!r} must match the cases within {MATCH_S} s, {expression!r} does not"
+        yield Problem(file_name, defect, "write it without repeats of repeats, such as (a+)+")
+        return
     unmatched = [
         case for group in cases.values() for case in group if not match_patient(pattern, case)
     ]
@@ -146,6 +161,25 @@ def find_patient_problems(
             defect = f"{subset} cases are of patients who are also in imagesTs: "
             fix = "keep all cases of a patient in imagesTs, or none"
             yield Problem(file_name, defect + list_first(leaked), fix)
+
+
+def matches_in_time(expression: str, cases: Sequence[str]) -> bool:
+    """Return whether a regular expression is tried on all cases within :data:`MATCH_S`.
+
+    Repeats of repeats and of alternatives can take years on a short text, and Python cannot be
+    interrupted meanwhile, so that they are tried in another process.
+    """
+    if not REPEATED_GROUP.search(expression):
+        return True
+    words = [sys.executable, "-I", "-S", "-c", TRY_MATCHES]
+    try:
+        subprocess.run(
+            words, input=json.dumps([expression, *cases]), text=True, timeout=MATCH_S, check=True,
+            capture_output=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 # ---- folds ----

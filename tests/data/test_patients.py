@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from semi_nnunet.raw import folds
 from semi_nnunet.raw.folds import (
     build_patient_finder,
     case_as_patient,
@@ -115,3 +116,16 @@ def test_a_data_set_without_a_list_has_no_pseudo_labelled_cases(tmp_path):
     assert read_pseudo_labelled_cases(tmp_path) == set()
     write_json(tmp_path / PSEUDO_LABELLED_FILE, ["p"])
     assert read_pseudo_labelled_cases(tmp_path) == {"p"}
+
+
+@pytest.mark.parametrize("expression", ["(?:(?:a|b|ab)+)+$", "((a+)+)+c", "(a|a)*c"])
+def test_an_expression_that_never_ends_is_named(monkeypatch, expression: str) -> None:
+    monkeypatch.setattr(folds, "MATCH_S", 1)
+    cases = {"labelled": ["ab" * 30 + "!"], "unlabelled": ["a" * 60], "test": []}
+    (problem,) = find_patient_problems({"patient": expression}, cases, "dataset.json")
+    assert "'patient' must match the cases within 1 s" in problem.what
+
+
+def test_repeats_that_end_are_accepted() -> None:
+    cases = {"labelled": ["left_side_1"], "unlabelled": ["right_2"], "test": []}
+    assert not [*find_patient_problems({"patient": r"(?:[a-z]+_)+\d+"}, cases, "dataset.json")]

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
+from semi_nnunet.deploy import loading
 from semi_nnunet.deploy.loading import (
     find_unfit_checkpoints,
     load_model,
@@ -19,6 +20,7 @@ from semi_nnunet.deploy.loading import (
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 from tests.deploy.test_trained import add_gift
 from tests.trainers import weights_of
 
@@ -111,3 +113,29 @@ def test_a_checkpoint_without_configuration_or_trainer_is_refused(
 def test_the_configuration_of_a_checkpoint_is_read() -> None:
     checkpoint = {"init_args": {"configuration": "2d"}, "trainer_name": "nnUNetTrainer"}
     assert read_configuration_name(checkpoint, PLANS, "a model") == "2d"
+
+
+@pytest.mark.parametrize("layers", [10**7, [10**7] * 3, [5000] * 5000, {"deep": [10**9]}])
+def test_a_network_of_too_many_layers_is_refused_before_it_is_built(
+    model: Path, layers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "build_empty_network", lambda *_: pytest.fail("it was built"))
+    plans = read_json(model / "plans.json")
+    arguments = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arguments["n_conv_per_stage"] = layers
+    write_json(model / "plans.json", plans)
+    with pytest.raises(UserError, match="n_conv_per_stage must be at most 10000"):
+        load_model(find_model(str(model)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("strides", [[1, 1]]), ("features_per_stage", [-1, 8, 16]), ("n_stages", "three"),
+     ("kernel_sizes", None), ("unheard_of", 1)],
+)  # fmt: skip
+def test_a_network_that_cannot_be_built_is_named(model: Path, key: str, value: Any) -> None:
+    plans = read_json(model / "plans.json")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"][key] = value
+    write_json(model / "plans.json", plans)
+    with pytest.raises(UserError, match=r"plans\.json must describe a network that can be built"):
+        load_model(find_model(str(model)))
