@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from semi_nnunet.cli.commands import help_text
 from semi_nnunet.cli.main import TASKS, build_app, verb_function
 from semi_nnunet.datasets.converters import CONVERTERS
-from semi_nnunet.verbs.convert import build_parser
 from semi_nnunet.verbs.options import Launcher
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -162,26 +161,13 @@ def program_rows() -> list[Row]:
 
 def converter_tables() -> Iterator[str]:
     """Yield the options of ``convert`` and the names of the converters."""
-    parser = build_parser()
-    names = next(action for action in parser._actions if action.choices)
-    one = names.choices["kvasir"]
-    one.parse_known_args([".", "-d", "1"])  # declares the options
-    rows = []
-    for action in one._actions[1:]:
-        spelling = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-        meaning = (action.help or "") % {"default": action.default}
-        rows.append(Row(f"`{spelling}`", sentence(as_code(meaning))))
-    common = {"SRC", "-d", "--name", "-np"}
-    yield table([Row("`NAME`", "A converter of the table below.")]
-                + [row for row in rows if row.names.strip("`") in common])  # fmt: skip
+    kvasir = build_app(["convert", "kvasir"])["convert"]["kvasir"]
+    common = {"SOURCE", "-d", "--name", "-np"}
+    rows = [row_of(a) for a in visible_arguments(kvasir) if common & {*a.names}]
+    yield table([Row("`NAME`", "A converter of the table below."), *rows])
     yield "\n".join(("| converter | data |", "|---|---|",
                      *(f"| `{name}` | {summary} |" for name, summary in CONVERTERS.items()),
                      ""))  # fmt: skip
-
-
-def sentence(text: str) -> str:
-    """Return a text with a capital and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}".rstrip(".") + "."
 
 
 def as_code(text: str) -> str:

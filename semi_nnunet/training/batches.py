@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from semi_nnunet.augment.batched_labels import downsample_labels
+from semi_nnunet.augment.batched import downsample_labels
 from semi_nnunet.augment.mixing import TargetPatches
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.loading.batched_transforms import BatchedTransforms
