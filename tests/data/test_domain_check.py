@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_csv
 from semi_nnunet.verify.domain import MAX_PRINTED, check_domain
 from semi_nnunet.verify.integrity import check_dataset
 from tests.data.copied import Copy, names
@@ -31,8 +31,7 @@ def checked(root: Path, *, skip: bool = False, skipped: Any = ()) -> dict[str, l
 
 
 def listed(root: Path) -> list[dict[str, str]]:
-    with open(root / "pre/domain_check/outliers.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(root / "pre/domain_check/outliers.csv")[1]
 
 
 def size_of_sheet(root: Path) -> tuple[int, int]:
