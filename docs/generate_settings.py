@@ -32,10 +32,10 @@ HEAD = """# Settings
 
 <!-- written by docs/generate_settings.py: change the settings classes, not this page -->
 
-Settings live in nnU-Net's plans, under the key `"semi"`. Where they are absent, the trainer
-derives the same values when training starts. `semi_nnunet plan` writes them. It prints, each with
-its reason, the values that were decided for this data set and those that were given; with `-tr`,
-also those of a method, and with `--all` every value.
+You rarely need to change a setting: each has a default or is planned for your data. Change one with
+`semi_nnunet plan --set`. `plan` writes the settings into nnU-Net's plans, under the key `"semi"`,
+and prints those that were decided for this data set, each with its reason. `-tr` also prints those
+of a method, and `--all` every value. Without `plan`, a training derives the same values itself.
 
 ```bash
 semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
@@ -47,34 +47,32 @@ semi_nnunet plan -d 42 --budget cpu                             # nnUNetPlans_cp
 semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50
 ```
 
-With `--name`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written beside
-the old ones. Commands use them by their name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
+* With `--name`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written next
+  to the old ones. Use them by name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
+* A setting without a trainer's name is for all trainers. `TRAINER.SETTING` is for one.
+* Planning again keeps what was given before. `--reset` forgets it.
+* A typing error or a value out of range stops `plan`, and a training before its first step. The
+  message has the nearest valid name, or the range.
 
-A setting without a trainer's name is for all trainers; `TRAINER.SETTING` is for one. Planning
-again keeps what was given before, and `--reset` forgets it. An unknown setting, or a value out of
-range, stops the command, and also a training before its first step, with the nearest valid name
-or the range.
-
-The tables show the default and its reason. The default of a *planned* setting follows from the
-data set by a rule; the value shown is that of an example with {labelled} labelled and
-{unlabelled} unlabelled cases, patches of {patch} voxels, median images of {image} voxels and
-{classes} classes.
+The tables show each default with its reason. A *planned* default follows from the data set by a
+rule. The value shown is that of an example with {labelled} labelled and {unlabelled} unlabelled
+cases. Its patches have {patch} voxels, its median image {image}, and it has {classes} classes.
 
 ## Settings that are often changed
 
 * **Small organs.** `class_weights_from=pseudo_labels` makes rare classes count more,
-  `supervised_loss=dice_focal` looks at difficult voxels, and `locate_epochs=[300]` draws
+  `supervised_loss=dice_focal` weighs difficult voxels, and `locate_epochs=[300]` draws
   unlabelled patches, from epoch 300 on, where the network sees foreground.
 * **Classes that mirroring confuses**, such as left and right: `mirror` is planned `false` where two
-  classes are as bright as each other and lie in the same order in all labelled cases. Set it where
-  the plan does not see it.
+  classes are equally bright and lie in the same order in all labelled cases. Set it yourself where
+  the plan does not notice.
 * **Short trainings**: `optimizer=adam initial_lr=1e-3`, see
   [Getting started](getting_started.md).
 * **A CPU with bfloat16** (`avx512_bf16` or `amx_bf16` in `lscpu`): `mixed_precision=bfloat16`
   trains about 1.4 times as fast. On another CPU it takes several times as long, and the training
   says so.
-* **Fewer unlabelled images**: `filter_epochs=[500]` keeps the surest tenth (`filter_keep`) of
-  them from epoch 500 on.
+* **Fewer unlabelled images**: `filter_epochs=[500]` keeps the most certain tenth
+  (`filter_keep`) of them from epoch 500 on.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
 import re
 import shlex
@@ -12,11 +13,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import cyclopts
 import pytest
 
+from semi_nnunet.cli.commands import command_of, help_text
 from semi_nnunet.cli.main import VERBS, parse
 from semi_nnunet.datasets.phantom import write_phantom_dataset
+from semi_nnunet.settings import methods
 from semi_nnunet.training.reproducible import ReproducibleTrainer
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.errors import UserError
@@ -31,6 +36,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(r"\b(?:semi_nnunet|scripts|tests|plans|docs)/[\w./-]*\w\.(?:py|sh|md|json|csv)\b")
 MODULE = re.compile(r"\bsemi_nnunet(?:\.[a-z_]+)+\b")
+NEW = re.compile(r"my_|count\.py")  # files of the pages on adding something
 PLACEHOLDERS = {"...", "NAME", "ID", "SRC", "VERB"}
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -74,7 +80,7 @@ def test_relative_links_resolve(page):
 @of_pages(CHANGELOG)
 def test_files_and_modules_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
-    files = {name for name in FILE.findall(text) if "my_" not in name}
+    files = {name for name in FILE.findall(text) if not NEW.search(name)}
     missing = {name for name in files if not (ROOT / name).exists()}
     for name in set(MODULE.findall(text)) - {"semi_nnunet.recipes"}:
         parts = name.split(".")
@@ -138,15 +144,46 @@ def test_the_figure_shows_every_layer_in_its_place():
     assert svg == loaded(DOCS / "figures" / "make_layers.py").drawing()
 
 
-def test_the_example_of_a_method_is_one(tmp_path, monkeypatch):
+def test_the_example_of_a_method_trains(tmp_path, monkeypatch, make_trainer):
+    settings, method, *_ = blocks(DOCS / "adding_a_method.md", "python")
+    names = dict(vars(methods))
+    exec(compile(settings, "settings", "exec"), names)
+    monkeypatch.setattr(methods, "MySettings", names["MySettings"], raising=False)
     path = tmp_path / "my_method.py"
-    path.write_text(blocks(DOCS / "adding_a_method.md", "python")[0], encoding="utf-8")
+    path.write_text(method, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(ReproducibleTrainer, "methods", {})  # it stays unknown to other tests
+    known = dict(ReproducibleTrainer.methods)
+    monkeypatch.setattr(ReproducibleTrainer, "methods", known)  # it stays unknown to other tests
     module = importlib.import_module("my_method")
     monkeypatch.delitem(sys.modules, "my_method")
-    assert ReproducibleTrainer.methods == {"SemiMyTrainer": module.MySettings}
+    assert known["SemiMyTrainer"] is names["MySettings"]
     assert issubclass(module.SemiMyTrainer, SemiTrainer)
+    trainer = make_trainer(module.SemiMyTrainer)
+    values = trainer.train_step(next(trainer.dataloader_train))
+    assert all(math.isfinite(value) for value in values.values())
+
+
+def test_the_example_of_a_command_is_one(monkeypatch):
+    block = blocks(DOCS / "adding_a_verb.md", "python")[0]
+    monkeypatch.setitem(sys.modules, "count", module := ModuleType("count"))
+    exec(compile(block, "count", "exec"), vars(module))
+    app = cyclopts.App(result_action="return_value")
+    app.command(command_of(module.count), name="count", help=help_text(module.count))
+    _, bound, _ = app.parse_args(["count", "-d", "42", "--test"], exit_on_error=False)
+    assert bound.arguments == {"dataset": "42", "test": True}
+
+
+def test_the_example_of_a_converter_plans(tmp_path):
+    block = blocks(DOCS / "adding_a_converter.md", "python")[0]
+    names: dict[str, Any] = {"__name__": "my_data"}
+    exec(compile(block, "my_data", "exec"), names)
+    for folder in ("pictures", "masks"):
+        for number in range(5):
+            path = tmp_path / folder / f"cell_{number:03d}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"")
+    planned = names["convert"](tmp_path, incomplete=True)
+    assert planned.counts == {"Tr": 4, "Un": 0, "Val": 0, "Ts": 1}
 
 
 def test_the_page_of_the_architecture_lists_every_package():
