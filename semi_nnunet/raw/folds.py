@@ -260,6 +260,20 @@ def is_fold(content: Any) -> bool:
     )
 
 
+def describe_left_out(preprocessed: Path, cases: Iterable[str]) -> str:
+    """Return a warning of labelled cases that are in no fold, as those labelled later; or ""."""
+    folds = load_folds(preprocessed)
+    listed = {case for fold in folds for side in ("train", "val") for case in fold[side]}
+    left_out = sorted({*cases} - listed)
+    if not folds or not left_out:
+        return ""
+    return (
+        f"WARNING: {preprocessed / SPLITS_FILE} leaves out {len(left_out)} labelled cases, which "
+        f"no fold trains or validates on: {list_first(left_out)}. Fix: add them, or remove that "
+        f"file for new folds, and train the folds again"
+    )
+
+
 def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
     """Write splits_final.json, atomically: other processes may read it at the same time."""
     write_json(preprocessed / SPLITS_FILE, list(folds))

@@ -27,7 +27,7 @@ from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest, read_sources
-from semi_nnunet.raw.folds import PatientOf, build_patient_finder
+from semi_nnunet.raw.folds import PatientOf, build_patient_finder, describe_left_out
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
@@ -251,6 +251,9 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
         training_cases, validation_cases = self.do_split()
+        base = Path(self.preprocessed_dataset_folder_base)
+        if self.fold != "all" and (warning := describe_left_out(base, self.labelled_identifiers())):
+            self.say(warning)
         self.commands.require_complete(
             self.preprocessed_dataset_folder, [*training_cases, *validation_cases]
         )

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.raw.folds import describe_left_out
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.folds import (
@@ -126,6 +127,10 @@ def make_jobs(
         ]
     raise_if_any("The cross-validation cannot start:", problems)
     write_missing_folds(folders, content, configurations, folds)
+    if set(folds) - {ALL} and (
+        warning := describe_left_out(folders.preprocessed, folders.labelled_cases())
+    ):
+        logger.info(warning)
     names = [plans, *(write_seed_plans(folders, plans, content, seed) for seed in range(1, seeds))]
     jobs = [
         resolve_shared_pretraining(

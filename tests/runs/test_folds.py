@@ -126,3 +126,16 @@ def test_nnunets_own_folds_are_left_to_it(empty):
     write_json(empty.preprocessed / PSEUDO_LABELLED_FILE, ["a"])
     write_missing_folds(empty, {}, ["2d"], ["all"])
     assert not (empty.preprocessed / "splits_final.json").exists()
+
+
+def test_crossval_warns_of_labelled_cases_in_no_fold(folders, tmp_path, capsys):
+    copy = Path(
+        shutil.copytree(folders.preprocessed, tmp_path / "copy" / folders.preprocessed.name)
+    )
+    copied = replace(folders, preprocessed=copy)
+    first, second, *others = copied.labelled_cases()
+    write_json(copy / "splits_final.json", [{"train": [second], "val": [first]}])
+    make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
+    assert "leaves out" not in capsys.readouterr().out
+    make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    assert f"leaves out {len(others)} labelled cases" in capsys.readouterr().out

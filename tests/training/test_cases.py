@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
 
+from semi_nnunet.raw.folds import describe_left_out
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.trainers import run_epochs
@@ -145,3 +147,21 @@ def test_damaged_splits_are_named_before_the_training(make_trainer, tmp_path, sp
     with pytest.raises(UserError, match=says) as error:
         trainer.do_split()
     assert "delete" in str(error.value)
+
+
+def test_labelled_cases_in_no_fold_cause_a_warning(make_trainer, tmp_path):
+    """As those that were labelled after the folds were made."""
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    *earlier, later = trainer.labelled_identifiers()
+    source = Path(trainer.preprocessed_dataset_folder_base)
+    copy = Path(shutil.copytree(source, tmp_path / "copy" / source.name))
+    trainer.preprocessed_dataset_folder_base = str(copy)
+    write_json(copy / "splits_final.json", [{"train": earlier[1:], "val": earlier[:1]}])
+    said = []
+    trainer.say = lambda *words: said.append(" ".join(map(str, words)))
+    trainer.initialize()
+    trainer.get_dataloaders()
+    (warning,) = (line for line in said if "leaves out" in line)
+    assert f"leaves out 1 labelled cases, which no fold trains or validates on: {later}." in warning
+    write_json(copy / "splits_final.json", [{"train": [*earlier[1:], later], "val": earlier[:1]}])
+    assert describe_left_out(copy, [*earlier, later]) == ""
