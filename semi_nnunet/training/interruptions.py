@@ -196,7 +196,8 @@ def raise_if_machine_fault(
         raise UserError(
             f"the memory does not suffice for a step: {first_line:.300}",
             fix=f"semi_nnunet plan with --set and a smaller labelled_batch_size and "
-            f"unlabelled_batch_size (accumulate_batches=2 makes two small batches one step), or a "
+            f"unlabelled_batch_size (2 at least for methods that mix unlabelled patches; "
+            f"accumulate_batches=2 makes two small batches one step), or a "
             f"smaller --patch; or end other programs that use the memory. {INTACT}",
         ) from error
     if "DataLoader worker" in text:

@@ -32,7 +32,7 @@ def auto(
     dry_run: Flag = False,
     launcher: Launcher | None = None,
 ) -> ShippedModel | None:
-    """Go from a raw data set to the best model and its proof, within a budget of hours.
+    """Go from a raw data set to the model with the highest expected Dice, in a budget of hours.
 
         semi_nnunet auto -d 42 --hours 8
         semi_nnunet auto -d 42 --hours 8 --dry-run
@@ -41,7 +41,7 @@ def auto(
     The command verifies, plans and preprocesses the data, measures a few steps of every candidate
     on this device (or uses an earlier semi_nnunet benchmark), and prints how it divides the hours.
     All candidates and the supervised baseline train briefly, the better half twice as long, and
-    the best candidate and the baseline four times as long. Cases that did not choose the method
+    the best candidate at least four times as long, and the baseline for the same time. Cases that did not choose the method
     then decide: labelled test cases, or validation cases of other folds. The folder auto_NAME
     holds the exported model for stock nnU-Net, the predictions of imagesTs, the report, and a
     README.md that begins with the answer. Every step is a command that is printed and that you

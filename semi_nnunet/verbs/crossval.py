@@ -49,13 +49,11 @@ def crossval(
     unlabelled cases serve all folds. Seed 0 uses the plans, other seeds use plans of their own
     (PLANS_seed1, ...). --equal-time also trains the baseline for as long as each method took, with
     plans of its own (PLANS_as_long_as_TRAINER), and compare shows both gains. One job runs on each
-    GPU, or --jobs on the CPU. On a cluster:
+    GPU, or --jobs on the CPU. With a launcher each job is a task of a cluster. SLURM requeues and
+    continues a job whose time is up; Ray continues one on another node if its node is lost.
 
         semi_nnunet crossval ... --launcher slurm --sbatch='--gres=gpu:1 --time=12:00:00'
         semi_nnunet crossval ... --launcher ray --ray-address HOST:6379
-
-    each job is a task. SLURM requeues and continues a job whose time is up; Ray continues one on
-    another node if its node is lost.
 
     Args:
         dataset: Number or name of the data set.

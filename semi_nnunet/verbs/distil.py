@@ -81,7 +81,7 @@ def distil(
         dataset: The data set with imagesUn.
         new_id: Number of the new data set; later rounds use the following numbers.
         base: Folders of trained models, see semi_nnunet pseudo-label.
-        views: Test-time views to average: flips rot90 gamma blur noise equalize.
+        views: Changed views of each image whose predictions are averaged.
         keep: Fraction of the cases, or a number above 1: the most certain ones; one value, or one
             for each round (ST++: half, then all).
         target: Trainer to train on the new data set (default: none).

@@ -39,7 +39,7 @@ def export(
         semi_nnunet export -m 42/SemiUnifiedTrainer__nnUNetPlans__3d_fullres -o exported
         semi_nnunet export -d 42 -c 3d_fullres -tr SemiUnifiedTrainer -o exported       # the same
 
-    and on a machine without this package
+    On a machine without this package:
 
         nnUNetv2_install_pretrained_model_from_zip exported/Dataset042_....zip
         nnUNetv2_predict -d 42 -c 3d_fullres -p nnUNetPlans_SemiUnifiedTrainer \\

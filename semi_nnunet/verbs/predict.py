@@ -65,7 +65,7 @@ def predict(
     the others are predicted, and the exit status is not 0.
 
     Args:
-        model: See above; or select it by -d, -c, -tr and -p.
+        model: Folder of a trained model, or a fold in it; or select it by -d, -c, -tr and -p.
         images: Folder of files CASE_0000.ending. In Python also a list of arrays
             (channels, *spatial).
         out: Folder for the segmentations.

@@ -68,13 +68,13 @@ def pseudo_label(
     Args:
         images: Folder of files CASE_0000.ending.
         out: Folder for labels/ and the lists.
-        models: See above; or select one by -d, -c, -tr and -p.
+        models: Folders of trained models, or folds in them; or select one by -d, -c, -tr, -p.
         dataset: Without -m: number or name of the data set.
         configuration: Without -m: such as 3d_fullres (default: the only trained one).
         trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
         plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         folds: Folds of the model whose logits are averaged (default: every finished fold).
-        views: Test-time views to average: flips rot90 gamma blur noise equalize.
+        views: Changed views of each image whose predictions are averaged.
         confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).
         npz: Keep the probabilities.
         complete: Folder of labels of some of the images, which annotate some classes, as

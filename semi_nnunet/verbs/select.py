@@ -58,7 +58,7 @@ def select(
         models: Folders of trained models, see semi_nnunet pseudo-label.
         keep: Fraction of the images, or a number above 1.
         score: Uncertainty score.
-        views: Test-time views to average: flips rot90 gamma blur noise equalize.
+        views: Changed views of each image whose predictions are averaged.
         page: HTML file of the selection.
         undo: Train on all images again.
         most: Largest accepted uncertainty (default: any).
