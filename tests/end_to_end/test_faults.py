@@ -18,7 +18,7 @@ SHOWN_BY = {
         "test_killed_and_continued_training_equals_an_uninterrupted_one",
     ),
     "asked_to_leave": (
-        "training/test_preemption.py::test_a_training_that_left_within_an_epoch_ends_as_if_it_had_not",
+        "training/test_interruptions.py::test_a_training_that_left_within_an_epoch_ends_as_if_it_had_not",
         "end_to_end/test_kill_and_continue.py::"
         "test_killed_and_continued_training_equals_an_uninterrupted_one",
         "end_to_end/test_launches.py::"
@@ -55,7 +55,7 @@ SHOWN_BY = {
         "test_two_machines_train_a_fold_and_continue_by_themselves_after_a_kill",
     ),
     "killed_loader": (
-        "training/test_machine_faults.py::"
+        "training/test_interruptions.py::"
         "test_a_killed_worker_ends_the_training_and_names_the_variable_and_the_cases",
     ),
     "killed_preprocessing_worker": (
@@ -94,7 +94,7 @@ SHOWN_BY = {
         "test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy",
     ),
     "no_compiler": (
-        "training/test_machine_faults.py::test_a_network_that_cannot_be_compiled_trains_as_it_is",
+        "training/test_interruptions.py::test_a_network_that_cannot_be_compiled_trains_as_it_is",
     ),
     "absent_companion": (
         "training/test_companions.py::test_a_checkpoint_without_a_companion_is_refused",
@@ -110,7 +110,7 @@ SHOWN_BY = {
         "test_an_interruption_ends_the_trainings_which_continue_from_the_checkpoint",
     ),
     "no_memory": (
-        "training/test_machine_faults.py::"
+        "training/test_interruptions.py::"
         "test_memory_that_runs_out_in_the_teacher_names_what_to_turn",
         "pseudo_labels/test_pool.py::"
         "test_an_image_too_large_for_the_memory_is_tried_again_after_all_others",
