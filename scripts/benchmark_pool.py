@@ -28,7 +28,7 @@ from pathlib import Path
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
-    read_file_versions,
+    format_records,
 )
 from semi_nnunet.util.shards import Shard, find_unfinished_shards
 
@@ -99,7 +99,7 @@ def make(folder: Path, image: Path, count: int, left: int = LEFT) -> None:
         if number >= left:
             label = folder / "out" / "labels" / f"{case}{ending}"
             os.link(image, label)
-            source = read_file_versions([str(folder / "images" / f"{case}_0000{ending}")])
+            source = format_records([folder / "images" / f"{case}_0000{ending}"])
             facts = {"uncertainty": {"entropy": 0}, "ignored": 0}
             entry = ManifestEntry(case, source, {label.name: [size, "0" * 64]}, facts)
             lines.setdefault(number % PARTS, []).append(json.dumps(entry.__dict__))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
+from semi_nnunet.util.names import list_first
+from semi_nnunet.util.provenance import FileRecord
 from semi_nnunet.util.shards import Shard
 from semi_nnunet.util.validation import line_as
 from semi_nnunet.verify.file_bytes import require_complete_image
@@ -109,10 +111,25 @@ class LabellingRequest:
             )
         return {case: list(map(str, files)) for case, files in images.items()}
 
-    def file_versions(self, case: str) -> str:
-        """Return the versions of the files from which the label of a case is made."""
+    def files(self, case: str) -> list[Path]:
+        """Return the files from which the label of a case is made."""
         annotation = None if self.completion is None else self.completion.find_label(case)
-        return read_file_versions([*self.cases[case], *([str(annotation)] if annotation else [])])
+        return [*map(Path, self.cases[case]), *([Path(annotation)] if annotation else [])]
+
+    def record_files(self, case: str) -> str:
+        """Return the records of the files of a case, as text for a list of finished cases."""
+        return format_records(self.files(case))
+
+    def is_made_from(self, source: str, case: str) -> bool:
+        """Return whether ``source``, from :meth:`record_files`, is of a case's present files."""
+        files = self.files(case)
+        if not source.startswith("["):  # of an earlier version: bytes and time of each file
+            stats = [os.stat(path) for path in files]
+            return source == " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+        records = [FileRecord(*values) for values in json.loads(source)]
+        return len(records) == len(files) and all(
+            record.matches(path) for record, path in zip(records, files, strict=True)
+        )
 
     def record(self) -> dict[str, Any]:
         """Return what labels depend on, apart from the images themselves."""
@@ -145,16 +162,19 @@ class LabellingRequest:
 
     def state(self, cases: Iterable[str]) -> PoolState:
         """Read which of ``cases`` are done or set aside; images that have changed are neither."""
-        versions = {case: self.file_versions(case) for case in cases}
-        state = PoolState({}, {})
+        requested, state = {*cases}, PoolState({}, {})
         for path in self.shards.glob("*.jsonl"):
             for case, entry in Manifest(self.labels, path).read().items():
-                if entry.source == versions.get(case) and entry.is_present(self.labels):
+                if case not in requested or not entry.is_present(self.labels):
+                    continue
+                if self.is_made_from(entry.source, case):
                     state.done[case] = entry
         for path in self.shards.glob("*.bad"):
             for line in path.read_text(errors="replace").splitlines():
                 bad = line_as(SetAside, line)  # None if torn by a crash: the case is tried again
-                if bad and bad.source == versions.get(bad.case) and bad.case not in state.done:
+                if not bad or bad.case not in requested or bad.case in state.done:
+                    continue
+                if self.is_made_from(bad.source, bad.case):
                     state.bad[bad.case] = bad.problem
         return state
 
@@ -202,10 +222,9 @@ class PoolState:
     bad: dict[str, str]
 
 
-def read_file_versions(files: Sequence[str]) -> str:
-    """Return the version of a case's files: bytes and time of each."""
-    stats = [os.stat(file) for file in files]
-    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+def format_records(files: Sequence[Path]) -> str:
+    """Return the records of files as text."""
+    return json.dumps([astuple(FileRecord.of_any(path)) for path in files])
 
 
 # ---- shards ----
@@ -213,7 +232,7 @@ def read_file_versions(files: Sequence[str]) -> str:
 
 def set_aside(shard: Shard[LabellingRequest], case: str, problem: str) -> None:
     """Record a case that cannot be labelled with the present version of its files."""
-    versions = shard.work.file_versions(case)
+    versions = shard.work.record_files(case)
     entry = asdict(SetAside(case, versions, " ".join(problem.split())))
     with (shard.folder / f"{shard.name}.bad").open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
@@ -240,13 +259,13 @@ def run_shard(
     description = read_description(request.trained[0].folder)
     reader = choose_reader(description, [file for case in cases for file in files[case]])
     manifest = Manifest(request.labels, shard.finished)
-    too_large: list[str] = []
+    too_large, changed = list[str](), list[str]()
     for case in cases:
         if problems := find_image_problems(request.images, description, reader, case, files[case]):
             set_aside(shard, case, "; ".join(map(str, problems)))
             yield case
             continue
-        versions = request.file_versions(case)
+        versions = request.record_files(case)
         try:
             prediction = labeller(files[case])
             if request.completion is not None:
@@ -265,8 +284,16 @@ def run_shard(
             # one strange image must not end the labelling of the others
             set_aside(shard, case, f"cannot be labelled: {shorten_reason(error)}")
         else:
+            if not request.is_made_from(versions, case):
+                changed.append(case)
+                continue
             manifest.add(write_labelled_case(shard, case, versions, prediction, labeller))
         yield case
+    if changed:
+        raise UserError(
+            f"{list_first(changed)} changed while they were labelled; all others are labelled",
+            fix="run the same command again when their copies have ended",
+        )
     if too_large:
         raise UserError(
             f"the memory was too small for {', '.join(too_large)}; all others are labelled",

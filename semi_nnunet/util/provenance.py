@@ -51,6 +51,18 @@ class FileRecord:
             raise UserError(f"{path} changed while it was read", fix="wait for its copy to end")
         return cls(*state, digest)
 
+    @classmethod
+    def of_any(cls, path: Path) -> FileRecord:
+        """Return the record of a file, without a digest if it changes, or cannot be read."""
+        try:
+            return cls.of(path)
+        except (OSError, UserError):
+            pass
+        try:
+            return cls(*read_state(path), digest="")
+        except OSError:
+            return cls(0, 0, 0, 0, digest="")
+
     @property
     def state(self) -> tuple[int, int, int, int]:
         """Everything but the digest, see :func:`read_state`."""

@@ -18,7 +18,7 @@ from semi_nnunet.pseudo_labels.choice import (
     score_cases,
     select_cases,
 )
-from semi_nnunet.pseudo_labels.pool import LabellingRequest, read_file_versions
+from semi_nnunet.pseudo_labels.pool import LabellingRequest, format_records
 from semi_nnunet.util.errors import UserError
 
 
@@ -33,9 +33,7 @@ def make_scored_pool(folder: Path, scores: dict[str, dict[str, float]]) -> Label
         (labels := folder / f"labels/{case}.png").touch()
         facts = {"uncertainty": values, "ignored": 0.0}
         lines.append(
-            json.dumps(
-                asdict(ManifestEntry.of(case, read_file_versions([str(image)]), [labels], facts))
-            )
+            json.dumps(asdict(ManifestEntry.of(case, format_records([image]), [labels], facts)))
         )
     (folder / "parts" / "part_0.jsonl").write_text("\n".join(lines) + "\n")
     request = LabellingRequest(folder, folder, ())

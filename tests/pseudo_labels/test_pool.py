@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
 import signal
@@ -21,15 +23,15 @@ from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
     choose_ignore_label,
+    format_records,
     ignore_unsure_voxels,
-    read_file_versions,
     read_uncertainties,
     set_aside,
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, sha256_of_file, write_json
+from semi_nnunet.util.files import parse_csv, read_csv, read_json, sha256_of_file, write_json
 from semi_nnunet.util.shards import Shard, find_unfinished_shards, shard_of
 from tests.forking import forked
 from tests.pseudo_labels.killing import WRITES, killed_worker, list_finished_cases, worker
@@ -297,7 +299,7 @@ def finish(request: LabellingRequest, *cases: str) -> None:
         path = request.labels / f"{case}.nii.gz"
         path.write_text(case)
         facts = {"uncertainty": {"entropy": 0.5}, "ignored": 0.0}
-        entry = ManifestEntry.of(case, read_file_versions(request.cases[case]), [path], facts)
+        entry = ManifestEntry.of(case, format_records(request.files(case)), [path], facts)
         Manifest(request.labels, Shard(request, 0, 1).finished).add(entry)
 
 
@@ -319,6 +321,31 @@ def test_cases_are_done_set_aside_or_left(pool):
     )
 
 
+def test_images_that_exchange_their_names_are_labelled_again(pool, tmp_path):
+    images = shutil.copytree(pool.images, tmp_path / "copied")
+    request = LabellingRequest(images, tmp_path / "out", (pool.names[0],))
+    first, second, *others = request.cases
+    for case, content in ((first, b"one"), (second, b"two")):  # of equal size and time
+        Path(request.cases[case][0]).write_bytes(content)
+        os.utime(request.cases[case][0], (1e9, 1e9))
+    finish(request, first, second, *others)
+    assert request.find_unfinished() == []
+    one, two = Path(request.cases[first][0]), Path(request.cases[second][0])
+    one.rename(images / "aside"), two.rename(one), (images / "aside").rename(two)
+    assert request.find_unfinished() == [first, second]
+
+
+def test_labels_of_the_earlier_version_are_kept(pool, tmp_path):
+    request = LabellingRequest(pool.images, tmp_path / "out", (pool.names[0],))
+    first, second, *_ = request.cases
+    finish(request, first)
+    (line,) = Shard(request, 0, 1).finished.read_text().splitlines()
+    (stat,) = (Path(file).stat() for file in request.cases[first])
+    entry = {**json.loads(line), "source": f"{stat.st_size}:{stat.st_mtime_ns}"}
+    Shard(request, 0, 1).finished.write_text(json.dumps(entry) + "\n")
+    assert set(request.done()) == {first} and second in request.find_unfinished()
+
+
 def test_the_most_certain_come_first_in_the_table(tmp_path):
     def entry(entropy: float, disagreement: float, ignored: float = 0.0) -> SimpleNamespace:
         scores = {"entropy": entropy, "disagreement": disagreement}
@@ -330,11 +357,9 @@ def test_the_most_certain_come_first_in_the_table(tmp_path):
     }  # fmt: skip
     assert set(read_uncertainties(entries)) == {"a", "b", "c", "d"}
     path = write_uncertainty_table(LabellingRequest(tmp_path, tmp_path, ()), entries)
-    rows = [row.split(",") for row in path.read_text().splitlines()]
+    rows = [row for _, row in parse_csv(path.read_text())]
     assert rows[0] == ["case", "entropy", "disagreement"]
     assert [row[0] for row in rows[1:]] == ["d", "a", "b", "c"]  # by disagreement, then entropy
     assert rows[1][1:] == ["0.100000", "0.100000"]
-    assert (
-        write_uncertainty_table(LabellingRequest(tmp_path, tmp_path, ()), {}).read_text().strip()
-        == "case"
-    )
+    empty = write_uncertainty_table(LabellingRequest(tmp_path, tmp_path, ()), {})
+    assert read_csv(empty) == (["case"], [])
