@@ -257,11 +257,8 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
         elif not isinstance(value, value_type) or (not value and value_type is not int):
             defect = f"{key!r} must be a non-empty {value_type.__name__}, got {value!r}"
             yield Problem(DATASET_JSON, defect, "correct it")
-    if isinstance(content["channel_names"], dict) and content["channel_names"]:
-        yield from _find_channel_problem(content["channel_names"])
     if isinstance(content.get("labels"), dict) and content["labels"]:
-        problems = [*_find_label_problem(content["labels"])]
-        yield from problems or find_region_problems(content, DATASET_JSON)
+        yield from _find_label_problem(content["labels"])
     for key in ("channel_names", "labels"):
         declared = content.get(key)
         names = declared if key == "labels" else getattr(declared, "values", tuple)()
@@ -278,7 +275,7 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
         yield Problem(DATASET_JSON, defect, "correct it, or leave it out: 'same' is the default")
 
 
-def _find_channel_problem(channels: dict[str, Any]) -> Iterator[Problem]:
+def find_channel_problem(channels: dict[str, Any]) -> Iterator[Problem]:
     """Yield a problem unless channels are numbered as their files; nnU-Net follows their order."""
     numbers = [str(number) for number in range(len(channels))]
     if list(channels) != numbers or not all(isinstance(name, str) for name in channels.values()):
@@ -335,6 +332,8 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     folders = [UNLABELLED_IMAGES, "imagesTs"]
     folders += [] if "dataset" in raw.description else ["imagesTr"]
     files = {folder: set(list_files(raw.folder / folder)) for folder in folders}
+    yield from find_channel_problem(raw.description["channel_names"])
+    yield from find_region_problems(raw.description, DATASET_JSON)
     yield from _find_mac_problem(raw, folders)
     yield from _find_training_problems(raw)
     yield from _find_name_problems(raw, files)
