@@ -259,13 +259,6 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
             yield Problem(DATASET_JSON, defect, "correct it")
     if isinstance(content.get("labels"), dict) and content["labels"]:
         yield from _find_label_problem(content["labels"])
-    for key in ("channel_names", "labels"):
-        declared = content.get(key)
-        names = declared if key == "labels" else getattr(declared, "values", tuple)()
-        for name in names if isinstance(declared, dict) else ():
-            if isinstance(name, str) and not name.isprintable():
-                defect = f"a name of {key!r} {find_name_defect(name)}"
-                yield Problem(DATASET_JSON, defect, "write it without them")
     yield from _find_listing_problems(content.get("dataset", {}))
     yield from find_patient_expression_problems(content, DATASET_JSON)
     yield from find_annotation_problems(content, DATASET_JSON)
@@ -333,6 +326,7 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     folders += [] if "dataset" in raw.description else ["imagesTr"]
     files = {folder: set(list_files(raw.folder / folder)) for folder in folders}
     yield from find_channel_problem(raw.description["channel_names"])
+    yield from _find_unprintable_names(raw)
     yield from find_region_problems(raw.description, DATASET_JSON)
     yield from _find_mac_problem(raw, folders)
     yield from _find_training_problems(raw)
@@ -341,6 +335,15 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     yield from _find_unlabelled_problems(raw, subsets, files[UNLABELLED_IMAGES])
     yield from find_patient_problems(raw.description, ids, DATASET_JSON)
     yield from find_annotated_case_problems(raw.description, ids, DATASET_JSON)
+
+
+def _find_unprintable_names(raw: RawDataset) -> Iterator[Problem]:
+    names = {"channel_names": raw.channels, "labels": raw.description["labels"]}
+    for key, listed in names.items():
+        for name in listed:
+            if not name.isprintable():
+                defect = f"a name of {key!r} {find_name_defect(name)}"
+                yield Problem(DATASET_JSON, defect, "write it without them")
 
 
 def _find_mac_problem(raw: RawDataset, folders: Collection[str]) -> Iterator[Problem]:

@@ -7,7 +7,8 @@ those of unlabelled cases, and of pseudo-labelled training cases, as input chann
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
+from nnunetv2.inference.export_prediction import resample_and_save
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
@@ -27,13 +30,7 @@ if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw a
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     from semi_nnunet.training.distributed import Ranks
-import tempfile
-from collections.abc import Callable
-
-from nnunetv2.inference.export_prediction import resample_and_save
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-from semi_nnunet.training.run_log import Say
+    from semi_nnunet.training.run_log import Say
 
 Prediction = tuple[str, dict[str, torch.Tensor], dict[str, Any]]
 

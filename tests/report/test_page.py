@@ -250,10 +250,10 @@ def test_errors_of_values_are_explained(tree, tmp_path, monkeypatch, capsys):
         with contextlib.suppress(SystemExit):
             assert main(["report", *words, *out]) == 2
         assert message in capsys.readouterr().err
-    header, *rows = values_file.read_text().splitlines()
+    header, *rows = values_file.read_text().splitlines()[:-1]
     undefined = [row[: row.rindex(",") + 1] for row in rows]
     for lines, message in (([], "hold no values"), (undefined, "is not defined")):
-        values_file.write_text("\n".join([header, *lines]))
+        values_file.write_text("\n".join([header, *lines]) + "\n\n")
         assert main(["report", "--values", str(values_file), *out]) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "values.html").exists()
