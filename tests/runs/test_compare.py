@@ -122,7 +122,7 @@ def test_impossible_comparisons_are_refused_with_the_fix(values_file, tmp_path):
     with pytest.raises(UserError, match="gone"):
         compare_trainings(values=[values_file], out=tmp_path / "gone" / "table.md")
     assert values_file.read_text() == content
-    values_file.write_text(content.splitlines()[0] + "\n")
+    values_file.write_text(content.splitlines()[0] + "\n\n")
     with pytest.raises(NothingToCompareError, match="the files hold no values"):
         compare_trainings(values=[values_file])
 
