@@ -28,6 +28,7 @@ from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest, read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder, describe_left_out
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
@@ -62,6 +63,7 @@ from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError, install_error_hook, raise_if_any
+from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.seeds import derived_seed
 
@@ -323,8 +325,10 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def _require_current_preprocessing(self) -> None:
         """Raise if the plans or the labels were edited after preprocessing."""
+        # nnU-Net decodes names by the locale, preprocessing as UTF-8
+        description = read_json(Path(self.preprocessed_dataset_folder_base) / DATASET_JSON)
         plans = self.plans_manager.plans
-        spec = PreprocessingSpec(plans, self.configuration_name, self.dataset_json)
+        spec = PreprocessingSpec(plans, self.configuration_name, description)
         folder, command = Path(self.preprocessed_dataset_folder), self.commands.preprocess
         problems = list(find_outdated_problems(spec, folder, command))
         raise_if_any("The training cannot start:", problems)

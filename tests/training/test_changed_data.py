@@ -51,19 +51,24 @@ def test_a_training_does_not_continue_on_other_data(kind, part, named, make_trai
 @pytest.mark.parametrize("key", ["spacing", "normalization_schemes", "labels"])
 def test_edited_plans_and_labels_are_refused_until_preprocessed_again(key, make_trainer):
     trainer = make_trainer(NAME)
+    description = Path(trainer.preprocessed_dataset_folder_base) / "dataset.json"
+    content = description.read_text(encoding="utf-8")
     if key == "labels":
-        names = [name for name in trainer.dataset_json["labels"] if name != "background"]
-        trainer.dataset_json = {
-            **trainer.dataset_json,
-            "labels": {"background": 0, **dict(zip(reversed(names), (1, 2, 3), strict=False))},
+        labels = trainer.dataset_json["labels"]
+        names = [name for name in labels if name != "background"]
+        exchanged = {
+            **labels,
+            **{name: labels[n] for name, n in zip(names, reversed(names), strict=True)},
         }
+        description.write_text(json.dumps({**json.loads(content), "labels": exchanged}))
     else:
         plan = trainer.plans_manager.plans["configurations"][trainer.configuration_name]
         plan[key] = [2.0, 2.0] if key == "spacing" else ["NoNormalization"]
-    with pytest.raises(UserError) as caught:
-        trainer.on_train_start()
+    try:
+        with pytest.raises(UserError) as caught:
+            trainer.on_train_start()
+    finally:
+        description.write_text(content, encoding="utf-8")
     places = [Path(problem.where) for problem in caught.value.problems]
     assert places == [Path(trainer.case_folders()[kind]) for kind in ("labelled", "unlabelled")]
-    assert all(
-        problem.fix.startswith("semi_nnunet preprocess") for problem in caught.value.problems
-    )
+    assert all("semi_nnunet preprocess" in problem.fix for problem in caught.value.problems)
