@@ -82,7 +82,8 @@ class UnlabelledCases:
         """Raise if a file belongs to no finished case: it, or the list of cases, is damaged."""
         names = os.listdir(self.folder) if self.folder.is_dir() else []
         stems = {name.removesuffix(".pkl").removesuffix(".b2nd") for name in names}
-        if broken := sorted(stems - Manifest(self.folder).present().keys()):
+        cases = {stem.removesuffix("_seg") for stem in stems}  # labels are never read
+        if broken := sorted(cases - Manifest(self.folder).present().keys()):
             raise UserError(
                 f"{len(broken)} preprocessed unlabelled cases in {self.folder} are damaged or not "
                 f"in its list: {list_first(broken)}",

@@ -142,7 +142,7 @@ def test_a_lost_node_costs_only_time(pool, cluster, tmp_path, capfd):
 
     thread = threading.Thread(target=lose_a_node, daemon=True)
     thread.start()
-    words = [*map(str, shards[0].command()[1:]), "--device", "cpu", "--launcher", "ray"]
+    words = [*map(str, request.command(2)[1:]), "--device", "cpu", "--launcher", "ray"]
     assert main([*words, "--ray-address", cluster.address]) == 0
     thread.join()
     output = capfd.readouterr().out
