@@ -25,7 +25,7 @@ from semi_nnunet.pseudo_labels.select import (
 )
 from semi_nnunet.report.shown_cases import Frame
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import parse_csv, read_json, write_json
 from tests.report.parsed_page import Elements
 
 
@@ -47,9 +47,7 @@ def test_trainings_use_the_selected_images(dataset, pool, make_trainer, capfd):
     selected = read_json(dataset / "semi_selected.json")["cases"]
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     assert trainer.unlabelled_cases() == selected and len(selected) == 2
-    rows = [
-        row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()
-    ]
+    rows = [row for _, row in parse_csv(Path("selection.csv").read_text(encoding="utf-8"))]
     assert rows[0] == ["case", "score", "kept"] and len(rows) == 5
     assert sorted(case for case, _, is_selected in rows[1:] if is_selected == "1") == selected
     page = Path("selection.html").read_text(encoding="utf-8")
@@ -84,14 +82,10 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     assert (
         main([*select_words, "--before", str(folders[1])]) == 0
     )  # the same model: nothing changed
-    rows = [
-        row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()[1:]
-    ]
+    rows = [row for _, row in parse_csv(Path("selection.csv").read_text(encoding="utf-8"))[1:]]
     assert {value for _, value, _ in rows} == {"0.000000"}
     assert main([*select_words, "--before", *map(str, folders)]) == 0
-    rows = [
-        row.split(",") for row in Path("selection.csv").read_text(encoding="utf-8").splitlines()[1:]
-    ]
+    rows = [row for _, row in parse_csv(Path("selection.csv").read_text(encoding="utf-8"))[1:]]
     for case, value, _ in rows:
         first_labels, second_labels = (
             sitk.GetArrayFromImage(sitk.ReadImage(folder / "labels" / f"{case}.nii.gz"))
