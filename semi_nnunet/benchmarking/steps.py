@@ -130,12 +130,12 @@ def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> StepTim
     return times
 
 
-def count_cycle_steps(trainer: Any) -> int:
+def count_cycle_steps(trainer: nnUNetTrainer) -> int:
     """Return the steps after which the work of a trainer repeats; nnU-Net's own: 1."""
     return int(getattr(trainer, "steps_in_cycle", 1))
 
 
-def run_cycle(trainer: Any, batch: Any) -> None:
+def run_cycle(trainer: nnUNetTrainer, batch: Any) -> None:
     """Run the steps after which the work of a trainer repeats."""
     for _ in range(count_cycle_steps(trainer)):
         trainer.train_step(batch)

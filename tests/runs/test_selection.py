@@ -8,6 +8,7 @@ import pytest
 
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import write_json
 from semi_nnunet.workflows.selection import name_folds, select_model
 
 UNIFIED, BASELINE = "SemiUnifiedTrainer__nnUNetPlans__2d", "SemiBaselineTrainer__small__2d"
@@ -27,8 +28,10 @@ def train(results: Path, *models: str, folds: str = "0") -> None:
         for fold in folds.split():
             (results / model / f"fold_{fold}").mkdir(parents=True)
             (results / model / f"fold_{fold}" / "checkpoint_final.pth").touch()
-        for name in ("plans", "dataset"):
-            (results / model / f"{name}.json").touch()
+        _, name, configuration = model.split("__")
+        plans = {"configurations": {configuration: {}}, "plans_name": name}
+        write_json(results / model / "plans.json", plans)
+        write_json(results / model / "dataset.json", {})
 
 
 def test_the_only_trained_model_is_taken_and_named(results, capsys) -> None:
