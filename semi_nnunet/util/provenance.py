@@ -68,6 +68,10 @@ class FileRecord:
         """Everything but the digest, see :func:`read_state`."""
         return self.size, self.modified_ns, self.changed_ns, self.inode
 
+    def at(self, path: Path) -> FileRecord:
+        """Return the record of another file with this content, which is not read."""
+        return FileRecord(*read_state(path), self.digest)
+
     def matches(self, path: Path) -> bool:
         """Return whether a file exists and still has this content; reads it only if in doubt."""
         try:

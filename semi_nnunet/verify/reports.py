@@ -13,7 +13,8 @@ import inspect
 import json
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import astuple, dataclass
+from contextlib import suppress
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -119,6 +120,28 @@ def _describe_programs() -> str:
     sources = [Path(inspect.getfile(item)) for item in (scan_raw, inspect_file, Geometry)]
     sources.append(Path(__file__).with_name("integrity.py"))
     return " ".join([*map(version, READERS), *map(sha256_of_file, sources)])
+
+
+def refresh_records(path: Path, cases: Iterable[RawCase], reports: KnownReports) -> None:
+    """Store the present states of unchanged files, so that they need not be read again.
+
+    A copied data set has other times and inodes. A folder that cannot be written stays as it is.
+
+    Args:
+        path: of the reports.
+        cases: whose labelled and unlabelled files have the contents of the reports.
+        reports: those in the file.
+    """
+    refreshed = dict(reports)
+    for case in cases:
+        report = reports.get((case.subset, case.case))
+        if report is not None and case.subset != "test":
+            pairs = zip(case.files, report.records, strict=False)
+            records = tuple(record.at(Path(file)) for file, record in pairs)
+            refreshed[case.subset, case.case] = replace(report, records=records)
+    if refreshed != reports:
+        with suppress(OSError, UserError):
+            write_reports(path, refreshed.values())
 
 
 def read_reports(path: Path) -> KnownReports:

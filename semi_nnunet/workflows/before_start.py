@@ -32,7 +32,7 @@ from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.names import list_first
-from semi_nnunet.verify.reports import find_changed_cases, read_reports
+from semi_nnunet.verify.reports import find_changed_cases, read_reports, refresh_records
 
 logger = logging.getLogger(__name__)
 
@@ -180,14 +180,18 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
 
 def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     """Yield a problem if labelled or unlabelled files have changed since preprocessing."""
-    reports = read_reports(folders.preprocessed / CHECKED_FILE)
+    path = folders.preprocessed / CHECKED_FILE
+    reports = read_reports(path)
     if not (reports and (folders.raw / DATASET_JSON).is_file()):
         return
     skipped = optional_json(folders.preprocessed / SKIPPED_FILE)
-    if changed := find_changed_cases(RawDataset.of(folders.raw).cases, reports, skipped):
+    cases = RawDataset.of(folders.raw).cases
+    if changed := find_changed_cases(cases, reports, skipped):
         message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
         fix = f"semi_nnunet preprocess -d {folders.raw.name}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
+    else:
+        refresh_records(path, cases, reports)
 
 
 def find_data_problems(

@@ -77,7 +77,10 @@ def run_crossval(
     require_positive({"--seeds": seeds})
     launcher, folders = launcher or JobLauncher(), find_folders(dataset)
     folds = folds or list_folds(folders)
-    jobs = make_jobs(folders, plans, configurations, trainers, folds, seeds, npz, steps)
+    jobs = make_jobs(
+        folders, plans, configurations, trainers, folds, seeds, npz, steps,
+        compares_raw=launcher.only is None,
+    )  # fmt: skip
     if launcher.only is None:
         launcher.require_usable()
         warn_about_partial_labels(folders, trainers)
@@ -101,10 +104,15 @@ def make_jobs(
     seeds: int,
     npz: bool = False,
     steps: Sequence[str] = STEPS,
+    compares_raw: bool = True,
 ) -> list[Job]:
     """Make a job for every trainer, configuration, fold and seed; write plans for seeds above 0.
 
     Seed 0 uses the plans themselves, so that a fold trained by hand counts.
+
+    Args:
+        compares_raw: whether the raw files are compared with the preprocessed ones, which the
+            process that starts a cluster's tasks does for all of them.
 
     Raises:
         UserError: jobs could not run, with all reasons.
@@ -120,7 +128,7 @@ def make_jobs(
     ]
     if not problems:
         problems = [
-            *find_raw_changes(folders),
+            *(find_raw_changes(folders) if compares_raw else ()),
             *find_data_problems(folders, content, plans, configurations, trainers),
             *find_test_label_problems(folders),
             *(find_seed_problems(content, plans) if seeds > 1 else ()),

@@ -17,6 +17,7 @@ from semi_nnunet.preprocessing import cases as preprocessing_cases
 from semi_nnunet.preprocessing.manifest import Manifest, read_sources
 from semi_nnunet.raw.layout import PLANNED_FROM
 from semi_nnunet.runs.folders import Folders
+from semi_nnunet.util import provenance
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.workflows.before_start import find_raw_changes
 from tests.data.copied import Copy, names
@@ -115,7 +116,7 @@ def test_an_image_that_is_still_being_copied_is_an_error_now_and_whole_later(
     assert done_again(copy, before, unlabelled_folder(copy).name) == {case}
 
 
-def test_files_that_changed_since_preprocessing_are_named(copy: Copy) -> None:
+def test_files_that_changed_since_preprocessing_are_named(copy: Copy, monkeypatch) -> None:
     folders = Folders(copy.raw, copy.preprocessed, copy.raw)
     copy.prepare()
     assert list(find_raw_changes(folders)) == []
@@ -135,6 +136,8 @@ def test_files_that_changed_since_preprocessing_are_named(copy: Copy) -> None:
     for path in copy.raw.rglob("*.nii.gz"):
         path.touch()
     assert list(find_raw_changes(folders)) == []
+    monkeypatch.setattr(provenance, "sha256_of_file", lambda path: pytest.fail("read again"))
+    assert list(find_raw_changes(folders)) == []  # the states of the touched files are known now
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "list"])
