@@ -9,7 +9,12 @@ from pathlib import Path
 from nnunetv2.paths import nnUNet_results
 
 from semi_nnunet.discovery.names import RECOMMENDED
-from semi_nnunet.raw.layout import FINAL_CHECKPOINT, require_paths, resolve_dataset_name
+from semi_nnunet.raw.layout import (
+    FINAL_CHECKPOINT,
+    find_fold_folders,
+    require_paths,
+    resolve_dataset_name,
+)
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.names import list_first
 
@@ -75,9 +80,10 @@ def select_model(
 
 def list_trained_models(folder: Path, checkpoint: str) -> Iterator[tuple[str, str, str]]:
     """Yield trainer, plans and configuration of every model with a trained fold."""
-    for path in {file.parents[1] for file in folder.glob(f"*__*__*/fold_*/{checkpoint}")}:
-        trainer, plans, configuration = path.name.rsplit("__", 2)
-        yield trainer, plans, configuration
+    for path in folder.glob("*__*__*"):
+        if any((fold / checkpoint).exists() for fold in find_fold_folders(path).values()):
+            trainer, plans, configuration = path.name.rsplit("__", 2)
+            yield trainer, plans, configuration
 
 
 def name_folds(model: str, folds: Sequence[str] | None) -> str:

@@ -44,6 +44,12 @@ def test_the_only_trained_model_is_taken_and_named(results, capsys) -> None:
     assert not capsys.readouterr().out
 
 
+def test_a_copy_of_a_fold_is_no_trained_model(results) -> None:
+    train(results, BASELINE)
+    train(results, UNIFIED, folds="all_old")
+    assert select_model(None, "42", None, None, None) == f"Dataset042_X/{BASELINE}"
+
+
 def test_of_several_models_the_recommended_one_is_taken(results) -> None:
     train(results, UNIFIED, BASELINE, UNIFIED.replace("nnUNetPlans", "nnUNetPlans_cpu"))
     assert select_model(None, "42", None, None, None) == f"Dataset042_X/{UNIFIED}"
