@@ -34,7 +34,7 @@ HEAD = """# Settings
 
 You rarely need to change a setting: each has a default or is planned for your data. Change one with
 `semi_nnunet plan --set`. `plan` writes the settings into nnU-Net's plans, under the key `"semi"`,
-and prints those that were decided for this data set, each with its reason. `-tr` also prints those
+and prints the values derived from this data set, each with its reason. `-tr` also prints those
 of a method, and `--all` every value. Without `plan`, a training derives the same values itself.
 
 ```bash

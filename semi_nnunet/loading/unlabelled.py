@@ -55,7 +55,7 @@ class UnlabelledCases:
 
     def present(self) -> list[str]:
         """Return the finished cases, only selected ones if ``semi_nnunet select`` was used."""
-        return self._filter_selected(sorted(Manifest(self.folder).present()))
+        return self._filter_selected(self._list_finished())
 
     def all(self, labelled: Sequence[str]) -> list[str]:
         """Return the cases that are :meth:`present`.
@@ -63,8 +63,9 @@ class UnlabelledCases:
         Raises:
             UserError: there are none, files are damaged, or a case is also labelled.
         """
-        cases = self.present()
-        self._require_complete()
+        finished = self._list_finished()
+        cases = self._filter_selected(finished)
+        self._require_complete(finished)
         if not cases:
             raise UserError(
                 f"training on unlabelled images needs some, found none in {self.folder}",
@@ -78,12 +79,15 @@ class UnlabelledCases:
             )
         return cases
 
-    def _require_complete(self) -> None:
+    def _list_finished(self) -> list[str]:
+        return sorted(Manifest(self.folder).present())
+
+    def _require_complete(self, finished: Sequence[str]) -> None:
         """Raise if a file belongs to no finished case: it, or the list of cases, is damaged."""
         names = os.listdir(self.folder) if self.folder.is_dir() else []
         stems = {name.removesuffix(".pkl").removesuffix(".b2nd") for name in names}
         cases = {stem.removesuffix("_seg") for stem in stems}  # labels are never read
-        if broken := sorted(cases - Manifest(self.folder).present().keys()):
+        if broken := sorted(cases.difference(finished)):
             raise UserError(
                 f"{len(broken)} preprocessed unlabelled cases in {self.folder} are damaged or not "
                 f"in its list: {list_first(broken)}",

@@ -73,7 +73,7 @@ def choose_split_cases(
     seed: int,
     held_out: int | str | Path | None,
 ) -> tuple[list[str], Sequence[str]]:
-    """Return the cases of a data set that keep their labels, and those that are held out.
+    """Return the cases of a data set that keep their labels, and the held-out ones.
 
     Args:
         source: raw data set with all labels.

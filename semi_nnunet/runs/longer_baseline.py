@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.raw.layout import SETTINGS_JSON
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.progress import read_epoch_seconds
@@ -63,14 +64,12 @@ class TrainingLength:
 
 def read_training_length(jobs: Sequence[Job]) -> TrainingLength | None:
     """Return the length of trainings that differ in fold and seed; None if none has a record."""
-    steps, seconds = list[int](), list[float]()
-    for job in jobs:
-        settings = optional_json(job.folder / "semi_settings.json").get("settings", {})
-        times = read_epoch_seconds(job) if job.is_trained and settings else []
-        if times:
-            steps.append(len(times) * settings["steps_per_epoch"]["value"])
-            seconds.append(sum(times))
-    return TrainingLength(round(mean(steps)), mean(seconds)) if steps else None
+    records = [read_epochs(job) for job in jobs if job.is_trained]
+    lengths = [(len(times) * steps, sum(times)) for steps, times in records if times]
+    if not lengths:
+        return None
+    steps, seconds = zip(*lengths, strict=True)
+    return TrainingLength(round(mean(steps)), mean(seconds))
 
 
 def read_step_seconds(jobs: Sequence[Job]) -> float | None:
@@ -78,10 +77,12 @@ def read_step_seconds(jobs: Sequence[Job]) -> float | None:
 
     The median epoch counts, so that a pause of the machine does not.
     """
-    rates = list[float]()
-    for job in jobs:
-        settings = optional_json(job.folder / "semi_settings.json").get("settings", {})
-        times = read_epoch_seconds(job) if settings else []
-        if times:
-            rates.append(median(times) / settings["steps_per_epoch"]["value"])
+    rates = [median(times) / steps for steps, times in map(read_epochs, jobs) if times]
     return mean(rates) if rates else None
+
+
+def read_epochs(job: Job) -> tuple[int, list[float]]:
+    """Return the steps of an epoch, and the seconds of every recorded epoch; none without both."""
+    settings = optional_json(job.folder / SETTINGS_JSON).get("settings", {})
+    times = read_epoch_seconds(job) if settings else []
+    return (settings["steps_per_epoch"]["value"], times) if times else (0, [])

@@ -439,13 +439,13 @@ def sha256_of_json(content: Mapping[str, Any]) -> str:
 def sha256_of_version(path: str | Path) -> str:
     """Return the SHA-256 of a large file, computed once per process for each version of the file.
 
-    A version is identified by path, inode, size and modification time. This suits files that are
-    replaced by renaming, such as checkpoints.
+    A version is identified by path, inode, size, and the times of modification and change.
     """
     status = os.stat(path)
-    return _hash_version(os.path.abspath(path), status.st_ino, status.st_size, status.st_mtime_ns)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return _hash_version(os.path.abspath(path), status.st_ino, status.st_size, times)
 
 
 @cache
-def _hash_version(path: str, inode: int, size: int, modified_ns: int) -> str:
+def _hash_version(path: str, inode: int, size: int, times: tuple[int, int]) -> str:
     return sha256_of_file(path)

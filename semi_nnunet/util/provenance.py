@@ -14,7 +14,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import optional_json, sha256_of_file, write_json
+from semi_nnunet.util.files import optional_json, sha256_of_file, sha256_of_version, write_json
 
 # Name within a record, such as "reference case_1" -> the file, or text such as a digest of settings
 Inputs = Mapping[str, Path | str]
@@ -78,7 +78,7 @@ class FileRecord:
             state = read_state(path)
             if state == self.state:
                 return True
-            return state[0] == self.size and sha256_of_file(path) == self.digest
+            return state[0] == self.size and sha256_of_version(path) == self.digest
         except OSError:
             return False
 

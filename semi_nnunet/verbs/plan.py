@@ -54,7 +54,7 @@ def plan(
         semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
         semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
 
-    The command prints the settings that were derived from this data set and those that were given;
+    The command prints the settings derived from this data set and the ones you set;
     settings of methods with -tr; everything, also nnU-Net's own values and all defaults, with
     --all. Without plan, a trainer derives the same values when a training starts.
 

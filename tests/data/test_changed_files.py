@@ -136,7 +136,8 @@ def test_files_that_changed_since_preprocessing_are_named(copy: Copy, monkeypatc
     for path in copy.raw.rglob("*.nii.gz"):
         path.touch()
     assert list(find_raw_changes(folders)) == []
-    monkeypatch.setattr(provenance, "sha256_of_file", lambda path: pytest.fail("read again"))
+    for name in ("sha256_of_file", "sha256_of_version"):
+        monkeypatch.setattr(provenance, name, lambda path: pytest.fail("read again"))
     assert list(find_raw_changes(folders)) == []  # the states of the touched files are known now
 
 

@@ -150,7 +150,7 @@ def test_damaged_splits_are_named_before_the_training(make_trainer, tmp_path, sp
 
 
 def test_labelled_cases_in_no_fold_cause_a_warning(make_trainer, tmp_path):
-    """As those that were labelled after the folds were made."""
+    """Case names in no fold, as of cases labelled after the split."""
     trainer = make_trainer("SemiBaselineTrainer", start=False)
     *earlier, later = trainer.labelled_identifiers()
     source = Path(trainer.preprocessed_dataset_folder_base)

@@ -31,7 +31,8 @@ def record(tmp_path: Path, inputs: dict[str, Path | str]) -> Path:
 
 
 def test_unchanged_files_are_not_read(record, inputs, monkeypatch):
-    monkeypatch.setattr(provenance, "sha256_of_file", lambda path: pytest.fail("read"))
+    for name in ("sha256_of_file", "sha256_of_version"):
+        monkeypatch.setattr(provenance, name, lambda path: pytest.fail("read"))
     assert find_changed(record, inputs) == []
 
 

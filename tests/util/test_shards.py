@@ -24,7 +24,7 @@ from semi_nnunet.util.shards import (
 
 @dataclass(frozen=True)
 class FolderWork:
-    """Cases of which none is finished."""
+    """Unfinished cases."""
 
     shards: Path
     names: frozenset[str] = frozenset()
