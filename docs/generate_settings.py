@@ -40,10 +40,10 @@ of a method, and `--all` every value. Without `plan`, a training derives the sam
 ```bash
 semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
 semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
-semi_nnunet plan -d 42 --set seed=1 --name nnUNetPlans_again    # another seed
-semi_nnunet plan -d 42 -c 3d_fullres --patch 80 112 112         # nnUNetPlans_80x112x112
-semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8                  # nnUNetPlans_0p8x0p8mm
-semi_nnunet plan -d 42 --budget cpu                             # nnUNetPlans_cpu
+semi_nnunet plan -d 42 --set seed=1 --new-plans nnUNetPlans_again  # another seed
+semi_nnunet plan -d 42 -c 3d_fullres --patch 80 112 112            # nnUNetPlans_80x112x112
+semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8                     # nnUNetPlans_0p8x0p8mm
+semi_nnunet plan -d 42 --budget cpu                                # nnUNetPlans_cpu
 semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50
 ```
 

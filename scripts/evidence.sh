@@ -24,9 +24,9 @@ TRAINERS=${TRAINERS:-SemiBaselineTrainer SemiMeanTeacherTrainer SemiUncertaintyA
 
 # shellcheck disable=SC2086
 {
-    semi_nnunet split -d "$SOURCE" -o "$NEW" --labelled "$COUNT" $SPLIT
+    semi_nnunet split -d "$SOURCE" --new-id "$NEW" --labelled "$COUNT" $SPLIT
     semi_nnunet preprocess -d "$NEW" -c 2d
-    semi_nnunet plan -d "$NEW" --budget cpu ${PATCH:+--patch $PATCH} ${SPACING:+--spacing $SPACING} --name "$PLANS" \
+    semi_nnunet plan -d "$NEW" --budget cpu ${PATCH:+--patch $PATCH} ${SPACING:+--spacing $SPACING} --new-plans "$PLANS" \
         --set mixed_precision="$PRECISION" epochs="$EPOCHS" $SETTINGS
     semi_nnunet preprocess -d "$NEW" -c 2d -p "$PLANS" # its spacing may be another
     semi_nnunet crossval -d "$NEW" -c 2d -p "$PLANS" -f all --seeds "$SEEDS" --device cpu -tr $TRAINERS "$@"

@@ -29,14 +29,14 @@ source, target = sys.argv[1:]
 recipe = json.load(open(source, encoding="utf-8"))
 recipe["budget"], recipe["options"]["incomplete"] = "cpu", True
 recipe["settings"] |= {"epochs": int(os.environ["EPOCHS"]), "steps_per_epoch": int(os.environ["STEPS"])}
-recipe["slim"]["share"] = max(0.05, recipe["slim"]["share"])
+recipe["distil"]["share"] = max(0.05, recipe["distil"]["share"])
 recipe["settings"] |= {"optimizer": "adam", "initial_lr": 1e-3}
 json.dump(recipe, open(target, "w", encoding="utf-8"), indent=4)
 PYTHON
     number=$((number + 100))
     distilled=()
-    grep -q '"pseudo_labels"' "$recipe.json" && distilled=(--distilled $((number + 1)))
+    grep -q '"pseudo_labels"' "$recipe.json" && distilled=(--pseudo-labelled $((number + 1)))
     year=22
     [ "${recipe#flare23}" = "$recipe" ] || year=23
-    semi_nnunet run "$recipe.json" "$out/FLARE$year" -d $number ${distilled[@]+"${distilled[@]}"} --device cpu
+    semi_nnunet run "$recipe.json" "$out/FLARE$year" --converted $number ${distilled[@]+"${distilled[@]}"} --device cpu
 done

@@ -77,7 +77,7 @@ def quick(root: Path, device: str) -> int:
     work = gpu_steps.work_in(root, TWO, device)
     os.environ.update({f"nnUNet_{name}": str(root / name) for name in FOLDERS})
     os.environ["nnUNet_n_proc_DA"] = "2"
-    words = ["-d", NUMBER, "-c", TWO, "-p", work.plans, "--device", device, "--rounds", "2"]
+    words = ["-d", NUMBER, "-c", TWO, "-p", work.plans, "--device", device, "--steps", "2"]
     trainers = ["-tr", STOCK, "SemiMeanTeacherTrainer"]
     return verb(["benchmark", *words, *trainers, "--quick", "--threads", "2"])
 
@@ -189,7 +189,7 @@ def everything(runner: Runner, made: Path, device: str, small: bool) -> None:
         runner.run(Part(name, partial(gpu_steps.main, words), seconds * slow, 15))
     for edge in ("16", "20") if small else ("64", "128"):
         words = ["--device", device, "--patch", edge, edge, edge, "--batch-size", "2", "--all"]
-        words += ["--rounds", "2", "--batches", "2"]
+        words += ["--steps", "2", "--batches", "2"]
         work = partial(benchmark_augmentation.main, words)
         runner.run(Part(f"augmentation_{edge}", work, 20 * slow))
     ways = [way for way in benchmark_predict.WAYS if way != nnunet]

@@ -101,7 +101,18 @@ def prepare(root: Path) -> None:
     raw = root / "raw" / f"Dataset{DATASET}_Phantom"
     write_phantom_dataset(raw, labelled=4, unlabelled=6, test=0, shape=(12, 32, 32))
     preprocess = ("semi_nnunet", "preprocess", "-d", DATASET, "-c", "2d", "-np", "1")
-    plan = ("semi_nnunet", "plan", "-d", DATASET, "-c", "2d", "--budget", "cpu", "--name", PLANS)
+    plan = (
+        "semi_nnunet",
+        "plan",
+        "-d",
+        DATASET,
+        "-c",
+        "2d",
+        "--budget",
+        "cpu",
+        "--new-plans",
+        PLANS,
+    )
     run_to_end(preprocess, root / "results")
     run_to_end((*plan, "--set", *SETTINGS), root / "results")
 

@@ -4,7 +4,7 @@
 #     bash scripts/left_atrium.sh [more options of `semi_nnunet crossval`, such as --seeds 3]
 #
 # Needs a GPU, nnU-Net's three folders and, as data set $SOURCE (501), all 100 scans with labels:
-# `semi_nnunet convert la2018 FILES -d 501`. Patches of 112 x 112 x 80 (80 112 112 in the order of
+# `semi_nnunet convert la2018 FILES --new-id 501`. Patches of 112 x 112 x 80 (80 112 112 in the order of
 # the plans), 2 + 2 a step, final checkpoint, 20 test scans; prints Dice, Jaccard (iou), 95HD and ASD
 # in voxels. Run it again to go on where it was interrupted. $SETTINGS (of `semi_nnunet plan --set`; 60
 # epochs of 250 steps are as many steps as BCP's), $TRAINERS, $PATCH, $LABELLED and $CONFIGURATION may
@@ -16,10 +16,10 @@ TRAINERS=${TRAINERS:-SemiBaselineTrainer SemiMeanTeacherTrainer SemiDiffusionTra
 
 for count in $LABELLED; do
     set_number=$((SOURCE + 100 + count))
-    semi_nnunet split -d "$SOURCE" -o "$set_number" --labelled "$count" --published
+    semi_nnunet split -d "$SOURCE" --new-id "$set_number" --labelled "$count" --published
     semi_nnunet preprocess -d "$set_number" -c "$CONFIGURATION"
     # shellcheck disable=SC2086
-    semi_nnunet plan -d "$set_number" -c "$CONFIGURATION" --patch $PATCH --name "$PLANS" \
+    semi_nnunet plan -d "$set_number" -c "$CONFIGURATION" --patch $PATCH --new-plans "$PLANS" \
         --set $SETTINGS
     # shellcheck disable=SC2086
     semi_nnunet crossval -d "$set_number" -c "$CONFIGURATION" -p "$PLANS" -f all -tr $TRAINERS "$@"

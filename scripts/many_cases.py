@@ -86,7 +86,7 @@ def measured(folder: Path, count: int) -> Iterator[tuple[str, float, float, floa
     make_raw(folder / "raw" / NAME, count)
     number, which = str(NUMBER), ["-d", str(NUMBER), "-p", PLANS]
     yield run("check and plan", [sys.executable, "-c", LABELLED, NAME])
-    plan = [*OURS, "plan", "-d", number, "-c", "2d", "--name", PLANS, "--set", *SETTINGS]
+    plan = [*OURS, "plan", "-d", number, "-c", "2d", "--new-plans", PLANS, "--set", *SETTINGS]
     run("plan", plan)
     make_preprocessed(folder / "preprocessed" / NAME, count)
     train = ["nnUNetv2_train", NAME, "2d", "all", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]

@@ -88,7 +88,7 @@ how=$(python -c '
 import json, sys
 how = json.load(open(sys.argv[1]))
 words = {"exact": "--exact", "fast": "--fast"}.get(how["speed"], "")
-print(words, *(["--step", str(how["step"])] if how["step"] else []))' "$folder/submission/submission.json")
+print(words, *(["--step-size", str(how["step"])] if how["step"] else []))' "$folder/submission/submission.json")
 rm -rf "$folder/predicted"
 # shellcheck disable=SC2086
 semi_nnunet predict -m "$model" -i "$images" -o "$folder/predicted" --device cpu $how

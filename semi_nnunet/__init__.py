@@ -4,7 +4,7 @@ Every command ``semi_nnunet VERB`` is also a function, imported when it is first
 
     import semi_nnunet
 
-    semi_nnunet.prepare("42", ["2d"])
+    semi_nnunet.preprocess("42", ["2d"])
     semi_nnunet.plan("42", settings={"epochs": 300})
     fold = semi_nnunet.train("42", "2d", "0", "SemiUnifiedTrainer")
     semi_nnunet.predict(fold, "images", "predictions")

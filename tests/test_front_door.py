@@ -66,7 +66,7 @@ def test_from_a_data_set_to_its_dice_in_ten_lines(
     raw = nnunet_folders / "raw" / "Dataset909_FrontDoor"
     write_phantom_dataset(raw, labelled=3, unlabelled=2, test=2, shape=SHAPE)
     with no_processes():
-        ready = semi_nnunet.prepare("909", ["2d"], processes=1)
+        ready = semi_nnunet.preprocess("909", ["2d"], processes=1)
     assert ready and ready.counts == {"2d": (3, 2)}
     planned = semi_nnunet.plan("909", budget="cpu", patch=[32, 32], settings=TINY)
     fold = semi_nnunet.train("909", "2d", "all", plans=planned.name, device="cpu")

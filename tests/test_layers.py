@@ -34,7 +34,7 @@ LAYERS = (
     "benchmarking",
     "inference",
     "challenge",
-    "report",
+    "reporting",
     "pseudo_labels",
     "demo",
     "automatic",

@@ -66,7 +66,7 @@ class AutoCommands:
         yield "verify and preprocess", preprocess
         budget = "cpu" if self.device == "cpu" else None
         yield "plan", self._build(
-            "plan", name=PLANS, configurations=[self.configuration], budget=budget,
+            "plan", new_plans=PLANS, configurations=[self.configuration], budget=budget,
             settings=list_device_settings(self.device),
         )  # fmt: skip
         if budget:  # its spacing may differ
@@ -81,7 +81,7 @@ class AutoCommands:
         """Time a few steps of every trainer on this machine."""
         yield "time a few steps", self._build(
             "benchmark", configuration=self.configuration, plans=PLANS, device=self.device,
-            threads=threads, rounds=ROUNDS, quick=True, trainers=trainers,
+            threads=threads, steps=ROUNDS, quick=True, trainers=trainers,
         )  # fmt: skip
 
     def build_timing(self, trainers: Sequence[str], fold: str) -> NamedCommands:
@@ -148,8 +148,8 @@ class AutoCommands:
 
     def _plan(self, name: str, settings: Sequence[str]) -> Command:
         return self._build(
-            "plan", plans=PLANS, name=self.name_plans(name), configurations=[self.configuration],
-            settings=settings,
+            "plan", plans=PLANS, new_plans=self.name_plans(name),
+            configurations=[self.configuration], settings=settings,
         )  # fmt: skip
 
     def _crossval(
@@ -160,7 +160,7 @@ class AutoCommands:
             launcher = replace(launcher, device=self.device)
         return self._build(
             "crossval", plans=self.name_plans(name), configurations=[self.configuration],
-            folds=folds, trainers=trainers, steps=steps, **asdict(launcher),
+            folds=folds, trainers=trainers, stages=steps, **asdict(launcher),
         )  # fmt: skip
 
 

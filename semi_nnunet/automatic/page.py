@@ -13,7 +13,7 @@ from semi_nnunet.automatic.schedule import (
     estimate_round_seconds,
 )
 from semi_nnunet.automatic.state import AutoState
-from semi_nnunet.report.choice import MethodChoice
+from semi_nnunet.reporting.choice import MethodChoice
 from semi_nnunet.util.progress import readable_time
 
 

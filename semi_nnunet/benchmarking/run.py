@@ -169,7 +169,7 @@ def check_work(
     problems = [*below_one({"--threads": threads})]
     if rounds < 2:
         message = f"must be 2 or more, for a spread, got {rounds}"
-        problems.append(Problem("--rounds", message, f"leave it out: {ROUNDS}"))
+        problems.append(Problem("--steps", message, f"leave it out: {ROUNDS}"))
     if out is not None:
         with collect_errors(problems, "-o"):
             require_place(out)

@@ -186,7 +186,7 @@ def package_model(
         device = device or rules.device
     with collect_errors(problems, "-o"):
         pinned = require_package_options(folder, device, pins)
-    with collect_errors(problems, "--step"):
+    with collect_errors(problems, "--step-size"):
         make_prediction_options(speed, torch.device("cpu"), step=step)
     if wheel_source is not None and not any(wheel_source.glob("*.whl")):
         got = "none" if wheel_source.is_dir() else "no folder"

@@ -16,7 +16,6 @@ import cyclopts
 
 import semi_nnunet
 from semi_nnunet.cli.commands import command_of, help_text
-from semi_nnunet.runs.verb_commands import FUNCTIONS
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
 
@@ -28,9 +27,9 @@ TASKS = {
     "set up": ("register", "demo", "install"),
     "prepare": ("convert", "split", "plan"),
     "train": ("crossval", "status", "benchmark", "run"),
-    "label": ("pseudo-label", "select", "distil"),
+    "label": ("pseudo-label", "select", "pseudo-dataset"),
     "judge": ("ensemble", "efficiency"),
-    "ship": ("slim", "tune", "package"),
+    "ship": ("distil", "tune", "package"),
 }  # fmt: skip
 EXAMPLES = """For example, for data set 42 with unlabelled images in imagesUn:
 
@@ -53,8 +52,7 @@ def verb_module(verb: str) -> ModuleType:
 
 def verb_function(verb: str) -> Callable[..., Any]:
     """Return the function of a verb, which is also the one of ``import semi_nnunet``."""
-    name = FUNCTIONS.get(verb, verb.replace("-", "_"))
-    function: Callable[..., Any] = getattr(verb_module(verb), name)
+    function: Callable[..., Any] = getattr(verb_module(verb), verb.replace("-", "_"))
     return function
 
 

@@ -131,7 +131,7 @@ def convert(
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
     conversion = converter_module(name).convert(Path(source).expanduser(), **complete)
-    target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name, "-d")
+    target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name)
     is_new = write_conversion(conversion, target, {"converter": name, **complete}, processes)
     published = tuple(len(cases) for cases in conversion.subsets)
     return Converted(target, is_new, dict(conversion.counts), published)

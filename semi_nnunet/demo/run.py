@@ -163,7 +163,7 @@ def prepare_demo_folder(out: Path) -> None:
     Raises:
         UserError: it is not a folder, is not writable, or holds files that no demo wrote.
     """
-    fix = "choose another folder with --out"
+    fix = "choose another folder with -o"
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} must be a folder, but it is a file", fix=fix)
     try:
@@ -388,7 +388,7 @@ def show_closing_lines(demo: Demo, keep: bool) -> None:
     """Show where the results are and how to continue."""
     logger.info(f"Written to {typed([demo.out])}{os.sep}: {', '.join(KEPT)}")
     if not keep:
-        logger.info("Data and models are removed; semi_nnunet demo --keep keeps them.")
+        logger.info("Data and models are removed; semi_nnunet demo --keep-all keeps them.")
         return
     logger.info("To continue with its data and models:")
     for name, folder in demo.shown_environment().items():

@@ -84,7 +84,7 @@ def find_pairs(
             Problem(f"{case}{ending}", "is predicted, but has no reference", fix)
             for case in sorted(predicted - referenced)
         ]
-        fix = "predict it, or use --partial to evaluate only the predicted cases"
+        fix = "predict it, or use --incomplete to evaluate only the predicted cases"
         problems += [
             Problem(f"{case}{ending}", f"has no prediction in {predictions}", fix)
             for case in sorted(referenced - predicted)

@@ -83,7 +83,7 @@ def predict_images(
     models: list[TrainedModel] = []
     with collect_errors(problems, "--device"):
         torch_device = torch.device(find_resources(device).device)
-    with collect_errors(problems, "--step"):
+    with collect_errors(problems, "--step-size"):
         options = make_prediction_options(speed, torch_device, mirror=mirror, step=step)
     with collect_errors(problems, "-m"):
         folders = [str(folder) for folder in (model, coarse) if folder is not None]

@@ -300,7 +300,7 @@ def compute_sampling_probabilities(
             f"labelled_share needs training cases with labels of people and others with pseudo "
             f"labels, got {labelled_share} where {'all' if count else 'none'} of {len(cases)} are "
             f"pseudo-labelled",
-            fix="leave it out of plans['semi'], or train on a data set of semi_nnunet distil",
+            fix="leave it out of plans['semi'], or make a data set by semi_nnunet pseudo-dataset",
         )
     labelled = labelled_share / (len(cases) - count)
     return np.where(is_pseudo, (1.0 - labelled_share) / count, labelled)

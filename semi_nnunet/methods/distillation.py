@@ -3,7 +3,7 @@
 Frozen models predict the weak view of an unlabelled patch. The student learns their mean
 probabilities on the strong view of the same voxels, from one model or several (model distillation,
 Radosavovic et al. 2018). Nothing is stored, and labelled patches keep their share of every step.
-``semi_nnunet distil`` does the same with hard labels, as a data set.
+``semi_nnunet pseudo-dataset`` does the same with hard labels, as a data set.
 
 Differs from the papers: the student sees a strong view with mixed boxes (CutMix), without which it
 can only learn what its teacher knows; the temperature is 1, because voxels are many and their

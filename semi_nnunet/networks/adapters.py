@@ -86,7 +86,7 @@ class SmpNetwork(nn.Module):
                 f"{self.weights} does not hold the weights of {self.encoder_name} with "
                 f"{self.input_channels} input channels: {str(error)[:500]}",
                 fix="save network.encoder.state_dict() of segmentation-models-pytorch, or plan "
-                "without --weights",
+                "without --encoder-weights",
             ) from error
 
 
@@ -106,19 +106,20 @@ def fetch_imagenet_weights(network: SmpNetwork) -> dict[str, torch.Tensor]:
             f"the ImageNet weights of {name} cannot be fetched: {str(error)[:300]}",
             fix=f"on a machine with internet, torch.save(segmentation_models_pytorch.encoders."
             f"get_encoder({name!r}, in_channels={network.input_channels}, weights='imagenet')"
-            f".state_dict(), 'FILE'), and plan with --weights FILE; or plan with --weights none",
+            f".state_dict(), 'FILE'), and plan with --encoder-weights FILE; or plan with "
+            f"--encoder-weights none",
         ) from error
     return encoder.state_dict()
 
 
 def _read_encoder_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise UserError(f"--weights {path} does not exist", fix="correct the path")
+        raise UserError(f"--encoder-weights {path} does not exist", fix="correct the path")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
         raise UserError(
-            f"--weights {path} cannot be read ({type(error).__name__})",
+            f"--encoder-weights {path} cannot be read ({type(error).__name__})",
             fix="save the state_dict() of an encoder with torch.save",
         ) from error
 

@@ -22,13 +22,13 @@ def require_plans_name(name: str) -> None:
     """
     if name in OTHER_FILES or name.startswith("semi_"):
         raise UserError(
-            f"--name must not be {name!r}, as {name}.json is another file of the data set",
+            f"--new-plans must not be {name!r}, as {name}.json is another file of the data set",
             fix="choose another name, such as nnUNetPlans_again",
         )
     if "__" in name or name.endswith("_") or set(name) & {"/", "\\"}:
         raise UserError(
-            f"--name must not contain '__' or path separators, nor end with '_', because results "
-            f"are stored in folders TRAINER__PLANS__CONFIGURATION; got {name!r}",
+            f"--new-plans must not contain '__' or path separators, nor end with '_', because "
+            f"results are stored in folders TRAINER__PLANS__CONFIGURATION; got {name!r}",
             fix="choose another name, such as nnUNetPlans_again",
         )
 
@@ -63,7 +63,8 @@ def parse_encoder_weights(text: str) -> str | None:
     path = Path(text).expanduser().absolute()
     if not path.is_file():
         raise UserError(
-            f"--weights {path} does not exist", fix="correct the path, or use imagenet or none"
+            f"--encoder-weights {path} does not exist",
+            fix="correct the path, or use imagenet or none",
         )
     return str(path)
 

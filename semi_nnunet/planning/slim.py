@@ -151,6 +151,6 @@ def find_largest_within(
             f"--seconds must be at least {least:.2g}, the time of the smallest network, got "
             f"{seconds:g}",
             fix="raise it, or make images coarser: semi_nnunet plan --spacing, and "
-            "semi_nnunet distil for their labels",
+            "semi_nnunet pseudo-dataset for their labels",
         )
     return allowed[first]

@@ -160,7 +160,7 @@ def select_cases(scores: Mapping[str, float], choice: SelectionRule) -> dict[str
         raise UserError(
             f"no case has an uncertainty of at most {limit}, the lowest is "
             f"{min(scores.values()):.4f}",
-            fix="raise --most",
+            fix="raise --max-uncertainty",
         )
     count = round(choice.keep * len(scores)) if choice.keep <= 1 else choice.keep
     return {case: scores[case] for case in select_least_uncertain(certain, max(1.5, count))}

@@ -51,12 +51,12 @@ class LabelCompletion:
         annotated, ending = AnnotatedClasses.of(description), dataset_json["file_ending"]
         if annotated is None:
             raise UserError(
-                f"--complete needs {ANNOTATED_KEY!r} in dataset.json of labels or model, to "
+                f"--partial-labels needs {ANNOTATED_KEY!r} in dataset.json of labels or model, to "
                 f"know the classes that each case annotates, and neither has it",
-                fix="leave --complete out, or add it",
+                fix="leave --partial-labels out, or add it",
             )
         if not any(labels.glob(f"*{ending}")):
-            raise UserError(f"{labels} holds no label *{ending}", fix="correct --complete")
+            raise UserError(f"{labels} holds no label *{ending}", fix="correct --partial-labels")
         return cls(labels, annotated, ending)
 
     def find_label(self, case: str) -> Path | None:

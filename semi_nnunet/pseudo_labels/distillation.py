@@ -68,8 +68,8 @@ from semi_nnunet.verify.integrity import verify_dataset
 from semi_nnunet.workflows.next_step import format_device_option
 
 logger = logging.getLogger(__name__)
-REFUSED = "distil cannot start:"
-OF_EVERY_ROUND = ("views", "confidence", "complete", "skip_bad", "symlink")  # arguments of distil
+REFUSED = "pseudo-dataset cannot start:"
+OF_EVERY_ROUND = ("views", "confidence", "complete", "skip_bad", "symlink")  # arguments of its verb
 Plans = Mapping[str, dict[str, Any]]
 
 
@@ -80,7 +80,8 @@ class Distillation:
     >>> Distillation(keep=(0.5, 1.0), rounds=2).choice.keep
     0.5
 
-    They are those of :func:`semi_nnunet.distil`, with ``keep`` a value for each round, or one.
+    They are those of :func:`semi_nnunet.pseudo_dataset`;
+    ``keep`` has a value for each round, or one.
     """
 
     name: str | None = None
@@ -123,7 +124,7 @@ class DistillationResult:
         folders: raw data sets, one for each round.
         labelled, pseudo_labelled: number of cases of each kind; 0 with a target.
         following: the commands that train on the data set, if there is no target.
-        dice: with a target: "--base" and data sets -> mean Dice of imagesTs, if measured.
+        dice: with a target: "-m" and data sets -> mean Dice of imagesTs, if measured.
     """
 
     folders: tuple[Path, ...]
@@ -138,7 +139,7 @@ def distil_dataset(
 ) -> DistillationResult:
     """Make a data set of labelled and pseudo-labelled cases, and train a target on it.
 
-    :func:`semi_nnunet.distil` documents the arguments and errors.
+    :func:`semi_nnunet.pseudo_dataset` documents the arguments and errors.
     """
     options = options or Distillation()
     require_paths(*(() if options.target else ("raw", "preprocessed")))
@@ -147,8 +148,8 @@ def distil_dataset(
         source = find_raw_dataset(dataset)
         require_image_folders(source)
         name = options.name or f"{source.name.split('_', 1)[-1]}Distilled"
-        if not any(problem.where == "-o" for problem in problems):
-            with collect_errors(problems, "-o"):
+        if not any(problem.where == "--new-id" for problem in problems):
+            with collect_errors(problems, "--new-id"):
                 raws = find_free_raw_folders(source.parent, new_id, name, options.rounds)
     with collect_errors(problems, "-m"):
         find_models(base)
@@ -284,7 +285,7 @@ def run_rounds(
     )
     if options.dry_run:
         return DistillationResult(tuple(raws))
-    models = {"--base": request.models, **{raw.name: target.models(raw.name) for raw in raws}}
+    models = {"-m": request.models, **{raw.name: target.models(raw.name) for raw in raws}}
     dice = {name: average_test_dice(folders) for name, folders in models.items()}
     measured = {name: value for name, value in dice.items() if value is not None}
     return DistillationResult(tuple(raws), dice=measured)
@@ -316,8 +317,8 @@ def find_option_problems(
         require_confidence(options.confidence)
     yield from problems
     needs_target = {
-        "--rounds": options.rounds != 1, "-f": options.folds, "--seeds": options.seeds != 1,
-        "--dry-run": options.dry_run,
+        "--rounds": options.rounds != 1, "--target-folds": options.folds,
+        "--seeds": options.seeds != 1, "--dry-run": options.dry_run,
     }  # fmt: skip
     for option, is_given in needs_target.items():
         if is_given and options.target is None:
@@ -336,15 +337,17 @@ def find_option_problems(
         yield from find_disagreement_problems(base, options)
     if not 1 <= new_id <= 1000 - options.rounds:
         numbers = f"{new_id} to {new_id + options.rounds - 1}"
-        yield Problem("-o", f"a data set has a number from 1 to 999, got {numbers}", "correct it")
+        yield Problem(
+            "--new-id", f"a data set has a number from 1 to 999, got {numbers}", "correct it"
+        )
 
 
 def find_disagreement_problems(base: Sequence[str], options: Distillation) -> Iterator[Problem]:
     """Yield a problem for rounds in which a single model labels."""
     option = "--score disagreement"
     if len(base) < 2:
-        fix = "add a model to --base, or --score entropy"
-        yield Problem(option, "'disagreement' needs several models, --base is one", fix)
+        fix = "add a model to -m, or --score entropy"
+        yield Problem(option, "'disagreement' needs several models, -m is one", fix)
     if options.rounds > 1 and options.seeds < 2:
         message = "'disagreement' needs several models, from round 2 on the target's seeds: 1"
         yield Problem(option, message, "--seeds 2, or --score entropy")

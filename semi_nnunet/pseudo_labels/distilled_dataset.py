@@ -54,7 +54,7 @@ def require_image_folders(source: Path) -> None:
     """
     if "dataset" in read_json(source / DATASET_JSON):
         raise UserError(
-            f"{source}/dataset.json lists its files one by one, to which distil cannot add",
+            f"{source}/dataset.json lists its files one by one, to which pseudo-dataset cannot add",
             fix="use the folders imagesTr and labelsTr",
         )
 

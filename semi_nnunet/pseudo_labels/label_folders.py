@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def locate_pool_labels(raw: Path) -> Path:
-    """Return the folder in which ``distil`` labels the pool for a new data set.
+    """Return the folder in which ``pseudo-dataset`` labels the pool for a new data set.
 
     Args:
         raw: its raw folder; labels that version 0.2.0 left next to it are continued.
@@ -32,7 +32,7 @@ def locate_pool_labels(raw: Path) -> Path:
 
 
 def locate_completed_labels(raw: Path) -> Path:
-    """Return the folder in which ``distil`` completes annotations for a new data set."""
+    """Return the folder in which ``pseudo-dataset`` completes annotations for a new data set."""
     return get_preprocessed_dataset(raw.name) / COMPLETED
 
 

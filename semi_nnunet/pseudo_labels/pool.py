@@ -152,7 +152,7 @@ class LabellingRequest:
         if path.is_file() and read_json(path) != record:
             raise UserError(
                 f"{self.out} was begun with other images, models, views, --confidence, --npz or "
-                f"--complete ({path})",
+                f"--partial-labels ({path})",
                 fix="choose another folder or number by -o, or remove it",
             )
         for folder in (self.labels, self.shards):
@@ -192,8 +192,8 @@ class LabellingRequest:
         """Return the command that labels the images in ``count`` shards."""
         return build_command(
             "pseudo-label", images=self.images, out=self.out, models=self.models,
-            views=self.views, confidence=self.confidence, npz=self.npz, complete=self.complete,
-            shards=count,
+            views=self.views, confidence=self.confidence, npz=self.npz,
+            partial_labels=self.complete, shards=count,
         )  # fmt: skip
 
     def done(self) -> dict[str, ManifestEntry]:

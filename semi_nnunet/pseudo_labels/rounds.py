@@ -68,7 +68,7 @@ class Target:
         return self.configurations[-1]
 
     def models(self, dataset: str) -> tuple[str, ...]:
-        """Return the models on a data set as --base takes them, one for each seed."""
+        """Return the models on a data set as -m takes them, one for each seed."""
         plans = [name_seed_plans(self.plans, seed) for seed in range(self.seeds)]
         return tuple(f"{dataset}/{self.trainer}__{name}__{self.configuration}" for name in plans)
 
@@ -141,14 +141,15 @@ def list_round_commands(
         labelling: the round.
         target: the training that follows.
         source: the data set with the labelled cases and the pool.
-        labelling_options: arguments of ``distil`` that all rounds share.
+        labelling_options: arguments of ``pseudo-dataset`` that all rounds share.
         resources: the device and the jobs of the commands that compute.
         processes: number of processes that read and write files.
     """
     number, choice = str(read_dataset_number(labelling.raw)), labelling.choice
     yield "label", build_command(
-        "distil", dataset=source, new_id=number, name=labelling.name, base=labelling.base,
-        keep=[choice.keep], most=choice.most, score=choice.score, before=choice.before,
+        "pseudo-dataset", dataset=source, new_id=number, new_name=labelling.name,
+        models=labelling.base,
+        keep=[choice.keep], max_uncertainty=choice.most, score=choice.score, before=choice.before,
         **labelling_options, target_plans=target.plans,
         target_configuration=target.configuration, **resources, processes=processes,
     )  # fmt: skip
@@ -214,10 +215,16 @@ def find_target_problems(
         return
     if ours is None:
         message = "as a first stage predicts only validation cases, not pseudo-labelled ones"
-        yield Problem(target.trainer, message, "--target SemiBaselineTrainer, or -f all")
+        yield Problem(
+            target.trainer, message, "--target SemiBaselineTrainer, or --target-folds all"
+        )
     if set(target.folds) != {str(fold) for fold in range(count_dataset_folds(split))}:
         message = f"{target.configuration} needs the predictions of every fold, asked for are"
-        yield Problem("-f", f"{message} {' '.join(target.folds)}", "leave -f out, or -f all")
+        yield Problem(
+            "--target-folds",
+            f"{message} {' '.join(target.folds)}",
+            "leave it out, or --target-folds all",
+        )
 
 
 def names_teachers(target: Target, plans: Mapping[str, Any] | None) -> bool:

@@ -28,11 +28,11 @@ from semi_nnunet.raw.layout import (
     read_skipped_cases,
 )
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
-from semi_nnunet.report.contours import Classes, get_class_colour
-from semi_nnunet.report.curves import draw_histogram
-from semi_nnunet.report.overlays import CaseDrawing, draw_slices, find_slice_axis
-from semi_nnunet.report.page import fill_page_template, list_script_frames
-from semi_nnunet.report.shown_cases import Viewer, make_frame
+from semi_nnunet.reporting.contours import Classes, get_class_colour
+from semi_nnunet.reporting.curves import draw_histogram
+from semi_nnunet.reporting.overlays import CaseDrawing, draw_slices, find_slice_axis
+from semi_nnunet.reporting.page import fill_page_template, list_script_frames
+from semi_nnunet.reporting.shown_cases import Viewer, make_frame
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.training.filtering import write_filter_table
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -81,7 +81,7 @@ def select_images(
     problems = list(find_score_problems(choice.score, choice.before))
     if page.suffix == ".csv":
         message = "is an HTML file, next to which a .csv is written"
-        problems.append(Problem("--page", message, "x.html"))
+        problems.append(Problem("-o", message, "x.html"))
     raise_if_any("select cannot start:", problems)
     table = page.with_suffix(".csv")
     for file in (page, table):  # the labelling takes long

@@ -121,7 +121,7 @@ def choose_labelled(
         raise UserError(f"--seed must be 0 or more, got {seed}", fix="correct it")
     if number is None and listed is None:
         raise UserError(
-            "some cases must stay labelled", fix="--labelled N draws them, --list FILE names them"
+            "some cases must stay labelled", fix="--labelled N draws them, --cases FILE names them"
         )
     if listed is None:
         patients = group_by_patient(sorted(cases), patient_of)
@@ -221,7 +221,7 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"the list {path} does not exist", fix="correct the path, or name the cases by --list"
+            f"the list {path} does not exist", fix="correct the path, or name the cases by --cases"
         )
     if path.suffix != ".json":
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -258,7 +258,7 @@ def select_case_list(path: Path, content: Mapping[str, Any], number: int | None)
     if any(value != matching[0] for value in matching):
         raise UserError(
             f"{path} holds {len(matching)} different lists of {number} cases",
-            fix="write the right one into its own file, and give that as --list",
+            fix="write the right one into its own file, and give that as --cases",
         )
     return list(matching[0])
 

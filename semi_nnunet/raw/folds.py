@@ -280,7 +280,7 @@ def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
 
 
 def read_pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
-    """Return the training cases that a model labelled, as ``semi_nnunet distil`` lists them."""
+    """Return the training cases that a model labelled, listed by ``semi_nnunet pseudo-dataset``."""
     path = Path(preprocessed) / PSEUDO_LABELLED_FILE
     return set(read_json(path)) if path.is_file() else set()
 

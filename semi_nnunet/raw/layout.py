@@ -184,7 +184,7 @@ def find_number_problems(option: str, number: int) -> Iterator[Problem]:
         yield Problem(option, f"must be a number from 1 to 999, got {number}", "choose another")
 
 
-def name_new_dataset(raw: Path, number: int, name: str, option: str = "-o") -> Path:
+def name_new_dataset(raw: Path, number: int, name: str) -> Path:
     """Return the folder of a new raw data set; write nothing.
 
     Args:
@@ -193,18 +193,18 @@ def name_new_dataset(raw: Path, number: int, name: str, option: str = "-o") -> P
     Raises:
         UserError: number or name is invalid, or another data set has the number.
     """
-    problems = [*find_number_problems(option, number)]
+    problems = [*find_number_problems("--new-id", number)]
     if not name.strip() or "/" in name or "\\" in name:
         defect = f"must be a name without / and \\, got {name!r}"
-        problems.append(Problem("--name", defect, "choose another"))
+        problems.append(Problem("--new-name", defect, "choose another"))
     elif unusable := find_name_defect(name):
-        problems.append(Problem("--name", unusable, "choose another"))
+        problems.append(Problem("--new-name", unusable, "choose another"))
     raise_if_any("There can be no such data set:", problems)
     target = raw / f"Dataset{number:03d}_{name}"
     rivals = [path.name for path in raw.glob(f"Dataset{number:03d}_*") if path != target]
     if rivals:
         raise UserError(
-            f"the number {number} is taken by {', '.join(rivals)}", fix=f"choose another {option}"
+            f"the number {number} is taken by {', '.join(rivals)}", fix="choose another --new-id"
         )
     return target
 

@@ -58,7 +58,7 @@ class Folders:
         """Return the command that measures predictions; ``references`` may hold other cases too."""
         return build_command(
             "evaluate", predictions=predictions, references=references,
-            dataset_json=self.preprocessed / DATASET_JSON, processes=processes, partial=True,
+            dataset_json=self.preprocessed / DATASET_JSON, processes=processes, incomplete=True,
         )  # fmt: skip
 
     @property

@@ -350,7 +350,7 @@ def require_step(job: Job, step: str, done: bool) -> None:
         UserError: it is not.
     """
     if not done:
-        raise UserError(f"{job} needs its step {step!r} first", fix=f"crossval --steps {step}")
+        raise UserError(f"{job} needs its step {step!r} first", fix=f"crossval --stages {step}")
 
 
 def build_training_command(job: Job, device: str) -> Iterator[Command]:

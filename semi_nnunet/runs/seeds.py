@@ -54,7 +54,7 @@ def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed
             f"{path} differs from {plans} by more than the seed, and {trained[0].parent} was "
             f"trained with it",
             fix="move these results away, or give the new plans another name "
-            "(semi_nnunet plan --name)",
+            "(semi_nnunet plan --new-plans)",
         )
     write_json(path, changed)
     return name

@@ -14,8 +14,6 @@ from cyclopts import Parameter
 import semi_nnunet
 from semi_nnunet.util.command import Command
 
-FUNCTIONS = {"preprocess": "prepare", "report": "write_report"}  # verb -> its function's other name
-
 
 def build_command(verb: str, *by_place: str | Path, **arguments: Any) -> Command:
     """Return the command on which a verb gets these arguments, in this order, without defaults.
@@ -32,7 +30,7 @@ def build_command(verb: str, *by_place: str | Path, **arguments: Any) -> Command
         TypeError: the function has no such argument.
     """
     words: list[str | Path] = ["semi_nnunet", verb, *by_place]
-    options = list_verb_options(getattr(semi_nnunet, FUNCTIONS.get(verb, verb.replace("-", "_"))))
+    options = list_verb_options(getattr(semi_nnunet, verb.replace("-", "_")))
     for name, value in arguments.items():
         if name not in options and "options" not in options:  # those of converters vary
             raise TypeError(f"semi_nnunet {verb} has no argument {name!r}")

@@ -54,7 +54,7 @@ class SemiSettings:
     labelled_share: float | None = setting(
         None,
         "share of labelled cases in a batch, if the data set also has pseudo-labelled cases "
-        "(semi_nnunet distil); none: all cases are equally likely",
+        "(semi_nnunet pseudo-dataset); none: all cases are equally likely",
         low=0, high=1, topic=LENGTH, scope=MATCHED,
     )  # fmt: skip
     accumulate_batches: int = setting(

@@ -31,7 +31,7 @@ def benchmark(
     trainers: Trainers = None,
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     threads: Annotated[int | None, option(group=MORE)] = None,
-    rounds: Annotated[int, option(group=MORE)] = 9,
+    steps: Annotated[int, option(group=MORE)] = 9,
     quick: Flag = False,
     out: OutputFile = None,
 ) -> Measured:
@@ -41,7 +41,7 @@ def benchmark(
         semi_nnunet benchmark -d 42 -c 2d -p nnUNetPlans_cpu -tr SemiUnifiedTrainer -o costs.json
 
     In one process, all our trainers and nnU-Net's own take turns to make a step on patches of the
-    data set, --rounds times. The table shows medians and the middle half of the steps. Unlabelled
+    data set, --steps times. The table shows medians and the middle half of the steps. Unlabelled
     terms have their full weight from the first step. "/ its passes" divides the step by the time
     that its floating-point operations take at the speed of the baseline's forward and backward
     pass: what exceeds 1 is not spent in the networks. Patches a second count labelled and
@@ -58,7 +58,7 @@ def benchmark(
             always measured.
         device: Device of the steps (default: cuda if there is a GPU).
         threads: Threads of PyTorch on the CPU (default: this machine's cores).
-        rounds: Steps of every trainer, two or more.
+        steps: Steps of every trainer, two or more.
         quick: Measure seconds only, no memory and no operations.
         out: New JSON file for all measurements.
 
@@ -73,7 +73,7 @@ def benchmark(
     arguments = locals()
     from semi_nnunet.benchmarking.run import describe_costs, measure_steps
 
-    measured = call_with(measure_steps, arguments)
+    measured = call_with(measure_steps, {**arguments, "rounds": steps})
     logger.info("\n".join(describe_costs(measured)))
     return measured
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from semi_nnunet.verbs.options import option
+from semi_nnunet.verbs.options import NewId, option
 
 if TYPE_CHECKING:
     from semi_nnunet.datasets.converters import Converted
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 def convert(
     name: str,
     source: str | Path,
-    number: Annotated[int, option("-d")],
-    new_name: Annotated[str | None, option("--name")] = None,
+    new_id: NewId,
+    new_name: Annotated[str | None, option()] = None,
     processes: Annotated[int, option("-np")] = 2,
     **options: Any,
 ) -> Converted:
     """Make an nnU-Net raw data set from the files of a published benchmark.
 
-        semi_nnunet convert acdc ~/ACDC -d 502
-        semi_nnunet convert mmwhs ~/MMWHS -d 531 --target mr
+        semi_nnunet convert acdc ~/ACDC --new-id 502
+        semi_nnunet convert mmwhs ~/MMWHS --new-id 531 --target mr
         semi_nnunet convert NAME --help             expected files and options
 
     Every case whose label is known gets it. To hide labels, make a new data set next:
 
-        semi_nnunet split -d 502 -o 602 --labelled 6 --published
+        semi_nnunet split -d 502 --new-id 602 --labelled 6 --published
 
     The published choices of labelled cases are written to labelled_subsets.json. All missing and
     unexpected files are named before anything is written. semi_nnunet run --list lists the recipes
@@ -41,7 +41,7 @@ def convert(
     Args:
         name: Name of a converter.
         source: Folder of the downloaded files.
-        number: Number of the new data set, from 1 to 999.
+        new_id: Number of the new data set, from 1 to 999.
         new_name: Name of the new data set (default: the benchmark's).
         processes: Worker processes.
         options: Options of the converter, as semi_nnunet convert NAME --help lists them, with "_"
@@ -56,16 +56,16 @@ def convert(
     """
     from semi_nnunet.datasets.converters import convert as convert_benchmark
 
-    made = convert_benchmark(name, source, number, new_name, processes, **options)
+    made = convert_benchmark(name, source, new_id, new_name, processes, **options)
     counts = ", ".join(f"{cases} in images{part}" for part, cases in made.counts.items() if cases)
     status = "wrote" if made.is_new else "nothing to do, it exists:"
     logger.info(f"{status} {made.folder}: {counts}")
     if made.counts["Un"]:
-        logger.info(f"next: semi_nnunet preprocess -d {number}")
+        logger.info(f"next: semi_nnunet preprocess -d {new_id}")
         return made
     subset = "--labelled N" + (" --published" if made.published else "")
     sizes = f" (N: {', '.join(map(str, made.published))})" if made.published else ""
-    logger.info(f"next: semi_nnunet split -d {number} -o NEW_ID {subset}{sizes}")
+    logger.info(f"next: semi_nnunet split -d {new_id} --new-id NEW_ID {subset}{sizes}")
     return made
 
 
@@ -85,7 +85,7 @@ def converter_function(name: str) -> Callable[..., Converted]:
     parameters, types = inspect.signature(convert).parameters, parameter_types(convert)
     shared = [
         parameters[key].replace(annotation=types[key])
-        for key in ("number", "new_name", "processes")
+        for key in ("new_id", "new_name", "processes")
     ]
     own = [
         parameter.replace(annotation=Annotated[parameter.annotation, option()])

@@ -20,7 +20,7 @@ from semi_nnunet.verbs.options import (
 )
 
 logger = logging.getLogger(__name__)
-STEPS = ("train", "predict", "evaluate")
+STAGES = ("train", "predict", "evaluate")
 
 
 def crossval(
@@ -32,7 +32,7 @@ def crossval(
     folds: Folds = None,
     seeds: Seeds = 1,
     npz: RareFlag = False,
-    steps: Annotated[Sequence[str], option(several=True, group=MORE)] = STEPS,
+    stages: Annotated[Sequence[str], option(several=True, group=MORE)] = STAGES,
     equal_time: Flag = False,
     launcher: Launcher | None = None,
 ) -> bool:
@@ -63,7 +63,7 @@ def crossval(
         folds: Numbers or all (default: all folds, 0 1 2 3 4).
         seeds: Number of seeds.
         npz: Keep probabilities, for semi_nnunet ensemble.
-        steps: Steps of each job: train predict evaluate.
+        stages: Stages of each job: train predict evaluate.
         equal_time: Afterwards also train a baseline as long as each method.
         launcher: Where the jobs run; None: on this machine.
 
@@ -77,7 +77,7 @@ def crossval(
     """
     from semi_nnunet.workflows.crossval import run_crossval as run_jobs
 
-    options: dict[str, Any] = {"folds": folds, "seeds": seeds, "npz": npz, "steps": steps}
+    options: dict[str, Any] = {"folds": folds, "seeds": seeds, "npz": npz, "steps": stages}
     options["launcher"] = (launcher or Launcher()).for_jobs()
     is_done = run_jobs(dataset, configurations, trainers, plans=plans, **options)
     if equal_time and not is_done:
@@ -86,9 +86,9 @@ def crossval(
         from semi_nnunet.benchmarking.plan_length import train_longer_baselines
 
         is_done = train_longer_baselines(dataset, configurations, trainers, plans=plans, **options)
-    if is_done and "evaluate" in steps:
+    if is_done and "evaluate" in stages:
         plans_option = "" if plans == "nnUNetPlans" else f" -p {plans}"
         logger.info(f"all done; next: semi_nnunet compare -d {dataset}{plans_option}")
     elif is_done:
-        logger.info(f"done: {', '.join(steps)}; next: the other steps")
+        logger.info(f"done: {', '.join(stages)}; next: the other stages")
     return is_done

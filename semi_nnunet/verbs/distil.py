@@ -7,123 +7,77 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from semi_nnunet.verbs.options import (
-    JOBS,
     MORE,
-    ComputeDevice,
-    Dataset,
-    FilterScore,
+    Flag,
     Folds,
-    NewNumber,
-    Processes,
-    RareFlag,
-    Seeds,
-    Views,
-    call_with,
+    Launcher,
+    Model,
+    OptionalDataset,
     option,
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.pseudo_labels.distillation import DistillationResult
+    from semi_nnunet.workflows.slim import SlimResult
 
 logger = logging.getLogger(__name__)
 
 
 def distil(
-    dataset: Dataset,
-    new_id: NewNumber,
-    base: Annotated[Sequence[str], option("-m", "--base", several=True)],
+    model: Model,
     *,
-    views: Views = (),
-    keep: Annotated[Sequence[float], option(several=True)] = (1.0,),
-    target: Annotated[str | None, option()] = None,
-    name: Annotated[str | None, option(group=MORE)] = None,
-    most: Annotated[float | None, option(group=MORE)] = None,
-    score: Annotated[FilterScore, option(group=MORE)] = "entropy",
-    before: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
-    confidence: Annotated[float, option(group=MORE)] = 0.0,
-    complete: RareFlag = False,
-    target_plans: Annotated[str | None, option(group=MORE)] = None,
-    target_configuration: Annotated[str | None, option(group=MORE)] = None,
-    rounds: Annotated[int, option(group=MORE)] = 1,
+    share: Annotated[float, option()] = 0.125,
+    seconds: Annotated[float | None, option()] = None,
     folds: Folds = None,
-    seeds: Seeds = 1,
-    dry_run: RareFlag = False,
-    skip_bad: RareFlag = False,
-    symlink: RareFlag = False,
-    processes: Processes = 2,
-    device: ComputeDevice = None,
-    jobs: Annotated[int | None, option(group=JOBS)] = None,
-) -> DistillationResult:
-    """Make a data set of labelled and pseudo-labelled cases for any trainer, and train one on it.
+    plan_only: Flag = False,
+    dataset: OptionalDataset = None,
+    new_plans: Annotated[str | None, option(group=MORE)] = None,
+    settings: Annotated[Sequence[str], option("--set", several=True, group=MORE)] = (),
+    launcher: Launcher | None = None,
+) -> SlimResult:
+    """Distil a trained model into a small, fast network for the same images.
 
-        semi_nnunet distil -d 42 -o 142 -m Dataset042_Pancreas/MODEL --views flips gamma
-        semi_nnunet distil -d 42 -o 142 -m MODEL OTHER_MODEL --score disagreement --keep 0.5
-        semi_nnunet distil -d 42 -o 142 -m MODEL --confidence 0.8
-        semi_nnunet distil -d 42 -o 142 -m MODEL --target SemiBaselineTrainer
-        semi_nnunet distil -d 42 -o 142 -m MODEL --target nnUNetTrainer --rounds 2 --keep 0.5 1
+        semi_nnunet distil -m Dataset042_X/SemiUnifiedTrainer__nnUNetPlans__3d_fullres
+        semi_nnunet distil -m MODEL --seconds 5 -device cpu
+        semi_nnunet distil -m MODEL --share 0.05 -f 0 --set epochs=300
+        semi_nnunet distil -m MODEL --plan-only
 
-    The models label imagesUn (semi_nnunet pseudo-label): one model with several views is data
-    distillation, several models are model distillation. The most certain cases become training
-    cases of the new data set, in no validation fold (the folds of the source are kept); the others
-    stay unlabelled. Voxels below --confidence get nnU-Net's ignore label.
-
-    With --target, that trainer is then trained with the plans and the configuration of the first
-    base or with others (for a cascade both stages), and measured on imagesTs. With --rounds, all
-    its folds and seeds label imagesUn again, for a target that starts from scratch: data sets 142,
-    143, ... Each round starts from the labels of -d and its whole imagesUn. --score change and
-    checkpoints compare with earlier rounds; without --before the first round takes all cases. The
-    commands are printed as you could type them. Repeat the command to continue.
-
-    Pseudo labels of a model that was trained on a fold's validation cases make that validation
-    optimistic, as do all folds of a target together: compare such trainings on imagesTs.
+    Compares networks with fewer features and stages by their operations and, on this device, by
+    the time for the median image. Takes the largest one with at most --share of the model's
+    operations and at most --seconds. Writes plans (nnUNetPlans_slim) in which the model teaches
+    that network on labelled and unlabelled images (SemiDistillationTrainer), each fold by the model
+    of the same fold. Trains it and compares it with the model on validation cases, or for fold all
+    on test cases. Patch and spacing stay; for coarser images, use semi_nnunet pseudo-dataset for
+    labels and semi_nnunet plan --spacing. Repeat the command to continue.
 
     Args:
-        dataset: The data set with imagesUn.
-        new_id: Number of the new data set; later rounds use the following numbers.
-        base: Folders of trained models, see semi_nnunet pseudo-label.
-        views: Changed views of each image whose predictions are averaged.
-        keep: Fraction of the cases, or a number above 1: the most certain ones; one value, or one
-            for each round (ST++: half, then all).
-        target: Trainer to train on the new data set (default: none).
-        name: Name of the new data set (default: the old name and Distilled).
-        most: Largest accepted uncertainty (default: any).
-        score: Uncertainty score.
-        before: Output folders of pseudo-label in which earlier models or checkpoints labelled the
-            same images, the oldest first.
-        confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).
-        complete: Also label the classes that labelled cases do not annotate ("annotated" in
-            dataset.json); these cases are then in no validation.
-        target_plans: Plans of -d or of a base for the new data set (default: the first base's with
-            --target; else it is planned again).
-        target_configuration: Configuration of the target (default: the first base's).
-        rounds: Rounds of labelling and training.
-        folds: Folds of the target (default: every fold).
-        seeds: Number of seeds of the target.
-        dry_run: Print the commands.
-        skip_bad: Leave bad unlabelled images out.
-        symlink: Link to the files instead of copying them.
-        processes: Worker processes that check the files.
-        device: Where networks compute (default: cuda if there is a GPU).
-        jobs: Jobs at a time (default: one for each GPU; 1 on the CPU).
+        model: Folder TRAINER__PLANS__CONFIGURATION of a trained model.
+        share: Largest share of the model's operations.
+        seconds: Longest time for the median image on the device (default: any).
+        folds: Folds to distil (default: all folds of the model).
+        plan_only: Write the plans and train nothing.
+        dataset: Data set with the images and labels to learn from (default: the model's).
+        new_plans: Name of the new plans (default: the model's and _slim).
+        settings: Settings of the training, as for semi_nnunet plan.
+        launcher: Where the trainings run, and the device of --seconds; None: this machine.
 
     Returns:
-        The new data sets, and the next commands.
+        The networks, and the cost of the small one.
 
     Raises:
-        UnfinishedError: labelling failed; the reasons were printed.
-        UserError: naming everything that is wrong before anything is done, or what failed.
+        UserError: naming everything that is wrong: there is no such model, fold or data set, the
+            model's network is not one of nnU-Net's, no network meets the goal, or a training
+            failed.
     """
-    arguments = locals()
-    from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset
-    from semi_nnunet.util.command import typed
-    from semi_nnunet.workflows.next_step import format_next_lines
+    from semi_nnunet.workflows.slim import SlimResult, choose_slim_network, train_slim_network
 
-    distilled = distil_dataset(dataset, new_id, base, call_with(Distillation, arguments))
-    for trained, dice in distilled.dice.items():
-        logger.info(f"{trained}: Dice of imagesTs {dice:.4f}")
-    if distilled.following:
-        counts = f"{distilled.labelled} labelled and {distilled.pseudo_labelled} pseudo-labelled"
-        lines = [f"{distilled.folders[0]}: {counts} cases"]
-        lines.append(format_next_lines(map(typed, distilled.following)))
-        logger.info("\n".join(lines))
-    return distilled
+    jobs = (launcher or Launcher()).for_jobs()
+    networks = choose_slim_network(
+        model, dataset, folds, share, seconds, new_plans, settings, jobs.device
+    )
+    logger.info(f"{networks}\nwrote {networks.plans}")
+    if plan_only:
+        return SlimResult(networks)
+    slimmed = SlimResult(networks, train_slim_network(networks, folds, jobs))
+    if slimmed.conclusion is not None:
+        logger.info(slimmed.conclusion)
+    return slimmed

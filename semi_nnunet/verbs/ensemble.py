@@ -32,7 +32,7 @@ def ensemble(
     configurations: Configurations = None,
     trainers: Trainers = None,
     folds: Folds = None,
-    seeds: Annotated[Sequence[int] | None, option("--seed", several=True)] = None,
+    only_seeds: Annotated[Sequence[int] | None, option(several=True)] = None,
     weights: Annotated[Sequence[str] | None, option(several=True)] = None,
     processes: Processes = 2,
 ) -> list[EnsembledSubset]:
@@ -53,7 +53,7 @@ def ensemble(
         configurations: Only these (default: all).
         trainers: Only these (default: all).
         folds: Only these (default: all that were trained).
-        seeds: Only these (default: all that were trained).
+        only_seeds: Only these seeds (default: all that were trained).
         weights: Whole numbers: how often each trainer with each configuration counts, or each of
             their folds and seeds (default: once).
         processes: Worker processes.
@@ -72,7 +72,7 @@ def ensemble(
     require_positive({"-np": processes})
     folders = find_folders(dataset)
     selection = {
-        "trainer": trainers, "configuration": configurations, "fold": folds, "seed": seeds,
+        "trainer": trainers, "configuration": configurations, "fold": folds, "seed": only_seeds,
     }  # fmt: skip
     members = choose_members(folders, plans, selection, weights)
     ensembles = []

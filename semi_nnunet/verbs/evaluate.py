@@ -23,7 +23,7 @@ def evaluate(
     tolerances: Annotated[Sequence[float], option(several=True)] = (1.0, 2.0),
     class_tolerances: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
     voxels: Flag = False,
-    partial: RareFlag = False,
+    incomplete: RareFlag = False,
     dataset_json: Annotated[Path | None, option(group=MORE)] = None,
     missed_distance: Annotated[float | None, option(group=MORE)] = None,
     processes: Processes = 2,
@@ -47,7 +47,7 @@ def evaluate(
         tolerances: Distances in mm up to which surfaces agree, for NSD.
         class_tolerances: CLASS=MM, one tolerance for each class, as in FLARE: columns nsd_*_own.
         voxels: Measure in voxels, as papers on LA and ACDC do.
-        partial: Accept references without a prediction.
+        incomplete: Accept references without a prediction.
         dataset_json: Names the classes or regions (default: the one next to the predictions,
             written by nnUNetv2_predict, or the one of the references' data set).
         missed_distance: Distance in mm of a class that only one mask shows (default: the diagonal
@@ -66,7 +66,9 @@ def evaluate(
     from semi_nnunet.evaluation.tables import format_class_means
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
-    measured = call_with(evaluate_folders, {**arguments, "in_voxels": voxels})
+    measured = call_with(
+        evaluate_folders, {**arguments, "in_voxels": voxels, "partial": incomplete}
+    )
     logger.info(format_class_means(measured.content))
     tables = "metrics.csv, metrics.json and summary.json"
     logger.info(f"{measured.cases} cases; wrote {tables} to {measured.folder}")

@@ -71,7 +71,7 @@ def one_of() -> Group:
 NUMBER_OR_NAME = option("-d")
 Dataset = Annotated[str, NUMBER_OR_NAME]
 OptionalDataset = Annotated[str | None, NUMBER_OR_NAME]
-NewNumber = Annotated[int, option("-o")]
+NewId = Annotated[int, option()]
 Plans = Annotated[str, option("-p")]
 OptionalPlans = Annotated[str | None, option("-p")]
 Configuration = Annotated[str, option("-c")]

@@ -35,7 +35,7 @@ def package(
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     exact: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     fast: Annotated[bool, option(group=(FIRST, SPEED))] = False,
-    step: Annotated[float | None, option("--step", "-step_size", group=MORE)] = None,
+    step_size: Annotated[float | None, option("--step-size", "-step_size", group=MORE)] = None,
     licence: Annotated[str | None, option(group=MORE)] = None,
     pins: Annotated[Sequence[str], option("--pin", several=True, group=MORE)] = (),
     wheels: Annotated[Path | None, option(group=(MORE, WHEELS))] = None,
@@ -62,7 +62,7 @@ def package(
             says).
         exact: Give exactly the labels of nnUNetv2_predict.
         fast: Predict without mirrored images.
-        step: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
+        step_size: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
         licence: Licence of the weights, for the model card.
         pins: NAME==VERSION of packages to take instead of the installed version, such as
             torch==VERSION+cpu.
@@ -79,7 +79,7 @@ def package(
     from semi_nnunet.challenge.packaging import package_model
     from semi_nnunet.util.files import amount
 
-    given = {"speed": name_speed(exact, fast), "wheel_folder": wheels}
+    given = {"speed": name_speed(exact, fast), "wheel_folder": wheels, "step": step_size}
     submission = call_with(package_model, {**arguments, **given})
     limit = "" if submission.contract.limit is None else f" --limit {submission.contract.limit:g}"
     lines = [f"{out} is a submission for {submission.contract.about}:"]

@@ -30,14 +30,14 @@ def plan(
     plans: Plans = "nnUNetPlans",
     settings: Annotated[Sequence[str], option("--set", several=True)] = (),
     budget: Annotated[str | None, option()] = None,
-    name: Annotated[str | None, option()] = None,
+    new_plans: Annotated[str | None, option()] = None,
     reset: Flag = False,
     configurations: Configurations = None,
     patch: Annotated[Sequence[int] | None, option(several=True, group=MORE)] = None,
     spacing: Annotated[Sequence[float] | None, option(several=True, group=MORE)] = None,
     architecture: Annotated[str | None, option(group=MORE)] = None,
     encoder: Annotated[str, option(group=MORE)] = "resnet34",
-    weights: Annotated[str, option(group=MORE)] = "none",
+    encoder_weights: Annotated[str, option(group=MORE)] = "none",
     device: Annotated[str, option("--device", "-device", group=MORE)] = "cpu",
     trainers: Annotated[Sequence[str], option("-tr", several=True, group=MORE)] = (),
     as_long_as: Annotated[str | None, option(group=MORE)] = None,
@@ -47,11 +47,11 @@ def plan(
 
         semi_nnunet plan -d 42
         semi_nnunet plan -d 42 --set epochs=300 SemiMeanTeacherTrainer.consistency_weight=5
-        semi_nnunet plan -d 42 --name nnUNetPlans_again --set seed=1
+        semi_nnunet plan -d 42 --new-plans nnUNetPlans_again --set seed=1
         semi_nnunet plan -d 42 --budget cpu
         semi_nnunet plan -d 42 --patch 80 112 112 --set labelled_batch_size=4
         semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8 --budget cpu
-        semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --weights imagenet
+        semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --encoder-weights imagenet
         semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
 
     The command prints the settings derived from this data set and the ones you set;
@@ -60,10 +60,10 @@ def plan(
 
     Planning again keeps settings given by --set or edited by hand, unless --reset is given, and
     the sizes measured for the same --budget, unless these plans are deleted first. Everything else
-    is planned again. With --name or --budget (nnUNetPlans_cpu: a small network, a short training),
-    new plans are written next to the old ones. They use the same preprocessed data, with one
-    exception: if the small patch of a --budget would show less than most of an image, images get
-    coarser and need preprocessing again. They get only as coarse as the labels allow: resampled
+    is planned again. With --new-plans or --budget (nnUNetPlans_cpu: a small network, a short
+    training), new plans are written next to the old ones. They use the same preprocessed data, with
+    one exception: if the small patch of a --budget would show less than most of an image, images
+    get coarser and need preprocessing again. They get only as coarse as the labels allow: resampled
     there and back, every class must keep a Dice of .95. The resulting Dice is printed below each
     network. --spacing sets the spacing by hand, also a coarser one. With --patch, new plans
     (nnUNetPlans_80x112x112) have the patch of a publication and the network that nnU-Net plans for
@@ -77,14 +77,14 @@ def plan(
             Python also a dictionary.
         budget: "cpu", or seconds for each supervised step, to which network, patch, batch and
             length are reduced.
-        name: Write new plans with this name.
+        new_plans: Write new plans with this name.
         reset: Forget settings that were given or edited before.
         configurations: Print (with --patch, --spacing, --architecture: change) only these.
         patch: Edges in voxels, in the order of the plans (2d: two numbers, else three).
         spacing: Millimetres, in the order of the plans (2d: two numbers, else three).
         architecture: Such as smp.Unet, monai.SegResNet, primus.S.
         encoder: Encoder of smp's networks.
-        weights: Initial weights of smp's encoder: imagenet, a file, or none.
+        encoder_weights: Initial weights of smp's encoder: imagenet, a file, or none.
         device: Device to measure --budget SECONDS on.
         trainers: Print the settings of these methods, too.
         as_long_as: Write plans with which the baseline trains as long as this method does, by the
@@ -97,9 +97,9 @@ def plan(
     Raises:
         UserError: a name, setting, patch or network does not exist or does not fit.
     """
-    arguments = locals()
+    arguments = {**locals(), "name": new_plans, "weights": encoder_weights}
     if as_long_as:
-        arguments |= choose_length(dataset, plans, configurations, as_long_as, settings, name)
+        arguments |= choose_length(dataset, plans, configurations, as_long_as, settings, new_plans)
     from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
     from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
     from semi_nnunet.workflows.plan import plan_dataset

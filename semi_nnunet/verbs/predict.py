@@ -45,7 +45,7 @@ def predict(
     mirror: Annotated[
         bool | None, Parameter(negative=("--no-mirror", "--disable_tta"), group=MORE)
     ] = None,
-    step: Annotated[float | None, option("--step", "-step_size", group=MORE)] = None,
+    step_size: Annotated[float | None, option("--step-size", "-step_size", group=MORE)] = None,
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
     resume: Annotated[bool, option("--continue_prediction", "--c", group=MORE)] = False,
     coarse: Annotated[str | None, option(group=MORE)] = None,
@@ -79,7 +79,7 @@ def predict(
         device: Where the network computes (default: cuda if there is a GPU).
         mirror: Average over images mirrored along all axes of the training (default: the axes that
             semi_nnunet tune selected, if it did; none for --fast).
-        step: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
+        step_size: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
         checkpoint: Name of the file in each fold.
         resume: Keep the complete predictions that are in the folder.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
@@ -101,7 +101,7 @@ def predict(
     name = select_model(model, dataset, configuration, trainer, plans, checkpoint)
     selected = name_folds(name, folds)
     speed = name_speed(exact, fast)
-    common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step, "coarse": coarse}
+    common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step_size, "coarse": coarse}
     common |= {"device": device, "max_memory": max_memory, "checkpoint": checkpoint}
     if spacings is not None or not isinstance(images, (str, Path)):
         return list(predict_images(selected, images, spacings=spacings, **common))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def prepare(
+def preprocess(
     dataset: Dataset,
     configurations: Annotated[Sequence[str] | None, option("-c", several=True)] = None,
     *,

@@ -44,7 +44,7 @@ def pseudo_label(
     views: Views = (),
     confidence: Annotated[float, option()] = 0.0,
     npz: RareFlag = False,
-    complete: Annotated[Path | None, option(group=MORE)] = None,
+    partial_labels: Annotated[Path | None, option(group=MORE)] = None,
     shards: Annotated[int | None, option(group=JOBS)] = None,
     launcher: Launcher | None = None,
     worker: Annotated[bool, Parameter(show=False, negative="")] = False,
@@ -77,7 +77,7 @@ def pseudo_label(
         views: Changed views of each image whose predictions are averaged.
         confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).
         npz: Keep the probabilities.
-        complete: Folder of labels of some of the images, which annotate some classes, as
+        partial_labels: Folder of labels of some of the images, which annotate some classes, as
             dataset.json in it or of the model says: these classes stay, the models label the rest.
         shards: Number of shards of the pool (default: --jobs).
         launcher: Where the shards are labelled; None: on this machine.
@@ -102,7 +102,9 @@ def pseudo_label(
         models = [name_folds(name, folds)]
     elif folds or dataset or any((configuration, trainer, plans)):
         raise UserError("-m names the models already", fix="omit -d, -c, -tr, -p and -f")
-    request = label.make_labelling_request(images, out, models, views, confidence, npz, complete)
+    request = label.make_labelling_request(
+        images, out, models, views, confidence, npz, partial_labels
+    )
     jobs = (launcher or Launcher()).for_jobs()
     if worker and jobs.only is not None and shards is not None:
         label.label_shard(request, jobs.only, shards, jobs.device)

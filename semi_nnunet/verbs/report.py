@@ -11,13 +11,13 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.verbs.options import FIRST, MORE, Plans, call_with, one_of, option
 
 if TYPE_CHECKING:
-    from semi_nnunet.report.page import WrittenReport
+    from semi_nnunet.reporting.page import WrittenReport
 
 logger = logging.getLogger(__name__)
 SOURCE = one_of()
 
 
-def write_report(
+def report(
     dataset: Annotated[str | None, option("-d", group=(FIRST, SOURCE))] = None,
     *,
     plans: Plans = "nnUNetPlans",
@@ -57,7 +57,7 @@ def write_report(
         UserError: nothing was measured, a name is unknown, or the file cannot be written.
     """
     arguments = locals()
-    from semi_nnunet.report.page import write_report_page
+    from semi_nnunet.reporting.page import write_report_page
 
     written = call_with(write_report_page, arguments)
     logger.info("\n".join((written.headline, *written.sentences)))

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 Stage = Literal[
-    "convert", "split", "preprocess", "plan", "train", "predict", "evaluate", "distil", "slim",
-    "compare", "report",
+    "convert", "split", "preprocess", "plan", "train", "predict", "evaluate", "pseudo-dataset",
+    "distil", "compare", "report",
 ]  # fmt: skip
 STAGES = one_of()
 
@@ -34,14 +34,14 @@ def run(
     source: Path | None = None,
     /,
     *,
-    converted: Annotated[int | None, option("-d")] = None,
-    split: Annotated[int | None, option("-o")] = None,
+    converted: Annotated[int | None, option()] = None,
+    split: Annotated[int | None, option()] = None,
     list: Flag = False,
     dry_run: Flag = False,
     only: Annotated[Stage | None, option(group=(FIRST, STAGES))] = None,
     first: Annotated[Stage | None, option("--from", group=(FIRST, STAGES))] = None,
-    distilled: Annotated[int | None, option(group=MORE)] = None,
-    report: Annotated[Path | None, option(group=MORE)] = None,
+    pseudo_labelled: Annotated[int | None, option(group=MORE)] = None,
+    out: Annotated[Path | None, option("-o", group=MORE)] = None,
     processes: Processes = 2,
     device: ComputeDevice = None,
     jobs: Annotated[int | None, option(group=JOBS)] = None,
@@ -49,16 +49,16 @@ def run(
     """Follow a recipe: from the files of a published benchmark to the report, in one command.
 
         semi_nnunet run --list
-        semi_nnunet run la_4 ~/LA -d 501 -o 601
-        semi_nnunet run la_4 ~/LA -d 501 -o 601 --dry-run
-        semi_nnunet run la_4 -d 501 -o 601 --from train
-        semi_nnunet run my_recipe.json -d 501 -o 601 --only report
+        semi_nnunet run la_4 ~/LA --converted 501 --split 601
+        semi_nnunet run la_4 ~/LA --converted 501 --split 601 --dry-run
+        semi_nnunet run la_4 --converted 501 --split 601 --from train
+        semi_nnunet run my_recipe.json --converted 501 --split 601 --only report
 
     The stages are convert, split, preprocess, plan, train, predict, evaluate (steps of crossval),
-    compare and report, and for some recipes distil and slim: verbs of this program, printed as you
-    could type them. Repeat the command to continue: every stage skips what is done. Each recipe has
-    plans of its own, named after its file. A recipe is a JSON file: to change budget, seeds or
-    trainers, edit a copy of it and give its path.
+    compare and report, and for some recipes pseudo-dataset and distil: verbs of this program,
+    printed as you could type them. Repeat the command to continue: every stage skips what is done.
+    Each recipe has plans of its own, named after its file. A recipe is a JSON file: to change
+    budget, seeds or trainers, edit a copy of it and give its path.
 
     Args:
         recipe: Name of a recipe, or a JSON file.
@@ -69,8 +69,9 @@ def run(
         dry_run: Print the commands.
         only: Only this stage.
         first: This stage and all later ones.
-        distilled: Number of the data set of pseudo labels; if the recipe has rounds, of the first.
-        report: The HTML file (default: the recipe's name, .html, here).
+        pseudo_labelled: Number of the data set with pseudo labels; of the first, if the recipe has
+            rounds.
+        out: The HTML file (default: the recipe's name, .html, here).
         processes: Worker processes of the conversion.
         device: Where networks compute (default: cuda if there is a GPU).
         jobs: Trainings at a time (default: one for each GPU; 1 on the CPU).
@@ -81,7 +82,7 @@ def run(
     Raises:
         UserError: the recipe is wrong, a folder or number is missing, or a stage failed.
     """
-    arguments = locals()
+    arguments = {**locals(), "distilled": pseudo_labelled, "report": out}
     if list:
         list_recipes()
         return None
@@ -90,8 +91,8 @@ def run(
 
     if recipe is None or converted is None:
         raise UserError(
-            f"a recipe and -d are needed, got {'no recipe' if recipe is None else 'no -d'}",
-            fix="semi_nnunet run RECIPE SRC -d ID -o NEW_ID; semi_nnunet run --list names them",
+            f"{'a recipe' if recipe is None else '--converted'} is missing",
+            fix="semi_nnunet run RECIPE SRC --converted ID --split ID; semi_nnunet run --list",
         )
     followed = follow_recipe(recipe, call_with(FollowOptions, arguments))
     lines = ["\n# published"]
@@ -111,6 +112,7 @@ def list_recipes() -> None:
     lines = [f"{name:<{width}}  {title}" for name, title in recipes]
     lines += [
         "",
-        f"in {find_recipes_folder()}; next: semi_nnunet run NAME SRC -d ID -o NEW_ID --dry-run",
+        f"in {find_recipes_folder()}",
+        "next: semi_nnunet run NAME SRC --converted ID --split ID --dry-run",
     ]
     logger.info("\n".join(lines))

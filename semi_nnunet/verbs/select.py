@@ -31,9 +31,9 @@ def select(
     keep: Annotated[float, option()] = 0.5,
     score: Annotated[FilterScore, option()] = "entropy",
     views: Views = (),
-    page: Annotated[Path, option()] = Path("selection.html"),
+    out: Annotated[Path, option("-o")] = Path("selection.html"),
     undo: RareFlag = False,
-    most: Annotated[float | None, option(group=MORE)] = None,
+    max_uncertainty: Annotated[float | None, option(group=MORE)] = None,
     before: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
     device: ComputeDevice = None,
     jobs: Annotated[int | None, option(group=JOBS)] = None,
@@ -59,9 +59,9 @@ def select(
         keep: Fraction of the images, or a number above 1.
         score: Uncertainty score.
         views: Changed views of each image whose predictions are averaged.
-        page: HTML file of the selection.
+        out: HTML file of the selection.
         undo: Train on all images again.
-        most: Largest accepted uncertainty (default: any).
+        max_uncertainty: Largest accepted uncertainty (default: any).
         before: Output folders of pseudo-label in which earlier models or checkpoints labelled the
             same images, the oldest first.
         device: Where networks compute (default: cuda if there is a GPU).
@@ -86,9 +86,9 @@ def select(
     selected = select_images(
         dataset,
         models,
-        SelectionRule(keep, most, score, tuple(before)),
+        SelectionRule(keep, max_uncertainty, score, tuple(before)),
         views=list(views),
-        page=page,
+        page=out,
         launcher=JobLauncher(device=device, jobs=jobs),
     )
     logger.info(

@@ -6,34 +6,34 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.verbs.options import FIRST, MORE, Dataset, NewNumber, RareFlag, one_of, option
+from semi_nnunet.verbs.options import FIRST, MORE, Dataset, NewId, RareFlag, one_of, option
 
 if TYPE_CHECKING:
     from semi_nnunet.raw.benchmark_split import Split
 
 logger = logging.getLogger(__name__)
-CASES = one_of()
+SOURCE = one_of()
 
 
 def split(
     dataset: Dataset,
-    new_id: NewNumber,
+    new_id: NewId,
     labelled: Annotated[int | None, option()] = None,
     *,
-    published: Annotated[bool, option(group=(FIRST, CASES))] = False,
-    case_list: Annotated[Path | None, option("--list", group=(FIRST, CASES))] = None,
+    published: Annotated[bool, option(group=(FIRST, SOURCE))] = False,
+    cases: Annotated[Path | None, option(group=(FIRST, SOURCE))] = None,
     held_out: Annotated[str | None, option()] = None,
-    name: Annotated[str | None, option(group=MORE)] = None,
+    new_name: Annotated[str | None, option(group=MORE)] = None,
     seed: Annotated[int, option(group=MORE)] = 0,
     hidden_labels: Annotated[Path | None, option(group=MORE)] = None,
     symlink: RareFlag = False,
 ) -> Split:
     """Make a benchmark data set with hidden labels from a labelled one.
 
-        semi_nnunet split -d 4 -o 504 --labelled 20 --seed 1
-        semi_nnunet split -d 4 -o 504 --list labelled.txt
-        semi_nnunet split -d 502 -o 602 --labelled 6 --published
-        semi_nnunet split -d 502 -o 650 --labelled 6 --published --held-out 38
+        semi_nnunet split -d 4 --new-id 504 --labelled 20 --seed 1
+        semi_nnunet split -d 4 --new-id 504 --cases labelled.txt
+        semi_nnunet split -d 502 --new-id 602 --labelled 6 --published
+        semi_nnunet split -d 502 --new-id 650 --labelled 6 --published --held-out 38
 
     Writes a new raw data set: the selected cases go to imagesTr and labelsTr, all other training
     cases to imagesUn. The hidden labels go to a folder outside the data set, so planning and
@@ -48,11 +48,11 @@ def split(
         new_id: Number of the new data set.
         labelled: Number of cases that keep their labels.
         published: Take the list named N of the data set's labelled_subsets.json.
-        case_list: File of the cases to keep: text, a JSON list, or a JSON object with a list
+        cases: File of the cases to keep: text, a JSON list, or a JSON object with a list
             named N.
         held_out: Unlabelled cases that become the test cases: a number, evenly spaced by name, or a
             text file or JSON list (such as whole patients).
-        name: Name of the new data set (default: the old name and the number of labelled cases).
+        new_name: Name of the new data set (default: the old name and the number of labelled cases).
         seed: Seed of the random selection.
         hidden_labels: Folder of the hidden labels (default: next to the new data set).
         symlink: Link to the files instead of copying them.
@@ -72,10 +72,10 @@ def split(
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
 
     source = find_raw_dataset(dataset)
-    file = source / SUBSETS_FILE if published else case_list
+    file = source / SUBSETS_FILE if published else cases
     kept, tests = choose_split_cases(source, labelled, file, seed, held_out)
     default = f"{source.name.split('_', 1)[-1]}{len(kept)}labelled"
-    target = name_new_dataset(source.parent, new_id, default if name is None else name)
+    target = name_new_dataset(source.parent, new_id, default if new_name is None else new_name)
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
     is_new = write_split(source, target, kept, hidden, symlink, tests)
     made = Split(target, hidden, is_new, describe_subsets(target))

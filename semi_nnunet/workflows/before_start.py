@@ -41,13 +41,13 @@ def find_step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Pr
     """Yield a problem for steps whose input no job has or makes."""
     if "train" not in steps and not any(job.is_trained for job in jobs):
         yield Problem(
-            f"--steps {' '.join(steps)}", "none of the jobs is trained", "add the step train"
+            f"--stages {' '.join(steps)}", "none of the jobs is trained", "add the stage train"
         )
     if "train" in steps and "evaluate" in steps and "predict" not in steps:
         test_labels = jobs[0].folders.test_labels
         if test_labels and not all(job.is_tested for job in jobs):
             message = f"also measures predictions of imagesTs, because {test_labels} exists"
-            yield Problem("--steps evaluate", message, "add the step predict")
+            yield Problem("--stages evaluate", message, "add the stage predict")
 
 
 def find_empty_checkpoints(jobs: Sequence[Job]) -> Iterator[Problem]:
@@ -128,7 +128,7 @@ def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
                 f"predictions: a network that has seen a case would label it for the others"
             )
             yield Problem(
-                location, message, "train them with plans of different names (plan --name)"
+                location, message, "train them with plans of different names (plan --new-plans)"
             )
 
 

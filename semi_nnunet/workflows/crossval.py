@@ -88,7 +88,7 @@ def run_crossval(
     unfinished = [index for index, job in enumerate(jobs) if not job.is_done]
     logs = folders.results / "semi_crossval"
     words = ["crossval", "-d", dataset, "-p", plans, "--seeds", str(seeds), "-c", *configurations]
-    words += ["-tr", *trainers, "-f", *folds, "--steps", *steps, *(["--npz"] if npz else [])]
+    words += ["-tr", *trainers, "-f", *folds, "--stages", *steps, *(["--npz"] if npz else [])]
     work = JobWork(words, jobs, unfinished, logs, find_dependencies(jobs))
     finished_count = len(jobs) - len(unfinished)
     logger.info(f"{folders.results.name}: {len(jobs)} jobs, {finished_count} done before")

@@ -30,7 +30,7 @@ class FollowOptions:
     """The stages of a recipe to follow, with their data sets and devices.
 
     >>> FollowOptions(converted=501, first="compare").selected_stages
-    ('compare', 'report', 'distil', 'slim')
+    ('compare', 'report', 'pseudo-dataset', 'distil')
 
     Args:
         source: folder of the downloaded files; None if nothing is converted.
@@ -108,19 +108,19 @@ def check_follow_options(path: Path, recipe: Recipe, options: FollowOptions) -> 
     Raises:
         UserError: a folder or number is missing, superfluous or out of range.
     """
-    problems = [*find_number_problems("-d", options.converted)]
+    problems = [*find_number_problems("--converted", options.converted)]
     if options.split is not None:
-        problems += find_number_problems("-o", options.split)
+        problems += find_number_problems("--split", options.split)
     problems += below_one({"--jobs": options.jobs, "-np": options.processes})
     report = (options.report or Path(path.stem + ".html")).absolute()
     if report.is_dir() or not report.parent.is_dir():
         message = f"must be a file in an existing folder, got {report}"
-        problems.append(Problem("--report", message, "create the folder, or correct it"))
+        problems.append(Problem("-o", message, "create the folder, or correct it"))
     if recipe.labelled and options.split in (None, options.converted):
         message = "the recipe hides labels in a new data set, which needs a number of its own"
-        problems.append(Problem("-o", message, "add -o NEW_ID"))
+        problems.append(Problem("--split", message, "add --split NEW_ID"))
     if recipe.labelled is None and options.split is not None:
-        problems.append(Problem("-o", "the recipe hides no labels", "leave it out"))
+        problems.append(Problem("--split", "the recipe hides no labels", "leave it out"))
     problems += find_distilled_problems(recipe, options)
     converts = STAGES[0] in options.selected_stages
     if converts and options.source is None:
@@ -134,7 +134,7 @@ def check_follow_options(path: Path, recipe: Recipe, options: FollowOptions) -> 
 
 def find_distilled_problems(recipe: Recipe, options: FollowOptions) -> Iterator[Problem]:
     """Yield a missing, used or superfluous number of the data sets of pseudo-labels."""
-    location, first = "--distilled", options.distilled
+    location, first = "--pseudo-labelled", options.distilled
     if recipe.pseudo_labels is None:
         if first is not None:
             yield Problem(location, "the recipe has no pseudo labels", "leave it out")
@@ -180,7 +180,7 @@ def build_stage_commands(
     if options.source is not None:
         convert = build_command(
             "convert", recipe.converter, options.source,
-            number=options.converted, processes=processes, **recipe.options,
+            new_id=options.converted, processes=processes, **recipe.options,
         )  # fmt: skip
         stages["convert"] = [convert]
     if (labelled := recipe.labelled) is not None:
@@ -195,7 +195,7 @@ def build_stage_commands(
     stages["preprocess"] = [preprocess]
     settings = [format_assignment(key, value) for key, value in recipe.settings.items()]
     plan = build_command(  # without settings that were given earlier
-        "plan", dataset=used, name=plans, reset=True, budget=recipe.budget, patch=recipe.patch,
+        "plan", dataset=used, new_plans=plans, reset=True, budget=recipe.budget, patch=recipe.patch,
         settings=settings,
     )  # fmt: skip
     stages["plan"] = [plan]
@@ -205,7 +205,7 @@ def build_stage_commands(
         crossval = build_command(
             "crossval", dataset=used, plans=plans, configurations=recipe.configurations,
             trainers=recipe.trainers, folds=recipe.folds, seeds=recipe.seeds,
-            device=options.device, jobs=options.jobs, steps=[step],
+            device=options.device, jobs=options.jobs, stages=[step],
         )  # fmt: skip
         stages[step] = [crossval]
     if len(recipe.trainers) > 1:
@@ -220,24 +220,25 @@ def build_later_commands(
     """Return the stages after the report: rounds of pseudo-labels, and a small network."""
     stages: dict[str, list[Command]] = {}
     rounds, configuration = recipe.pseudo_labels, recipe.configurations[-1]
-    shared = {"folds": recipe.folds, "device": options.device, "jobs": options.jobs}
-    source, teacher = options.used, None if recipe.slim is None else recipe.slim.trainer
+    shared = {"device": options.device, "jobs": options.jobs}
+    source, teacher = options.used, None if recipe.distil is None else recipe.distil.trainer
     if rounds is not None and options.distilled is not None:
-        distil = build_command(
-            "distil", dataset=options.used, new_id=options.distilled,
-            base=[f"{source}/{rounds.trainer}__{plans}__{configuration}"], keep=rounds.keep,
+        labelling = build_command(
+            "pseudo-dataset", dataset=options.used, new_id=options.distilled,
+            models=[f"{source}/{rounds.trainer}__{plans}__{configuration}"], keep=rounds.keep,
             score=rounds.score, complete=rounds.complete, target=rounds.target,
             target_plans=plans, target_configuration=configuration, rounds=rounds.rounds,
-            processes=options.processes, **shared,
+            target_folds=recipe.folds, processes=options.processes, **shared,
+        )  # fmt: skip
+        stages["pseudo-dataset"] = [labelling]
+        source, teacher = str(options.distilled + rounds.rounds - 1), rounds.target
+    if recipe.distil is not None and teacher is not None:
+        model = f"{source}/{teacher}__{plans}__{configuration}"
+        distil = build_command(
+            "distil", dataset=options.used, model=model, share=recipe.distil.share,
+            folds=recipe.folds, **shared,
         )  # fmt: skip
         stages["distil"] = [distil]
-        source, teacher = str(options.distilled + rounds.rounds - 1), rounds.target
-    if recipe.slim is not None and teacher is not None:
-        model = f"{source}/{teacher}__{plans}__{configuration}"
-        slim = build_command(
-            "slim", dataset=options.used, model=model, share=recipe.slim.share, **shared
-        )
-        stages["slim"] = [slim]
     return stages
 
 

@@ -192,7 +192,7 @@ def find_changed_trainings(
         ]
         if differences:
             message = f"was trained with {', '.join(differences)}; it is not what is requested now"
-            fix = f"plan as before, or under another name (plan --name), or move {job.folder} away"
+            fix = f"plan as before, or under another name (--new-plans), or move {job.folder} away"
             if POOL in recorded and recorded[POOL] != current[POOL]:
                 fix = f"imagesUn as before, or all of it (select --undo); or {fix}"
             yield Problem(str(job), message, fix)

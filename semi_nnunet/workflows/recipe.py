@@ -19,8 +19,8 @@ comparable the outcome is::
         "published": [{"method": "UA-MT", "metric": "Dice", "value": 82.26, "source": "..."}],
         "comparable": "...",
         "pseudo_labels": {"trainer": "SemiMeanTeacherTrainer", "target": "SemiBaselineTrainer",
-                          "rounds": 2, "keep": [0.9]},      as distil, or left out
-        "slim": {"share": 0.125}                            as slim, or left out
+                          "rounds": 2, "keep": [0.9]},      as pseudo-dataset, or left out
+        "distil": {"share": 0.125}                          as distil, or left out
     }
 """
 
@@ -50,6 +50,7 @@ from semi_nnunet.util.names import unknown
 
 FIRST_STAGE, CASCADE = "3d_lowres", "3d_cascade_fullres"
 CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
+OLD_KEY = "slim"  # the name of "distil" in earlier recipes
 NOT_A_TRAINER = "is not one of the recipe's trainers"
 
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -81,7 +82,7 @@ class LabelledSubset(StrictRecord):
 
 @dataclass(frozen=True)
 class PseudoLabelRounds(StrictRecord):
-    """Trainings from scratch on pseudo-labels of the unlabelled cases (``distil``).
+    """Trainings from scratch on pseudo-labels of the unlabelled cases (``pseudo-dataset``).
 
     Args:
         trainer: one of the recipe's, whose model labels in the first round.
@@ -102,7 +103,7 @@ class PseudoLabelRounds(StrictRecord):
 
 @dataclass(frozen=True)
 class SlimStage(StrictRecord):
-    """A small network at the end (``slim``), taught by the target of the pseudo-labels.
+    """A small network at the end (``distil``), taught by the target of the pseudo-labels.
 
     Args:
         share: of the operations of its teacher.
@@ -141,14 +142,14 @@ class Recipe(StrictRecord):
     folds: Texts = ("all",)
     seeds: Positive = 3
     pseudo_labels: PseudoLabelRounds | None = None
-    slim: SlimStage | None = None
+    distil: SlimStage | None = None
 
 
 PARTS: dict[str, type] = {
     "labelled": LabelledSubset,
     "published": PublishedNumber,
     "pseudo_labels": PseudoLabelRounds,
-    "slim": SlimStage,
+    "distil": SlimStage,
 }
 
 
@@ -159,6 +160,8 @@ def load_recipe(path: str | Path) -> Recipe:
         UserError: naming all that is wrong with it.
     """
     content, headline = read_json(path), f"{path} is no recipe:"
+    if isinstance(content, dict) and OLD_KEY in content:
+        content["distil"] = content.pop(OLD_KEY)
     try:
         recipe: Recipe = TypeAdapter(Recipe).validate_json(json.dumps(content))
     except ValidationError as error:
@@ -223,7 +226,7 @@ def _find_training_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def _find_later_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield pseudo-labels and a small network of models that the recipe does not train."""
-    rounds, slim = recipe.pseudo_labels, recipe.slim
+    rounds, small = recipe.pseudo_labels, recipe.distil
     if rounds is not None:
         location = "trainer of pseudo_labels"
         yield from unknown(location, [rounds.trainer], recipe.trainers, NOT_A_TRAINER)
@@ -232,14 +235,14 @@ def _find_later_problems(recipe: Recipe) -> Iterator[Problem]:
         if len(rounds.keep) not in (1, rounds.rounds):
             message = f"must be one value, or one for each of {rounds.rounds} rounds"
             yield Problem("pseudo_labels.keep", f"{message}, got {list(rounds.keep)}", "correct it")
-    if slim is None:
+    if small is None:
         return
     if rounds is None:
-        trainer = slim.trainer or "none"
-        yield from unknown("trainer of slim", [trainer], recipe.trainers, NOT_A_TRAINER)
-    elif slim.trainer is not None:
+        trainer = small.trainer or "none"
+        yield from unknown("trainer of distil", [trainer], recipe.trainers, NOT_A_TRAINER)
+    elif small.trainer is not None:
         message = f"is the target of the pseudo labels, {rounds.target}"
-        yield Problem("slim.trainer", message, "leave it out")
+        yield Problem("distil.trainer", message, "leave it out")
 
 
 def is_positive_number(text: str) -> bool:

@@ -12,7 +12,7 @@ from semi_nnunet.util.names import unknown
 PACKAGE = Path(__file__).resolve().parents[1]
 STAGES = (  # of following a recipe, in this order; each is one command or several
     "convert", "split", "preprocess", "plan", "train", "predict", "evaluate", "compare", "report",
-    "distil", "slim",
+    "pseudo-dataset", "distil",
 )  # fmt: skip
 
 

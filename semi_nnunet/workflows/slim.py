@@ -109,7 +109,7 @@ def choose_slim_network(
 ) -> SlimNetworks:
     """Choose a small network by its cost, and write plans in which a model teaches it.
 
-    The network that was chosen first is kept. See :func:`semi_nnunet.slim`.
+    The network that was chosen first is kept. See :func:`semi_nnunet.distil`.
 
     Raises:
         UserError: all problems at once: the model, a fold or the data set does not exist, the
@@ -122,7 +122,7 @@ def choose_slim_network(
         teacher = find_model(model)
         teacher_plans = str(teacher.plans["plans_name"])
         plans = name or f"{teacher_plans}_slim"
-        with collect_errors(problems, "--name"):
+        with collect_errors(problems, "--new-plans"):
             require_plans_name(plans)
         problems += find_teacher_fold_problems(teacher, folds)
         goal = {"plans": plans, "model": teacher.name, "share": share, "seconds": seconds}
@@ -209,11 +209,11 @@ def find_slim_plans_problems(
     name, earlier = str(goal["plans"]), existing.get(KEY, {})
     if name == teacher.plans["plans_name"]:
         message = f"must differ from {name}, the teacher's plans"
-        yield Problem("--name", message, "choose another name")
+        yield Problem("--new-plans", message, "choose another name")
     elif existing and (earlier.get("plans"), earlier.get("model")) != (name, teacher.name):
         path = folders.preprocessed / f"{name}.json"
         message = f"must be of new plans, got {name}, which would be lost: {path}"
-        yield Problem("--name", message, "choose another name")
+        yield Problem("--new-plans", message, "choose another name")
     elif existing and earlier != goal:
         results = folders.results / f"{STUDENT}__{name}__{teacher.configuration}"
         if any(results.glob("fold_*/checkpoint_*.pth")):
@@ -224,7 +224,7 @@ def find_slim_plans_problems(
                 f"{name} are the plans with which a network for {limits} is trained: {results}"
             )
             fix = "choose another name, or give the same limits to continue"
-            yield Problem("--name", message, fix)
+            yield Problem("--new-plans", message, fix)
 
 
 def scale_learning_rate(

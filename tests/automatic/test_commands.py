@@ -94,7 +94,7 @@ def test_rounds_that_choose_predict_no_test_case(empty) -> None:
     evaluations = [words for _, words in commands.build_evaluations(SHORT)]
     assert [words[3] for words in evaluations] == [job.validation for job in jobs[1:]]
     (_, _), (_, train) = commands.build_trainings(ROUND, 50)
-    assert "--steps" not in train
+    assert "--stages" not in train
 
 
 def test_the_optimizer_depends_on_the_steps() -> None:

@@ -14,7 +14,7 @@ from semi_nnunet.automatic.page import (
 from semi_nnunet.automatic.proof import Proof
 from semi_nnunet.automatic.schedule import divide_budget
 from semi_nnunet.automatic.state import AutoState
-from semi_nnunet.report.choice import read_choice
+from semi_nnunet.reporting.choice import read_choice
 from tests.automatic.test_cases import cases_of
 from tests.automatic.test_schedule import CANDIDATES, setting
 

@@ -69,7 +69,7 @@ def test_a_quick_benchmark_measures_in_one_process_and_stores_the_rates(
     calls = list[object]()
     monkeypatch.setattr(run, "run_in_new_process", run_here)
     measured = semi_nnunet.benchmark(
-        dataset.name, "2d", trainers=["SemiMeanTeacherTrainer"], device="cpu", threads=1, rounds=2,
+        dataset.name, "2d", trainers=["SemiMeanTeacherTrainer"], device="cpu", threads=1, steps=2,
         quick=True,
     )  # fmt: skip
     assert len(calls) == 1 and measured.case and len(measured.costs) == 2
@@ -86,7 +86,7 @@ def test_the_verb_measures_our_trainers_and_nnunets(
 ):
     dataset, out = prepared_dataset(), tmp_path / "costs.json"
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
-    words = ["benchmark", "-d", dataset.name, "-c", "2d", "--rounds", "2", "--device", "cpu"]
+    words = ["benchmark", "-d", dataset.name, "-c", "2d", "--steps", "2", "--device", "cpu"]
     trainers = ["-tr", "nnUNetTrainer", "SemiMeanTeacherTrainer"]
     assert main([*words, *trainers, "-o", str(out)]) == 0
     page = capsys.readouterr().out
@@ -101,10 +101,10 @@ def test_mistakes_are_reported_together_before_anything_is_measured(
     prepared_dataset, tmp_path, capsys
 ):
     words = ["benchmark", "-d", prepared_dataset().name, "-c", "2D", "-tr", "SemiMeanTeacher"]
-    words += ["--rounds", "1", "--threads", "0", "-o", str(tmp_path / "absent" / "costs.json")]
+    words += ["--steps", "1", "--threads", "0", "-o", str(tmp_path / "absent" / "costs.json")]
     assert main(words) == 2
     message = capsys.readouterr().err
-    for text in ("'2D'", "2d", "'SemiMeanTeacher'", "SemiMeanTeacherTrainer", "--rounds"):
+    for text in ("'2D'", "2d", "'SemiMeanTeacher'", "SemiMeanTeacherTrainer", "--steps"):
         assert text in message
     assert "--threads" in message and "absent" in message
 
@@ -113,9 +113,9 @@ def test_an_absent_data_set_is_reported_with_the_other_mistakes(prepared_dataset
     dataset = prepared_dataset()
     for name, plans in (("Dataset777_Absent", "nnUNetPlans"), (dataset.name, "Absent")):
         with pytest.raises(UserError) as error:
-            semi_nnunet.benchmark(name, "2d", plans=plans, trainers=["NoTrainer"], rounds=0)
+            semi_nnunet.benchmark(name, "2d", plans=plans, trainers=["NoTrainer"], steps=0)
         places = " ".join(map(str, error.value.problems))
-        assert all(word in places for word in ("Absent", "'NoTrainer'", "--rounds"))
+        assert all(word in places for word in ("Absent", "'NoTrainer'", "--steps"))
 
 
 @pytest.mark.parametrize("create", [Path.touch, Path.mkdir])

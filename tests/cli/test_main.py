@@ -54,17 +54,22 @@ def test_predict_takes_the_options_of_nnunets_own_command() -> None:
     words = ["predict", "-d", "42", "-c", "2d", "-f", "0", "1", "-i", "I", "-o", "O"]
     words += ["--disable_tta", "-step_size", "0.75", "--continue_prediction"]
     _, arguments = parse([*words, "-chk", "checkpoint_best.pth"])
-    expected = {"mirror": False, "step": 0.75, "resume": True, "checkpoint": "checkpoint_best.pth"}
+    expected = {
+        "mirror": False,
+        "step_size": 0.75,
+        "resume": True,
+        "checkpoint": "checkpoint_best.pth",
+    }
     assert {name: arguments[name] for name in expected} == expected
     assert arguments["folds"] == ["0", "1"] and "model" not in arguments
 
 
 SPELLINGS = {  # the short options, and the parameters that they may name
-    "-d": {"dataset", "converted", "new_id"},
-    "-o": {"out", "new_id", "split"},
+    "-d": {"dataset"},
+    "-o": {"out"},
     "-i": {"images", "predictions"},
     "-r": {"references"},
-    "-m": {"model", "models", "base"},
+    "-m": {"model", "models"},
     "-tr": {"trainer", "trainers"},
     "-p": {"plans"},
     "-c": {"configuration", "configurations"},
@@ -73,7 +78,7 @@ SPELLINGS = {  # the short options, and the parameters that they may name
     "-device": {"device"},
     "-num_gpus": {"gpus"},
     "-chk": {"checkpoint"},
-    "-step_size": {"step"},
+    "-step_size": {"step_size"},
     "-pl": {"planner"},
     "-pretrained_weights": {"pretrained_weights"},
 }
@@ -180,7 +185,7 @@ def test_which_seed_is_not_taken_for_how_many(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_folder_may_come_after_the_options(tmp_path) -> None:
-    _, arguments = parse(["run", "plans/la_4.json", "-d", "501", "-o", "601", "LA"])
+    _, arguments = parse(["run", "plans/la_4.json", "--converted", "501", "--split", "601", "LA"])
     assert arguments["source"] == Path("LA") and arguments["split"] == 601
 
 
@@ -192,9 +197,9 @@ def test_a_folder_may_come_after_the_options(tmp_path) -> None:
         ("preprocess -d Dataset777_Absent", "does not exist"),
         ("preprocess -d 901 -np 1 -pl Nobody", "no planner 'Nobody'"),
         ("preprocess -d 901 -np 1 -c 4d", "no configuration 4d"),
-        ("split -d 901 -o 902", "--labelled N"),
-        ("split -d 901 -o 902 --labelled 9", "between 1 and 5"),
-        ("split -d 901 -o 902 --list absent.txt", "does not exist"),
+        ("split -d 901 --new-id 902", "--labelled N"),
+        ("split -d 901 --new-id 902 --labelled 9", "between 1 and 5"),
+        ("split -d 901 --new-id 902 --cases absent.txt", "does not exist"),
         ("plan -d 901 -p Absent", "Fix: choose -p from "),
         ("plan -d 901 --set seed", "KEY=VALUE"),
         ("plan -d 901 --set seed=1 seed.x=2", "'seed'"),
@@ -204,10 +209,10 @@ def test_a_folder_may_come_after_the_options(tmp_path) -> None:
         ("plan -d 901 --budget soon", "--budget"),
         ("plan -d 901 --budget 1 --device nowhere", "--device nowhere"),
         ("plan -d 901 -c 4d", "no configuration 4d"),
-        ("plan -d 901 --name my__plans", "'__'"),
-        ("plan -d 901 --name dataset", "dataset.json is another file of the data set"),
-        ("plan -d 901 --name my_plans_", "nor end with '_'"),
-        ("plan -d 901 --name elsewhere/my_plans", "path separators"),
+        ("plan -d 901 --new-plans my__plans", "'__'"),
+        ("plan -d 901 --new-plans dataset", "dataset.json is another file of the data set"),
+        ("plan -d 901 --new-plans my_plans_", "nor end with '_'"),
+        ("plan -d 901 --new-plans elsewhere/my_plans", "path separators"),
         ("report -d 901 -o .", "is a folder"),
         ("export -d 901 -c 2d -tr SemiMeanTeacherTrainer -o out", "no trained model: looked for"),
     ],
@@ -247,7 +252,7 @@ def test_unset_variables_are_all_named(
         (["predict", "-m", "M", "-i", "I", "-o", "O"], "starts again"),
         (["tune", "-m", "M"], "starts again"),
         (["package", "-m", "M", "-o", "O"], "starts again"),
-        (["convert", "acdc", "SRC", "-d", "1"], "starts again"),
+        (["convert", "acdc", "SRC", "--new-id", "1"], "starts again"),
     ],
 )
 def test_an_interrupt_says_what_the_same_command_does(words, outcome, monkeypatch, capsys) -> None:

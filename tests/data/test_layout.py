@@ -121,8 +121,8 @@ def test_two_data_sets_with_one_number_are_both_named(root: Path) -> None:
 def test_all_problems_of_a_new_data_set_are_named(root: Path) -> None:
     raw = root / "nnUNet_raw"
     with pytest.raises(UserError) as caught:
-        name_new_dataset(raw, 1000, "a\\b", option="--id")
-    assert [problem.where for problem in caught.value.problems] == ["--id", "--name"]
+        name_new_dataset(raw, 1000, "a\\b")
+    assert [problem.where for problem in caught.value.problems] == ["--new-id", "--new-name"]
     with pytest.raises(UserError, match=r"42 is taken by Dataset042_Hearts\. Fix: choose another"):
         name_new_dataset(raw, 42, "Livers")
     assert name_new_dataset(raw, 42, "Hearts") == raw / "Dataset042_Hearts"  # perhaps made before

@@ -296,7 +296,7 @@ def test_held_out_cases_take_the_place_of_the_test_cases(
     (tmp_path / "labelled.txt").write_text("a\nd\n")
     (tmp_path / "patients.txt").write_text("b\ne\n")
     held_out = str(tmp_path / "patients.txt") if by_file else "2"  # of b, c, e, f
-    command = ["split", "-d", "40", "-o", "650", "--list", str(tmp_path / "labelled.txt")]
+    command = ["split", "-d", "40", "--new-id", "650", "--cases", str(tmp_path / "labelled.txt")]
     assert main([*command, "--held-out", held_out]) == 0
     (new,) = tmp_path.glob("Dataset650_*")
     assert names(new / "imagesTr") == names(new / "labelsTr") == {"a", "d"}
@@ -312,25 +312,28 @@ def test_the_command_names_the_new_data_set_and_refuses_a_number_that_is_taken(
 ) -> None:
     make_source(tmp_path)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2"]
+    command = ["split", "-d", "Dataset040_Whole", "--new-id", "41", "--labelled", "2"]
     assert main(command) == 0
     assert (tmp_path / "Dataset041_Whole2labelled/imagesUn").is_dir()
     assert len(list((tmp_path / "hidden_labels_Dataset041_Whole2labelled").iterdir())) == 4
     assert "semi_nnunet preprocess -d 41" in capsys.readouterr().out
     assert main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert main([*command, "--name", "Other"]) == 2
+    assert main([*command, "--new-name", "Other"]) == 2
     assert "is taken by Dataset041_Whole2labelled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["-o", "-1"], "-o: must be a number from 1 to 999, got -1"),
-        (["-o", "1000"], "-o: must be a number from 1 to 999, got 1000"),
-        (["-o", "41", "--name", "a/b"], "--name: must be a name without / and \\, got 'a/b'"),
-        (["-o", "41", "--name", ""], "--name: must be a name"),
-        (["-o", "41", "--name", "  "], "--name: must be a name"),
+        (["--new-id", "-1"], "--new-id: must be a number from 1 to 999, got -1"),
+        (["--new-id", "1000"], "--new-id: must be a number from 1 to 999, got 1000"),
+        (
+            ["--new-id", "41", "--new-name", "a/b"],
+            "--new-name: must be a name without / and \\, got 'a/b'",
+        ),
+        (["--new-id", "41", "--new-name", ""], "--new-name: must be a name"),
+        (["--new-id", "41", "--new-name", "  "], "--new-name: must be a name"),
     ],
 )
 def test_the_command_refuses_numbers_and_names_that_no_data_set_can_have(
@@ -352,7 +355,16 @@ def test_the_command_takes_the_published_list(
 ) -> None:
     source = make_source(tmp_path)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--labelled", "2", "--published"]
+    command = [
+        "split",
+        "-d",
+        "Dataset040_Whole",
+        "--new-id",
+        "41",
+        "--labelled",
+        "2",
+        "--published",
+    ]
     assert main(command) == 2
     assert f"the list {source}/labelled_subsets.json does not exist" in capsys.readouterr().err
     (source / "labelled_subsets.json").write_text('{"2": ["f", "b"]}')
@@ -373,7 +385,15 @@ def test_held_out_cases_are_whole_patients_without_labelled_cases(
         for channel in range(2):
             (source / f"imagesUn/{case}_{channel:04d}.nii.gz").write_text(f"{case} {channel}")
     (source / "dataset.json").write_text(json.dumps({**content, "patient": "."}))
-    command = ["split", "-d", "Dataset040_Whole", "-o", "41", "--list", str(tmp_path / "list.txt")]
+    command = [
+        "split",
+        "-d",
+        "Dataset040_Whole",
+        "--new-id",
+        "41",
+        "--cases",
+        str(tmp_path / "list.txt"),
+    ]
     assert main([*command, "--held-out", str(tmp_path / "held.txt")]) == 2  # of the same patient
     assert "--held-out names cases that are labelled" in capsys.readouterr().err
     (tmp_path / "held.txt").write_text("ea\neb\n")
@@ -397,7 +417,7 @@ def test_the_function_makes_the_same_as_the_command(
     in_words = "2 in imagesTr, 3 in imagesUn, 1 in imagesTs"
     assert made == Split(target, hidden.with_name(f"{hidden.name}Whole2labelled"), True, in_words)
     assert sorted(names(target / "imagesTr")) == choose_labelled(CASES, 2, None, 3)
-    command = ["split", "-d", "40", "-o", "41", "--labelled", "2", "--seed", "3"]
+    command = ["split", "-d", "40", "--new-id", "41", "--labelled", "2", "--seed", "3"]
     assert main([*command, "--held-out", "1"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert not split("40", 41, 2, seed=3, held_out="1").is_new

@@ -32,7 +32,7 @@ class Converter:
 
     def __call__(self, name: str, source: Path, *options: object, number: int = 700) -> Path:
         """Convert twice, check the result, and return the data set."""
-        command = ["convert", name, str(source), "-d", str(number), "-np", "1"]
+        command = ["convert", name, str(source), "--new-id", str(number), "-np", "1"]
         command += [str(option) for option in options]
         assert main(command) == 0, self.capsys.readouterr().err
         (dataset,) = self.raw.glob(f"Dataset{number}_*")
@@ -47,7 +47,7 @@ class Converter:
     def error(self, name: str, source: Path, *options: object) -> str:
         """Return the message of a conversion that must fail without leaving files."""
         paths = sorted(self.raw.iterdir())
-        number = () if "-d" in options else ("-d", "701")
+        number = () if "--new-id" in options else ("--new-id", "701")
         command = ["convert", name, str(source), *number, "-np", "1", *map(str, options)]
         assert main(command) == 2
         assert sorted(self.raw.iterdir()) == paths
@@ -56,7 +56,7 @@ class Converter:
     def split(self, dataset: Path, labelled: int) -> Path:
         """Hide labels by the published list, check the new data set and return it."""
         subsets = str(dataset / "labelled_subsets.json")
-        command = ["split", "-d", dataset.name, "-o", "702", "--list", subsets]
+        command = ["split", "-d", dataset.name, "--new-id", "702", "--cases", subsets]
         assert main([*command, "--labelled", str(labelled)]) == 0
         (new,) = self.raw.glob("Dataset702_*")
         assert find_dataset_problems(new) == []

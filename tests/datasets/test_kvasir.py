@@ -76,10 +76,10 @@ def test_a_mask_of_another_size_and_a_broken_picture_are_reported(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["-d", -5], "-d: must be a number from 1 to 999, got -5"),
-        (["-d", 1000], "-d: must be a number from 1 to 999, got 1000"),
-        (["--name", "a/b"], "--name: must be a name without"),
-        (["--name", ""], "--name: must be a name without"),
+        (["--new-id", -5], "--new-id: must be a number from 1 to 999, got -5"),
+        (["--new-id", 1000], "--new-id: must be a number from 1 to 999, got 1000"),
+        (["--new-name", "a/b"], "--new-name: must be a name without"),
+        (["--new-name", ""], "--new-name: must be a name without"),
         (["--test-percent", 1], "between 1 and 9, got 0. Fix: raise --test-percent"),
     ],
 )

@@ -11,7 +11,7 @@ from semi_nnunet.datasets.converters import CONVERTERS, find_broken_rule, list_c
 from semi_nnunet.datasets.options import Incomplete, Seed, Size, TestPercent
 from tests.runs.parsing import parse_command
 
-COMMAND = ["semi_nnunet", "convert", "kvasir", "SRC", "-d", "7"]
+COMMAND = ["semi_nnunet", "convert", "kvasir", "SRC", "--new-id", "7"]
 
 
 @pytest.mark.parametrize(

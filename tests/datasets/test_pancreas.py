@@ -98,7 +98,7 @@ def test_an_interrupted_conversion_is_run_again(
 
     with monkeypatch.context() as patch:
         patch.setattr("semi_nnunet.datasets.conversion.write_json", interrupted)
-        command = ["convert", "pancreas", str(source), "-d", "700", "--test", "2", "-np", "1"]
+        command = ["convert", "pancreas", str(source), "--new-id", "700", "--test", "2", "-np", "1"]
         assert main(command) == 130
     assert "the same command starts again" in convert.capsys.readouterr().err
     assert not list(convert.raw.glob("Dataset*"))
@@ -109,9 +109,9 @@ def test_another_conversion_does_not_replace_the_first(source: Path, convert: Co
     dataset = convert("pancreas", source, "--test", 2)
     from semi_nnunet.cli.main import main
 
-    command = ["convert", "pancreas", str(source), "-d", "700", "--test", "3"]
+    command = ["convert", "pancreas", str(source), "--new-id", "700", "--test", "3"]
     assert main(command) == 2
     assert "was not made by this command" in convert.capsys.readouterr().err
-    assert main([*command, "--name", "Other"]) == 2
+    assert main([*command, "--new-name", "Other"]) == 2
     assert f"is taken by {dataset.name}" in convert.capsys.readouterr().err
     assert counts(dataset)["imagesTs"] == 2

@@ -82,7 +82,7 @@ def test_the_error_of_a_missing_model_lists_the_searched_folders(tmp_path: Path)
         find_model("absent")
 
 
-@pytest.mark.parametrize("verb", ["pseudo-label", "distil", "select"])
+@pytest.mark.parametrize("verb", ["pseudo-label", "pseudo-dataset", "select"])
 def test_no_verb_executes_a_model(
     verb: str, model: Path, tmp_path: Path, prepared_dataset, capsys
 ) -> None:
@@ -90,7 +90,7 @@ def test_no_verb_executes_a_model(
     add_gift(model / "fold_0" / "checkpoint_final.pth", trace)
     words = {
         "pseudo-label": ["-i", str(dataset.raw / "imagesUn"), "-o", str(tmp_path / "out"), "-m"],
-        "distil": ["-d", dataset.number, "-o", "988", "--base"],
+        "pseudo-dataset": ["-d", dataset.number, "--new-id", "988", "-m"],
         "select": ["-d", dataset.number, "-m"],
     }[verb]
     device = ["--device", "cpu"]

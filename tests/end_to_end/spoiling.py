@@ -356,7 +356,7 @@ def install(bench: Bench) -> tuple[str, ...]:
 
 
 def pseudo_labelled(spoil: Callable[[Path], object]) -> Spoil:
-    """Add a training case with a pseudo label, as distil writes it."""
+    """Add a training case with a pseudo label, as pseudo-dataset writes it."""
 
     def taken(bench: Bench) -> None:
         (bench.raw / U).rename(bench.raw / "imagesTr/u_0000.nii.gz")

@@ -25,7 +25,7 @@ from tests.report.results_tree import BASE, OURS, Tree
 
 def split(bench: Bench) -> Work:
     bench.copy("raw")
-    return "split", "-d", "911", "-o", "912", "--labelled", "2"
+    return "split", "-d", "911", "--new-id", "912", "--labelled", "2"
 
 
 def plan(bench: Bench) -> Work:
@@ -72,8 +72,8 @@ def distil(bench: Bench) -> Work:
     code, said = bench.disk.run(words)
     assert code == 0, said
     model = words[words.index("-m") + 1]
-    how = ("--name", f"{bench.dataset.name[11:]}Again", "--device", "cpu", "-np", "1")
-    return ("distil", "-d", "911", "-o", "913", "--base", model, *how)
+    how = ("--new-name", f"{bench.dataset.name[11:]}Again", "--device", "cpu", "-np", "1")
+    return ("pseudo-dataset", "-d", "911", "--new-id", "913", "-m", model, *how)
 
 
 def export(bench: Bench) -> Work:
@@ -105,7 +105,7 @@ def convert(bench: Bench) -> Work:
         write_picture(bench.elsewhere / f"images/cju{number}.jpg", image)
         write_picture(bench.elsewhere / f"masks/cju{number}.jpg", mask)
     bench.copy("raw")
-    return "convert", "kvasir", str(bench.elsewhere), "-d", "700", "-np", "1", "--incomplete"
+    return "convert", "kvasir", str(bench.elsewhere), "--new-id", "700", "-np", "1", "--incomplete"
 
 
 def history(bench: Bench) -> Work:

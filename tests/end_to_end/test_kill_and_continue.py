@@ -73,7 +73,7 @@ def final_checkpoint(results: Path) -> dict:
 def test_killed_and_continued_training_equals_an_uninterrupted_one(phantom, tmp_path):
     settings = ["epochs=5", "steps_per_epoch=3", "validation_steps_per_epoch=1"]
     settings += ["save_every_epochs=1", "2d.labelled_batch_size=2", "2d.unlabelled_batch_size=2"]
-    plan = ["plan", "-d", "901", "--name", PLANS, "--budget", "cpu", "--set", *settings]
+    plan = ["plan", "-d", "901", "--new-plans", PLANS, "--budget", "cpu", "--set", *settings]
     assert main(plan) == 0
     train(tmp_path / "whole")
     train(tmp_path / "killed", kill_at="Epoch 2")
@@ -103,7 +103,7 @@ def test_killed_and_continued_training_equals_an_uninterrupted_one(phantom, tmp_
 @pytest.mark.slow
 def test_a_mistake_in_nnunets_command_is_a_message_without_a_traceback(phantom, tmp_path):
     plans = PLANS + "_wrong"
-    assert main(["plan", "-d", "901", "--name", plans]) == 0
+    assert main(["plan", "-d", "901", "--new-plans", plans]) == 0
     path = phantom.preprocessed / f"{plans}.json"
     path.write_text(path.read_text().replace('"semi": {', '"semi": {"ema_decai": 1.5, ', 1))
     arguments = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", plans, "-device", "cpu"]
@@ -118,7 +118,7 @@ def test_ctrl_c_pressed_twice_ends_nnunets_command_and_its_workers(phantom, tmp_
     settings = ["epochs=400", "steps_per_epoch=3", "validation_steps_per_epoch=1"]
     settings += ["save_every_epochs=1", "2d.labelled_batch_size=2", "2d.unlabelled_batch_size=2"]
     plans, log = PLANS + "_ctrl_c", tmp_path / "log"
-    plan = ["plan", "-d", "901", "--name", plans, "--budget", "cpu", "--set", *settings]
+    plan = ["plan", "-d", "901", "--new-plans", plans, "--budget", "cpu", "--set", *settings]
     assert main(plan) == 0
     words = ["901", "2d", "0", "-tr", "SemiMeanTeacherTrainer", "-p", plans, "-device", "cpu"]
     variables = {

@@ -132,7 +132,7 @@ def test_a_user_gets_from_images_to_a_report(
     place.variables["PYTHONWARNINGS"] = "default"
     said = place.run("preprocess", "-d", 905, "-c", "2d", "-np", 1)
     tiny = ("--budget", "cpu", "--patch", 32, 32)
-    said += place.run("plan", "-d", 905, "--name", PLANS, *tiny, "--set", *SETTINGS)
+    said += place.run("plan", "-d", 905, "--new-plans", PLANS, *tiny, "--set", *SETTINGS)
     said += place.run("preprocess", "-d", 905, "-c", "2d", "-np", 1, "-p", PLANS)
     which = ("-d", 905, "-p", PLANS)
     trained = ("-c", "2d", "-f", 0, "-tr", "SemiMeanTeacherTrainer", "--device", "cpu")

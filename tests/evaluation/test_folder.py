@@ -79,9 +79,9 @@ def test_files_without_a_counterpart_are_reported(tmp_path, capsys):
     assert evaluate(predictions, references) == 2
     message = capsys.readouterr().err
     assert "a.nii.gz: is predicted, but has no reference" in message
-    assert "b.nii.gz: has no prediction" in message and "--partial" in message
+    assert "b.nii.gz: has no prediction" in message and "--incomplete" in message
     (predictions / "a.nii.gz").unlink()
-    assert evaluate(predictions, references, "--partial") == 0
+    assert evaluate(predictions, references, "--incomplete") == 0
     (tmp_path / "empty").mkdir()
     assert evaluate(tmp_path / "empty", references, "--dataset-json",
                     str(tmp_path / "data" / "dataset.json")) == 2  # fmt: skip

@@ -128,7 +128,7 @@ def test_missing_arguments_and_files_are_reported(pool, tmp_path):
 def test_all_mistakes_are_reported_together(pool, tmp_path, capsys):
     words = ["predict", "-i", str(tmp_path / "nowhere"), "-o", str(tmp_path / "file")]
     (tmp_path / "file").touch()
-    mistakes = ["--step", "7", "--coarse", "nothing", "-device", "cpu"]
+    mistakes = ["--step-size", "7", "--coarse", "nothing", "-device", "cpu"]
     assert main([*words, "-m", str(pool.models[0].folder), *mistakes]) == 2
     errors = capsys.readouterr().err
     for message in ("got 7.0", "nothing", "got no folder", "must be a folder, got"):
@@ -248,9 +248,9 @@ def test_the_command_predicts_nnunets_labels(pool, tmp_path, capsys):
     predict_with_nnunet(model, pool.images, tmp_path / "nnunet", True)
     (file,) = out.glob("*.nii.gz")
     assert np.array_equal(read(file), read(tmp_path / "nnunet" / file.name))
-    coarse = ["--fast", "--step", "0.8", "--coarse", str(pool.models[1].folder)]
+    coarse = ["--fast", "--step-size", "0.8", "--coarse", str(pool.models[1].folder)]
     assert main([*words, "-o", str(tmp_path / "fast"), *coarse]) == 0
-    assert main([*words, "-o", str(out), "--step", "2"]) == 2
+    assert main([*words, "-o", str(out), "--step-size", "2"]) == 2
     assert "got 2.0" in capsys.readouterr().err
 
 

@@ -166,7 +166,9 @@ def test_unavailable_imagenet_weights_are_explained(monkeypatch):
     monkeypatch.setattr(adapters, "_smp", lambda: Offline)
     with pytest.raises(UserError, match="no route to host") as error:
         network.load_pretrained()
-    assert "--weights FILE" in error.value.fix and "--weights none" in error.value.fix
+    assert (
+        "--encoder-weights FILE" in error.value.fix and "--encoder-weights none" in error.value.fix
+    )
 
 
 def test_stock_nnunet_gets_no_network_that_it_cannot_build(prepared_dataset):

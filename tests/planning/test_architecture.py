@@ -66,7 +66,7 @@ def test_the_command_plans_and_measures_a_network(prepared_dataset, capsys):
     assert "primus.* for 3d" in capsys.readouterr().err
     assert main([*words, "smp.PAN", "--encoder", "vgg11_bn"]) == 2
     assert "PAN with vgg11_bn" in capsys.readouterr().err
-    assert main([*words, "smp.Unet", "--weights", "nowhere.pth"]) == 2
+    assert main([*words, "smp.Unet", "--encoder-weights", "nowhere.pth"]) == 2
     assert "nowhere.pth" in capsys.readouterr().err
     assert not list(dataset.preprocessed.glob("nnUNetPlans_*.json"))
 
@@ -75,7 +75,15 @@ def test_the_command_plans_and_measures_a_network(prepared_dataset, capsys):
 def test_both_stages_of_a_cascade_get_the_network(make_trainer, prepared_cascade, tmp_path):
     """The second stage inherits the architecture of 3d_fullres, without deep supervision."""
     dataset = prepared_cascade()
-    words = ["plan", "-d", dataset.name, "--architecture", "monai.SegResNet", "--name", "segres"]
+    words = [
+        "plan",
+        "-d",
+        dataset.name,
+        "--architecture",
+        "monai.SegResNet",
+        "--new-plans",
+        "segres",
+    ]
     try:
         assert main(words) == 0
         plans = read_json(dataset.preprocessed / "segres.json")

@@ -32,7 +32,7 @@ from semi_nnunet.util.errors import UserError
     ],
 )
 def test_invalid_names_of_plans_are_refused(name: str, key_word: str) -> None:
-    with pytest.raises(UserError, match="--name") as caught:
+    with pytest.raises(UserError, match="--new-plans") as caught:
         require_plans_name(name)
     assert key_word in caught.value.what and caught.value.fix
 

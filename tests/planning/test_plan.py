@@ -18,7 +18,7 @@ from semi_nnunet.planning.budget import COARSENING_FACTOR, SHOWN_SHARE
 from semi_nnunet.planning.label_ceiling import LabelCeiling
 from semi_nnunet.planning.plan import apply_budget, find_budget_sizes, plan_semi
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
-from semi_nnunet.report.background import list_planning_commands
+from semi_nnunet.reporting.background import list_planning_commands
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.settings.assignments import parse_assignments
 
@@ -54,7 +54,7 @@ def test_the_written_plans_give_the_settings_that_were_planned(
 def test_the_command_writes_plans_of_another_name(
     phantom: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "plan -d 901 --name nnUNetPlans_x --set seed=9 2d.epochs=5 -c 2d"
+    command = "plan -d 901 --new-plans nnUNetPlans_x --set seed=9 2d.epochs=5 -c 2d"
     assert main(command.split()) == 0
     out = capsys.readouterr().out
     assert "use it with -p nnUNetPlans_x" in out and "3d_fullres" not in out
@@ -126,13 +126,13 @@ def test_the_budget_command_keeps_the_original_plans(phantom: Any) -> None:
 
 
 def test_planning_again_keeps_given_and_edited_settings(phantom) -> None:
-    arguments = ["plan", "-d", "901", "--name", "nnUNetPlans_again"]
+    arguments = ["plan", "-d", "901", "--new-plans", "nnUNetPlans_again"]
     path = phantom.preprocessed / "nnUNetPlans_again.json"
     assert main([*arguments, "--budget", "cpu", "--set", "mirror=false", "epochs=7"]) == 0
     plans = json.loads(path.read_text())
     plans["semi"]["2d"]["ramp_up_steps"] = 3  # by hand
     path.write_text(json.dumps(plans))
-    again = ["plan", "-d", "901", "-p", "nnUNetPlans_again", "--name", "nnUNetPlans_seed1"]
+    again = ["plan", "-d", "901", "-p", "nnUNetPlans_again", "--new-plans", "nnUNetPlans_seed1"]
     assert main([*again, "--set", "seed=1", "SemiMeanTeacherTrainer.ema_decay=0.5"]) == 0
     seeded = phantom.load_plans("nnUNetPlans_seed1")
     settings = load_settings(seeded, phantom)
@@ -215,8 +215,11 @@ def test_a_report_lists_the_commands_that_recreate_the_plans(
 ) -> None:
     """Also for plans that were made from other new plans."""
     command = ["plan", "-d", phantom.name, "--budget", "cpu", "--patch", "16", "16"]
-    assert main([*command, "--name", "first", "--set", "mirror=false", "class_weights=[1, 2]"]) == 0
-    words = ["plan", "-d", phantom.name, "-p", "first", "--name", "second", "--set"]
+    assert (
+        main([*command, "--new-plans", "first", "--set", "mirror=false", "class_weights=[1, 2]"])
+        == 0
+    )
+    words = ["plan", "-d", phantom.name, "-p", "first", "--new-plans", "second", "--set"]
     assert main([*words, "SemiMeanTeacherTrainer.2d.ema_decay=0.5", "labelled_share=None"]) == 0
     folders = Folders(phantom.raw, phantom.preprocessed, phantom.raw)
     preprocessing, *planned = list_planning_commands(folders, "second", "2d")

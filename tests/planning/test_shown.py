@@ -71,7 +71,7 @@ def test_nnunets_values_are_existing_settings() -> None:
 def test_the_command_prints_little_and_ends_with_the_next_command(
     phantom: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["plan", "-d", phantom.name, "--name", "nnUNetPlans_shown", "--set"]
+    words = ["plan", "-d", phantom.name, "--new-plans", "nnUNetPlans_shown", "--set"]
     assert main([*words, "momentum=0.5", "SemiCPSTrainer.epochs=3"]) == 0
     short = capsys.readouterr().out.splitlines()
     assert len(short) < 40
@@ -90,7 +90,15 @@ def test_the_command_prints_little_and_ends_with_the_next_command(
 
 
 def test_an_unknown_method_is_reported(phantom: Any, capsys) -> None:
-    words = ["plan", "-d", phantom.name, "--name", "nnUNetPlans_never", "-tr", "SemiMeanTeacher"]
+    words = [
+        "plan",
+        "-d",
+        phantom.name,
+        "--new-plans",
+        "nnUNetPlans_never",
+        "-tr",
+        "SemiMeanTeacher",
+    ]
     assert main(words) == 2
     assert "'SemiMeanTeacherTrainer'" in capsys.readouterr().err
     assert not (phantom.preprocessed / "nnUNetPlans_never.json").exists()

@@ -78,7 +78,7 @@ def test_the_command_completes_labels_and_labels_images_without_one(pool, capfd,
     annotated = {cases[0]: ["large", "pair"], cases[1]: ["large", "pair", "small"]}
     path = pool.models[0].folder / "dataset.json"
     write_json(path, {**read_json(path), "annotated": annotated})
-    words += ["--complete", str(annotations), "-o", str(pool.out)]
+    words += ["--partial-labels", str(annotations), "-o", str(pool.out)]
     assert main(words) == 0
     for case in cases:
         plain, completed = (
@@ -107,9 +107,9 @@ def test_the_command_completes_labels_and_labels_images_without_one(pool, capfd,
 
 def test_labels_that_cannot_be_completed_are_reported_before_any_work(pool, capfd, tmp_path):
     words = ["pseudo-label", "-i", str(pool.images), "-m", pool.names[0], "--device", "cpu"]
-    words += ["-o", str(pool.out), "--complete", str(pool.raw / "labelsTr")]
+    words += ["-o", str(pool.out), "--partial-labels", str(pool.raw / "labelsTr")]
     assert main(words) == 2
-    assert "leave --complete out" in capfd.readouterr().err
+    assert "leave --partial-labels out" in capfd.readouterr().err
     path = pool.models[0].folder / "dataset.json"
     write_json(path, {**read_json(path), "annotated": {"*": ["large"]}})
     assert main([*words[:-1], str(tmp_path / "absent")]) == 2

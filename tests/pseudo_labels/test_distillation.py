@@ -26,7 +26,17 @@ from tests.runs.parsing import parse_command
 
 
 def distil_words(raw: Path, pool, *more: str) -> list[str]:
-    words = ["distil", "-d", raw.name, "-o", "77", "--base", *pool.names, "--device", "cpu"]
+    words = [
+        "pseudo-dataset",
+        "-d",
+        raw.name,
+        "--new-id",
+        "77",
+        "-m",
+        *pool.names,
+        "--device",
+        "cpu",
+    ]
     return [*words, "-np", "1", *more]
 
 
@@ -74,7 +84,7 @@ def test_the_most_certain_cases_train_in_every_fold_and_validate_in_none(raw, po
     times = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     assert main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == times
-    assert main([*words, "--most", "0.9"]) == 2
+    assert main([*words, "--max-uncertainty", "0.9"]) == 2
     assert "not made by this command" in capfd.readouterr().err
 
 
@@ -162,7 +172,7 @@ def test_models_of_another_data_set_are_refused(raw, pool, capfd):
         ({}, []),
         ({"keep": [0.5, 2, 1], "rounds": 3, "target": "T"}, []),
         ({"rounds": 2, "folds": ["0"], "seeds": 2, "dry_run": True},
-         ["--rounds", "-f", "--seeds", "--dry-run"]),
+         ["--rounds", "--target-folds", "--seeds", "--dry-run"]),
         ({"target": "T", "rounds": 0, "seeds": 0, "jobs": 0}, ["--rounds", "--seeds", "--jobs"]),
         ({"keep": [0.0]}, ["--keep"]), ({"keep": [0.5, 1]}, ["--keep"]),
         ({"score": "change"}, ["--score change"]),
@@ -189,7 +199,7 @@ def test_every_round_has_a_number_that_nnunet_takes(new_id, rounds, fits):
 
 def test_all_mistakes_are_reported_together(capsys):
     mistakes = ["--keep", "0", "--confidence", "2", "--seeds", "2"]
-    assert main(["distil", "-d", "77", "-o", "2000", "-m", "nothing", *mistakes]) == 2
+    assert main(["pseudo-dataset", "-d", "77", "--new-id", "2000", "-m", "nothing", *mistakes]) == 2
     errors = capsys.readouterr().err
     for message in (
         "--keep:", "--confidence:", "--seeds:", "got 2000", "the number 77", "-m: no trained model",

@@ -30,15 +30,29 @@ def test_labels_lie_with_the_preprocessed_data(raw: Path, pool) -> None:
 def test_labels_of_select_are_reused(raw: Path, pool, capfd, tmp_path: Path) -> None:
     folders = {path.name for path in raw.parent.iterdir()}
     models = ["-m", *pool.names, "--device", "cpu"]
-    page = ["--page", str(tmp_path / "page.html"), "--keep", "0.5"]
+    page = ["-o", str(tmp_path / "page.html"), "--keep", "0.5"]
     assert main(["select", "-d", raw.name, *models, *page]) == 0
     capfd.readouterr()
-    assert main(["distil", "-d", raw.name, "-o", "77", "-np", "1", *models]) == 0
+    assert main(["pseudo-dataset", "-d", raw.name, "--new-id", "77", "-np", "1", *models]) == 0
     output = capfd.readouterr().out
     assert "taken from" in output and "0 shards to do" in output
     new_folders = {path.name for path in raw.parent.iterdir()} - folders
     assert {name[:10] for name in new_folders} == {"Dataset077"}
     assert (
-        main(["distil", "-d", raw.name, "-o", "78", "-np", "1", *models, "--views", "flips"]) == 0
+        main(
+            [
+                "pseudo-dataset",
+                "-d",
+                raw.name,
+                "--new-id",
+                "78",
+                "-np",
+                "1",
+                *models,
+                "--views",
+                "flips",
+            ]
+        )
+        == 0
     )
     assert "taken from" not in capfd.readouterr().out

@@ -20,7 +20,17 @@ MODEL = "SemiBaselineTrainer__nnUNetPlans__2d"
 
 
 def round_words(raw: Path, pool, *more: str) -> list[str]:
-    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0], "--rounds", "2"]
+    words = [
+        "pseudo-dataset",
+        "-d",
+        raw.name,
+        "--new-id",
+        "77",
+        "-m",
+        pool.names[0],
+        "--rounds",
+        "2",
+    ]
     words += ["--target", "SemiBaselineTrainer", "--device", "cpu", "-np", "1"]
     return replace_options(words, *more)
 
@@ -60,16 +70,16 @@ def test_a_dry_run_prints_commands_and_touches_nothing(raw, pool, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert sorted(raw.parents[1].rglob("*")) == files
     assert [" ".join(words[:2]) for words in lines] == [
-        *("semi_nnunet distil", "semi_nnunet preprocess", "semi_nnunet crossval"),
+        *("semi_nnunet pseudo-dataset", "semi_nnunet preprocess", "semi_nnunet crossval"),
     ] * 2
     first, prepare, train, second, _, _ = map(parse_command, lines)
-    assert (first.base, first.keep, first.new_id) == ([pool.names[0]], [0.5], 77)
-    assert second.base == [
+    assert (first.models, first.keep, first.new_id) == ([pool.names[0]], [0.5], 77)
+    assert second.models == [
         f"{NAMES[0]}/{MODEL}",
         f"{NAMES[0]}/{MODEL.replace('Plans', 'Plans_seed1')}",
     ]
     assert (second.dataset, second.keep, second.new_id) == (raw.name, [1.0], 78)
-    assert first.name == NAMES[0][11:] and second.name == NAMES[1][11:]
+    assert first.new_name == NAMES[0][11:] and second.new_name == NAMES[1][11:]
     for parsed in (first, second):
         assert (parsed.views, parsed.confidence, parsed.target) == (["flips"], 0.6, None)
         assert (parsed.target_plans, parsed.target_configuration) == ("nnUNetPlans", "2d")
@@ -84,7 +94,7 @@ def test_rounds_compare_with_all_earlier_rounds(raw, pool, tmp_path, capsys):
         more = ("--rounds", "3", "--score", "change", "--keep", "0.9", "--dry-run", *more)
         assert main(round_words(raw, pool, *more)) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-        parsed = [parse_command(words) for words in lines if words[1] == "distil"]
+        parsed = [parse_command(words) for words in lines if words[1] == "pseudo-dataset"]
         return [(step.score, list(step.keep), list(step.before)) for step in parsed]
 
     assert (
@@ -112,10 +122,10 @@ def test_rounds_compare_with_all_earlier_rounds(raw, pool, tmp_path, capsys):
         ),
         (["--target-plans", "nnUNetPlan"], "did you mean 'nnUNetPlans'?"),
         (["--target-configuration", "2D"], "did you mean '2d'?"),
-        (["-f", "5"], "there are 5 folds"),
+        (["--target-folds", "5"], "there are 5 folds"),
         (["--keep", "1", "1", "1"], "2 rounds, got 3"),
         (["--keep", "0.5", "-1"], "got -1"),
-        (["--score", "disagreement"], "--base is one"),
+        (["--score", "disagreement"], "-m is one"),
         (["--score", "disagreement"], "--seeds 2, or --score entropy"),
         (["--before", "gone"], "got entropy"),
         (["--score", "change", "--before", "gone"], "gone: has no folder labels"),
@@ -125,7 +135,7 @@ def test_rounds_compare_with_all_earlier_rounds(raw, pool, tmp_path, capsys):
             "whose first round takes all",
         ),
         (["--seeds", "0"], "--seeds:"),
-        (["-o", "999"], "got 999 to 1000"),
+        (["--new-id", "999"], "got 999 to 1000"),
     ],
 )
 def test_mistakes_are_reported_before_any_work(raw, pool, capsys, more, keyword):
@@ -136,8 +146,8 @@ def test_mistakes_are_reported_before_any_work(raw, pool, capsys, more, keyword)
 
 
 def test_options_of_the_target_need_a_target(raw, pool, capsys):
-    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0]]
-    assert main([*words, "--rounds", "2", "-f", "0", "--dry-run"]) == 2
+    words = ["pseudo-dataset", "-d", raw.name, "--new-id", "77", "-m", pool.names[0]]
+    assert main([*words, "--rounds", "2", "--target-folds", "0", "--dry-run"]) == 2
     assert capsys.readouterr().err.count("add --target TRAINER") == 3
 
 
@@ -155,7 +165,7 @@ def test_numbers_of_all_rounds_must_be_free(raw, pool, tmp_path, capsys):
 def test_two_rounds_are_run_and_continued(raw, pool, tmp_path, monkeypatch, capfd, in_this_process):
     for folder in ("imagesTs", "labelsTs"):  # else predicted and measured in every round
         shutil.rmtree(raw / folder)
-    words = round_words(raw, pool, "-f", "all", "--keep", "0.5", "1")
+    words = round_words(raw, pool, "--target-folds", "all", "--keep", "0.5", "1")
     whole, written = commands.run_verb, tmp_path / "raw"
 
     def without_training(number: str):
@@ -198,8 +208,18 @@ def test_a_stock_nnunet_trainer_learns_from_the_pseudo_labels(
 ):
     for folder in ("imagesTs", "labelsTs"):
         shutil.rmtree(raw / folder)
-    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0], "--device", "cpu"]
-    words += ["--target", "nnUNetTrainer_1epoch", "-f", "all", "-np", "1"]
+    words = [
+        "pseudo-dataset",
+        "-d",
+        raw.name,
+        "--new-id",
+        "77",
+        "-m",
+        pool.names[0],
+        "--device",
+        "cpu",
+    ]
+    words += ["--target", "nnUNetTrainer_1epoch", "--target-folds", "all", "-np", "1"]
     with no_processes():
         assert main(words) == 0, capfd.readouterr().err
     (fold,) = tmp_path.glob("results/*077*/nnUNetTrainer_1epoch__nnUNetPlans__2d/fold_all")
@@ -209,13 +229,13 @@ def test_a_stock_nnunet_trainer_learns_from_the_pseudo_labels(
 
 
 def test_a_configuration_that_does_not_exist_is_refused_without_a_target_too(raw, pool, capsys):
-    words = ["distil", "-d", raw.name, "-o", "77", "--base", pool.names[0]]
+    words = ["pseudo-dataset", "-d", raw.name, "--new-id", "77", "-m", pool.names[0]]
     assert main([*words, "--target-configuration", "3d_fulres"]) == 2
     assert "did you mean '3d_fullres'?" in capsys.readouterr().err
 
 
 def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
-    words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
+    words = ["pseudo-dataset", "-d", cascade_raw.name, "--new-id", "77", "-m", cascade.names[0]]
     words += ["--target", "SemiBaselineTrainer", "--rounds", "2", "--keep", "0.5", "--dry-run"]
     assert main(words) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -223,8 +243,8 @@ def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
     stages = ["3d_lowres", "3d_cascade_fullres"]
     assert prepare.configurations == train.configurations == stages
     assert first.target_configuration == stages[1] and train.folds == ["0", "1"]
-    assert [Path(model).name.split("__")[-1] for model in again.base] == stages[1:]
-    stock = replace_options(words, "--target", "nnUNetTrainer", "-f", "all")
+    assert [Path(model).name.split("__")[-1] for model in again.models] == stages[1:]
+    stock = replace_options(words, "--target", "nnUNetTrainer", "--target-folds", "all")
     assert main(stock) == 0  # it validates all cases
 
 
@@ -232,22 +252,22 @@ def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
     ("more", "keyword"),
     [
         (["--target", "nnUNetTrainer"], "--target SemiBaselineTrainer, or -f all"),
-        (["-f", "0"], "every fold, asked for are 0"),
-        (["-f", "0", "all"], "every fold, asked for are 0 all"),
-        (["-f", "0", "1", "all"], "every fold, asked for are 0 1 all"),
+        (["--target-folds", "0"], "every fold, asked for are 0"),
+        (["--target-folds", "0", "all"], "every fold, asked for are 0 all"),
+        (["--target-folds", "0", "1", "all"], "every fold, asked for are 0 1 all"),
     ],
 )
 def test_a_cascade_that_could_not_be_trained_is_refused(
     cascade_raw, cascade, capsys, more, keyword
 ):
-    words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
+    words = ["pseudo-dataset", "-d", cascade_raw.name, "--new-id", "77", "-m", cascade.names[0]]
     words += ["--target", "SemiBaselineTrainer", "--keep", "0.5"]
     assert main(replace_options(words, *more)) == 2
     assert keyword in capsys.readouterr().err
 
 
 def test_the_next_commands_of_a_cascade_train_all_its_stages(cascade_raw, cascade, capfd):
-    words = ["distil", "-d", cascade_raw.name, "-o", "77", "--base", cascade.names[0]]
+    words = ["pseudo-dataset", "-d", cascade_raw.name, "--new-id", "77", "-m", cascade.names[0]]
     with no_processes():
         assert main([*words, "--device", "cpu", "-np", "1", "--target-plans", "nnUNetPlans"]) == 0
     output = capfd.readouterr().out

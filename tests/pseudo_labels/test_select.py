@@ -23,7 +23,7 @@ from semi_nnunet.pseudo_labels.select import (
     split_into_sections,
     write_gallery,
 )
-from semi_nnunet.report.shown_cases import Frame
+from semi_nnunet.reporting.shown_cases import Frame
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import parse_csv, read_json, write_json
 from tests.report.parsed_page import Elements
@@ -114,7 +114,7 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     (folders[0] / "labels").mkdir()
     assert main([*select_words, "--before", *map(str, folders)]) == 2
     assert "no labels of" in capfd.readouterr().err
-    assert main([*select_words[:-2], "--page", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
+    assert main([*select_words[:-2], "-o", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
 
 
 def test_images_set_aside_are_not_selected(dataset, pool):
@@ -138,7 +138,7 @@ def test_a_page_that_cannot_be_written_is_reported_before_images_are_labelled(
         raise AssertionError("it labels")
 
     monkeypatch.setattr("semi_nnunet.pseudo_labels.select.label_pool", label_pool)
-    words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "--page"]
+    words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "-o"]
     Path("held.csv").mkdir()
     for page, message in (
         ("gone/page.html", "folder gone"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from semi_nnunet.evaluation.comparison import compare_with_baseline
 from semi_nnunet.evaluation.values import Model, Value
-from semi_nnunet.report.measured import SubsetResults, build_metric_table
+from semi_nnunet.reporting.measured import SubsetResults, build_metric_table
 from tests.report.results_tree import BASE
 
 

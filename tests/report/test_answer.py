@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from semi_nnunet.evaluation.comparison import compare_with_baseline, describe_patients
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.answer import answer_question
-from semi_nnunet.report.wording import MINUS
+from semi_nnunet.reporting.answer import answer_question
+from semi_nnunet.reporting.wording import MINUS
 from tests.report.gains import measured
 from tests.report.results_tree import BASE, OTHER, OURS
 

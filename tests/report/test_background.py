@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import semi_nnunet
-from semi_nnunet.report.background import (
+from semi_nnunet.reporting.background import (
     collect_background,
     collect_method_settings,
     describe_methods,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.case_files import (
+from semi_nnunet.reporting.case_files import (
     CaseFiles,
     has_flat_images,
     load_labelling,

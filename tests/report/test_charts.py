@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from semi_nnunet.report.charts import (
+from semi_nnunet.reporting.charts import (
     SERIES,
     Axis,
     choose_axis,
@@ -19,7 +19,7 @@ from semi_nnunet.report.charts import (
     format_series_style,
     wrap_series_number,
 )
-from semi_nnunet.report.page import TEMPLATES
+from semi_nnunet.reporting.page import TEMPLATES
 
 CUTS = [n / 97 for n in range(1, 97)]
 NAN = float("nan")

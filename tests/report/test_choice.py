@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.report.choice import MethodChoice, read_choice
+from semi_nnunet.reporting.choice import MethodChoice, read_choice
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.report.contours import (
+from semi_nnunet.reporting.contours import (
     CLASS_COLOURS,
     FIRST_CLASS,
     FIRST_ERROR,

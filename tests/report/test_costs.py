@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semi_nnunet.report.costs import (
+from semi_nnunet.reporting.costs import (
     choose_time_unit,
     collect_costs,
     format_amount,
     format_training_time,
 )
-from semi_nnunet.report.wording import DASH
+from semi_nnunet.reporting.wording import DASH
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.cost import COST_FILE

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from semi_nnunet.report.curves import (
+from semi_nnunet.reporting.curves import (
     BOTTOM,
     HEIGHT,
     LEFT,

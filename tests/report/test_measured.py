@@ -11,7 +11,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, Value
-from semi_nnunet.report.measured import (
+from semi_nnunet.reporting.measured import (
     ALL_CLASSES,
     average_cases,
     build_metric_table,

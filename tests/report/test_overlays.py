@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from semi_nnunet.report.overlays import (
+from semi_nnunet.reporting.overlays import (
     CaseDrawing,
     choose_slices,
     draw_slices,

@@ -15,12 +15,12 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, Value, write_values
-from semi_nnunet.report.background import Background, MethodSettings
-from semi_nnunet.report.choice import MethodChoice
-from semi_nnunet.report.costs import CostRow, MachineCosts, TrainingCosts
-from semi_nnunet.report.curves import draw_curve_panel
-from semi_nnunet.report.measured import ALL_CLASSES, measure_subset
-from semi_nnunet.report.page import (
+from semi_nnunet.reporting.background import Background, MethodSettings
+from semi_nnunet.reporting.choice import MethodChoice
+from semi_nnunet.reporting.costs import CostRow, MachineCosts, TrainingCosts
+from semi_nnunet.reporting.curves import draw_curve_panel
+from semi_nnunet.reporting.measured import ALL_CLASSES, measure_subset
+from semi_nnunet.reporting.page import (
     draw_box_charts,
     draw_changes,
     draw_interval_charts,
@@ -29,10 +29,10 @@ from semi_nnunet.report.page import (
     render_report,
     write_report_page,
 )
-from semi_nnunet.report.report_data import Report, TrainingRecords, build_report
-from semi_nnunet.report.run_pages import Panel, Pool, Run
-from semi_nnunet.report.shown_cases import Frame, Viewer
-from semi_nnunet.report.wording import format_points, shorten_trainer_name
+from semi_nnunet.reporting.report_data import Report, TrainingRecords, build_report
+from semi_nnunet.reporting.run_pages import Panel, Pool, Run
+from semi_nnunet.reporting.shown_cases import Frame, Viewer
+from semi_nnunet.reporting.wording import format_points, shorten_trainer_name
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.report.gains import measured, values

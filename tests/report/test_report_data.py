@@ -11,7 +11,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model, write_values
-from semi_nnunet.report.report_data import (
+from semi_nnunet.reporting.report_data import (
     VALUES_ONLY,
     add_notes,
     build_case_rows,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from semi_nnunet.report.run_pages import (
+from semi_nnunet.reporting.run_pages import (
     MOST_UNCERTAIN,
     TRAINING_DICE,
     build_run,
@@ -15,7 +15,7 @@ from semi_nnunet.report.run_pages import (
     read_pools,
     summarise_training,
 )
-from semi_nnunet.report.wording import shorten_trainer_name
+from semi_nnunet.reporting.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import find_jobs

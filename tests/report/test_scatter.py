@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from semi_nnunet.report.curves import HEIGHT, INSET, LEFT, WIDTH, Dot, draw_scatter
+from semi_nnunet.reporting.curves import HEIGHT, INSET, LEFT, WIDTH, Dot, draw_scatter
 
 NAN = float("nan")
 DOT = re.compile(r'--c:var\(--series-(\d+)\)" cx="([\d.]+)" cy="([\d.]+)" r="5"><title>(.*?)</ti')

@@ -15,10 +15,10 @@ import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.case_files import CaseFiles
-from semi_nnunet.report.measured import ALL_CLASSES
-from semi_nnunet.report.report_data import build_report_from_trainings
-from semi_nnunet.report.shown_cases import (
+from semi_nnunet.reporting.case_files import CaseFiles
+from semi_nnunet.reporting.measured import ALL_CLASSES
+from semi_nnunet.reporting.report_data import build_report_from_trainings
+from semi_nnunet.reporting.shown_cases import (
     build_viewers,
     make_data_uri,
     name_viewer_panels,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.report.submissions import read_submissions
+from semi_nnunet.reporting.submissions import read_submissions
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 

@@ -6,7 +6,7 @@ import pytest
 
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.wording import (
+from semi_nnunet.reporting.wording import (
     DASH,
     MINUS,
     add_break_points,

@@ -61,7 +61,7 @@ def test_trainings_that_saw_validation_patients_are_refused(folders, tmp_path):
 def test_steps_that_have_nothing_to_begin_with_are_refused(folders):
     for steps in (["predict"], ["evaluate"], ["predict", "evaluate"]):
         with pytest.raises(
-            UserError, match=r"none of the jobs is trained\. Fix: add the step train"
+            UserError, match=r"none of the jobs is trained\. Fix: add the stage train"
         ):
             make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 1, steps=steps)
     assert not [*folders.results.glob("*__*/fold_*")]
@@ -104,7 +104,7 @@ def test_measuring_test_cases_that_are_not_predicted_is_refused(empty):
         (empty.raw / name).write_text("x")
     jobs = [fake_job(empty, OURS)]
     (problem,) = before_start.find_step_problems(jobs, ["train", "evaluate"])
-    assert "--steps evaluate" in str(problem) and str(empty.test_labels) in str(problem)
+    assert "--stages evaluate" in str(problem) and str(empty.test_labels) in str(problem)
     assert list(before_start.find_step_problems(jobs, ["train", "predict", "evaluate"])) == []
     assert list(before_start.find_step_problems(jobs, ["train"])) == []
     (jobs[0].test).mkdir(parents=True)

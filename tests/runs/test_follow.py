@@ -21,7 +21,7 @@ from tests.datasets.converting import read
 from tests.runs.tiny import trainings_with, wait_for
 from tests.runs.tiny_recipe import RECIPE
 
-FOLLOW = ["run", "recipe.json", "files", "-d", "511", "-o", "611", "--device", "cpu"]
+FOLLOW = ["run", "recipe.json", "files", "--converted", "511", "--split", "611", "--device", "cpu"]
 
 
 @pytest.mark.slow
@@ -58,27 +58,33 @@ def test_a_dry_run_prints_commands_and_touches_nothing(
     typed = [line.split()[1] for line in lines if line and not line.startswith("#")]
     assert typed == ["plan", "preprocess", "crossval", "compare", "report"]
     (crossval,) = (line for line in lines if " crossval " in line)
-    assert crossval.endswith("--steps train predict evaluate")
+    assert crossval.endswith("--stages train predict evaluate")
     assert main([*FOLLOW, "--dry-run", "--from", "predict"]) == 0
-    assert "--steps predict evaluate\n" in capsys.readouterr().out
+    assert "--stages predict evaluate\n" in capsys.readouterr().out
     assert main([*FOLLOW, "--dry-run", "--only", "predict"]) == 0
-    assert "--steps predict\n" in capsys.readouterr().out
+    assert "--stages predict\n" in capsys.readouterr().out
     assert sorted(recipe_folder.rglob("*")) == earlier
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "recipe.json", "-d", "1", "-o", "2"], "SRC: is missing"),
-        (["run", "recipe.json", "files", "-d", "1"], "add -o NEW_ID"),
-        (["run", "recipe.json", "files", "-d", "1", "-o", "1"], "a number of its own"),
-        (["run", "absent.json", "files", "-d", "1", "-o", "2"], "absent.json"),
+        (["run", "recipe.json", "--converted", "1", "--split", "2"], "SRC: is missing"),
+        (["run", "recipe.json", "files", "--converted", "1"], "add --split NEW_ID"),
+        (
+            ["run", "recipe.json", "files", "--converted", "1", "--split", "1"],
+            "a number of its own",
+        ),
+        (["run", "absent.json", "files", "--converted", "1", "--split", "2"], "absent.json"),
         ([*FOLLOW, "--dry-run", "--jobs", "0"], "--jobs: must be 1 or more, got 0"),
         ([*FOLLOW, "--dry-run", "-np", "0"], "-np: must be 1 or more, got 0"),
-        (["run", "recipe.json", "files", "-d", "1", "-o", "-3"], "1 to 999, got -3"),
-        (["run", "recipe.json", "files", "-d", "1000", "-o", "2"], "1 to 999, got 1000"),
-        ([*FOLLOW, "--dry-run", "--report", "nowhere/r.html"], "--report: must be a file in a"),
-        ([*FOLLOW, "--dry-run", "--report", "files"], "--report: must be a file in a"),
+        (["run", "recipe.json", "files", "--converted", "1", "--split", "-3"], "1 to 999, got -3"),
+        (
+            ["run", "recipe.json", "files", "--converted", "1000", "--split", "2"],
+            "1 to 999, got 1000",
+        ),
+        ([*FOLLOW, "--dry-run", "-o", "nowhere/r.html"], "-o: must be a file in a"),
+        ([*FOLLOW, "--dry-run", "-o", "files"], "-o: must be a file in a"),
     ],
 )
 def test_missing_and_wrong_options_are_named(
@@ -91,7 +97,7 @@ def test_missing_and_wrong_options_are_named(
 def test_a_device_that_does_not_exist_is_refused(
     recipe_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["run", "recipe.json", "files", "-d", "511", "-o", "611", "--dry-run"]
+    words = ["run", "recipe.json", "files", "--converted", "511", "--split", "611", "--dry-run"]
     assert main([*words, "--device", "gpu"]) == 2
     assert "gpu" in capsys.readouterr().err
 
@@ -137,7 +143,7 @@ def test_all_wrong_options_are_reported_at_once(recipe_folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_follow_options(path, recipe, options)
     assert [problem.where for problem in caught.value.problems] == [
-        "-d", "--jobs", "--report", "-o", "SRC",
+        "--converted", "--jobs", "-o", "--split", "SRC",
     ]  # fmt: skip
     whole = replace(recipe, labelled=None)
     with pytest.raises(UserError, match=r"the recipe hides no labels.*leave it out"):
@@ -153,10 +159,10 @@ def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Pat
     recipe = load_recipe(path)
     assert check_follow_options(path, recipe, replace(options, distilled=711)).distilled == 711
     for number in (None, 510, 610, 999, 0):
-        with pytest.raises(UserError, match="--distilled: "):
+        with pytest.raises(UserError, match="--pseudo-labelled: "):
             check_follow_options(path, recipe, replace(options, distilled=number))
     write(json.dumps(RECIPE))
-    with pytest.raises(UserError, match="--distilled: the recipe has no pseudo labels"):
+    with pytest.raises(UserError, match="--pseudo-labelled: the recipe has no pseudo labels"):
         check_follow_options(path, load_recipe(path), replace(options, distilled=711))
 
 

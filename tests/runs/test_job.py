@@ -162,7 +162,7 @@ def test_a_step_that_another_needs_is_named(empty):
     require_step(fake_job(empty, OURS), "train", done=True)
     with pytest.raises(UserError, match=rf"{OURS} 2d fold 0 seed 0 needs its step 'train' first"):
         require_step(fake_job(empty, OURS), "train", done=False)
-    with pytest.raises(UserError, match="Fix: crossval --steps train"):
+    with pytest.raises(UserError, match="Fix: crossval --stages train"):
         commands(replace(fake_job(empty, OURS), steps=("evaluate",)))
 
 

@@ -47,7 +47,9 @@ def test_plans_that_changed_after_a_training_are_refused_before_the_next(folders
     plans = read_json(folders.preprocessed / "tiny.json")
     changed = {**plans, "semi": {**TINY, "steps_per_epoch": 5, OURS: {"consistency_weight": 3.0}}}
     write_json(folders.preprocessed / "tiny.json", changed)
-    with pytest.raises(UserError, match=r"was trained with steps_per_epoch 1 \(now 5\).*--name"):
+    with pytest.raises(
+        UserError, match=r"was trained with steps_per_epoch 1 \(now 5\).*--new-plans"
+    ):
         jobs_of(folders)
     of_method = {**plans, "semi": {**TINY, OURS: {"consistency_weight": 3.0}}}
     write_json(folders.preprocessed / "tiny.json", of_method)

@@ -149,7 +149,7 @@ def test_no_budget_makes_images_coarser_than_the_labels_allow(folder, monkeypatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "a__b"}, r"--name .*got 'a__b'"),
+        ({"name": "a__b"}, r"--new-plans .*got 'a__b'"),
         ({"plans": "nnUNetPlan"}, r"nnUNetPlan\.json does not exist\. Fix: .* nnUNetPlans"),
         ({"trainers": ["SemiMeanTecherTrainer"]}, "did you mean 'SemiMeanTeacherTrainer'"),
         ({"settings": {"epoch": 3}}, "did you mean 'epochs'"),

@@ -14,7 +14,7 @@ from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.runs.launching import JobWork, run_work
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.verbs.options import Launcher
-from semi_nnunet.verbs.preprocess import prepare
+from semi_nnunet.verbs.preprocess import preprocess
 from semi_nnunet.workflows.prepare import list_shards, preprocess_shard
 from tests.conftest import no_processes
 from tests.runs.parsing import parse_command
@@ -36,11 +36,11 @@ CONFIGURATIONS = ["2d", "3d_fullres"]
 def test_prepared_cases_are_counted_and_not_prepared_again(dataset, tmp_path):
     earlier = times(tmp_path)
     with no_processes():
-        ready = prepare(dataset, CONFIGURATIONS, processes=1)
+        ready = preprocess(dataset, CONFIGURATIONS, processes=1)
     assert ready is not None and ready.plans == "nnUNetPlans"
     assert ready.counts == dict.fromkeys(CONFIGURATIONS, (5, 4)) and times(tmp_path) == earlier
     with no_processes():
-        assert prepare(dataset, CONFIGURATIONS, processes=1, shards=3) == ready
+        assert preprocess(dataset, CONFIGURATIONS, processes=1, shards=3) == ready
     assert times(tmp_path) == earlier
 
 
@@ -61,7 +61,7 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
         recorded: list[JobWork] = []
         monkeypatch.setattr(module, run_work.__name__, lambda _, work: not recorded.append(work))
         with no_processes():
-            assert prepare(dataset, CONFIGURATIONS, processes=processes, shards=3)
+            assert preprocess(dataset, CONFIGURATIONS, processes=processes, shards=3)
         return recorded[0]
 
     assert list_work(1).unfinished == []
@@ -87,12 +87,12 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
 def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset, monkeypatch):
     monkeypatch.setattr("semi_nnunet.preprocessing.prepare.memory_bytes", lambda: 1000)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
-        prepare(dataset, ["2d"], processes=1)
+        preprocess(dataset, ["2d"], processes=1)
     with no_processes(), pytest.raises(UserError, match="resampling 4 unlabelled images"):
-        prepare(dataset, ["2d"], processes=1, shards=2)
+        preprocess(dataset, ["2d"], processes=1, shards=2)
     monkeypatch.setattr(module, run_work.__name__, lambda launcher, work: False)
     with no_processes():
-        assert prepare(dataset, ["2d"], processes=1, launcher=Launcher("slurm")) is None
+        assert preprocess(dataset, ["2d"], processes=1, launcher=Launcher("slurm")) is None
 
 
 def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
@@ -102,7 +102,7 @@ def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
     sitk.WriteImage(image, str(case))
     with no_processes():
         launcher = Launcher(jobs=1)
-        assert prepare(dataset, ["2d"], processes=1, skip_outliers=True, launcher=launcher)
+        assert preprocess(dataset, ["2d"], processes=1, skip_outliers=True, launcher=launcher)
     out = capsys.readouterr().out
     assert "set aside 1 of 4 unlabelled images" in out and "3 unlabelled cases, " in out
 
@@ -110,10 +110,10 @@ def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
 def test_numbers_that_are_too_small_are_refused_before_anything_is_read():
     for options, option in (({"shards": 0}, "--shards"), ({"processes": -1}, "-np")):
         with pytest.raises(UserError, match=f"{option} must be 1 or more, got"):
-            prepare("no such data set", **options)
+            preprocess("no such data set", **options)
 
 
 def test_a_launcher_says_how_many_shards_there_are(dataset, capsys):
     with no_processes():
-        assert prepare(dataset, ["2d"], processes=1, launcher=Launcher(jobs=2))
+        assert preprocess(dataset, ["2d"], processes=1, launcher=Launcher(jobs=2))
     assert "4 unlabelled cases, 0 shards to do" in capsys.readouterr().out

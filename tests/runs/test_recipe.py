@@ -60,7 +60,7 @@ def test_every_recipe_loads(path: Path) -> None:
 @pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
 def test_the_options_of_every_recipe_can_be_given_to_its_converter(path: Path) -> None:
     recipe = load_recipe(path)
-    command = build_command("convert", recipe.converter, "SRC", number=1, **recipe.options)
+    command = build_command("convert", recipe.converter, "SRC", new_id=1, **recipe.options)
     parsed = vars(parse_command(command))
     assert {name: parsed[name] for name in recipe.options} == recipe.options
 
@@ -144,11 +144,11 @@ def test_a_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ),
         ({"pseudo_labels": ROUNDS | {"round": 2}}, "did you mean 'rounds'"),
         ({"pseudo_labels": {"target": "SemiCPSTrainer"}}, "pseudo_labels.trainer: is missing"),
-        ({"slim": {}}, "trainer of slim 'none': is not one of the recipe's trainers"),
-        ({"slim": {"share": 2}}, "slim.share: must be less than or equal to 1, got 2"),
+        ({"distil": {}}, "trainer of distil 'none': is not one of the recipe's trainers"),
+        ({"distil": {"share": 2}}, "distil.share: must be less than or equal to 1, got 2"),
         (
-            {"pseudo_labels": ROUNDS, "slim": {"trainer": "SemiBaselineTrainer"}},
-            "slim.trainer: is the target of the pseudo labels, SemiBaselineTrainer",
+            {"pseudo_labels": ROUNDS, "distil": {"trainer": "SemiBaselineTrainer"}},
+            "distil.trainer: is the target of the pseudo labels, SemiBaselineTrainer",
         ),
         ({"folds": ["five"]}, "fold 'five': there are 4 folds of 4 labelled cases"),
         ({"folds": ["4"]}, "fold '4': there are 4 folds of 4 labelled cases"),
@@ -197,9 +197,15 @@ def test_every_mistake_in_a_recipe_is_named_with_the_fix(
     assert message in str(error.value) and "choose from \n" not in f"{error.value}\n"
 
 
+def test_the_earlier_name_of_the_small_network_is_read(tmp_path: Path) -> None:
+    small = {"share": 0.25, "trainer": "SemiMeanTeacherTrainer"}
+    recipes = [load_recipe(write(tmp_path, {**GOOD, key: small})) for key in ("slim", "distil")]
+    assert recipes[0] == recipes[1] and recipes[0].distil
+
+
 def test_null_is_the_default_of_an_option(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, GOOD | KVASIR | {"options": {"size": None, "seed": 3}}))
-    words = build_command("convert", "kvasir", "SRC", number=1, **recipe.options)
+    words = build_command("convert", "kvasir", "SRC", new_id=1, **recipe.options)
     assert words[-2:] == ("--seed", "3") and "--size" not in words
 
 

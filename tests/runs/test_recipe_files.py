@@ -52,10 +52,10 @@ def test_installed_recipes_come_before_those_of_a_checkout(tmp_path, monkeypatch
 
 def test_a_recipe_is_followed_by_its_name(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["run", "la_4", "files", "-d", "501", "-o", "601", "--dry-run"]) == 0
+    assert main(["run", "la_4", "files", "--converted", "501", "--split", "601", "--dry-run"]) == 0
     by_name = capsys.readouterr().out
     path = str(PLANS / "la_4.json")
-    assert main(["run", path, "files", "-d", "501", "-o", "601", "--dry-run"]) == 0
+    assert main(["run", path, "files", "--converted", "501", "--split", "601", "--dry-run"]) == 0
     assert capsys.readouterr().out == by_name and "nnUNetPlans_la_4" in by_name
-    assert main(["run", "la_40", "files", "-d", "501", "-o", "601", "--dry-run"]) == 2
+    assert main(["run", "la_40", "files", "--converted", "501", "--split", "601", "--dry-run"]) == 2
     assert "did you mean 'la_4'" in capsys.readouterr().err

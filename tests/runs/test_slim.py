@@ -39,7 +39,7 @@ def teacher(make_trainer, prepared_dataset) -> tuple[Path, object]:
 
 def words(folder: Path, *more: str) -> list[str]:
     name = str(folder.relative_to(folder.parents[1]))
-    return ["slim", "-m", name, "-f", "0", "--device", "cpu", "--threads", "1", *more]
+    return ["distil", "-m", name, "-f", "0", "--device", "cpu", "--threads", "1", *more]
 
 
 def test_plans_have_the_small_network_and_its_teacher(teacher, capsys) -> None:
@@ -73,7 +73,7 @@ def test_another_data_set_with_the_same_labels_can_be_learned_from(teacher, caps
         assert not (dataset.preprocessed / "nnUNetPlans_slim.json").exists()
         description = json.loads((other / "dataset.json").read_text())
         write_json(other / "dataset.json", {**description, "labels": {"background": 0, "one": 1}})
-        assert main(words(folder, *options, "--name", "nnUNetPlans_new")) == 2
+        assert main(words(folder, *options, "--new-plans", "nnUNetPlans_new")) == 2
         assert "cannot label the images of Dataset950_Other" in capsys.readouterr().err
     finally:
         shutil.rmtree(other)
@@ -118,7 +118,7 @@ def test_the_student_is_trained_and_compared_and_the_command_can_be_repeated(
     ("more", "message"),
     [
         (["--share", "2"], "--share: must be above 0 and at most 1, got 2"),
-        (["--name", "nnUNetPlans"], "--name: must differ from nnUNetPlans"),
+        (["--new-plans", "nnUNetPlans"], "--new-plans: must differ from nnUNetPlans"),
         (["-f", "3"], "-f: must name folds of"),
     ],
 )
@@ -130,12 +130,12 @@ def test_mistakes(more, message, teacher, capsys) -> None:
 
 
 def test_all_mistakes_are_reported_at_once(teacher, capsys) -> None:
-    options = ["--share", "0", "--seconds", "nan", "-f", "9", "--name", "a/b", "-d", "77"]
+    options = ["--share", "0", "--seconds", "nan", "-f", "9", "--new-plans", "a/b", "-d", "77"]
     assert main(words(teacher[0], *options)) == 2
     output = capsys.readouterr().err
-    for message in ("--share: ", "--seconds: ", "-f: ", "--name", "the number 77"):
+    for message in ("--share: ", "--seconds: ", "-f: ", "--new-plans", "the number 77"):
         assert message in output
-    assert main(["slim", "-m", "no_model", "--share", "0"]) == 2
+    assert main(["distil", "-m", "no_model", "--share", "0"]) == 2
     output = capsys.readouterr().err
     assert "--share: " in output and "-m: no trained model" in output
 
@@ -145,10 +145,10 @@ def test_plans_that_slim_did_not_write_are_not_lost(teacher, capsys) -> None:
     assert main(words(folder, "--share", "0.2", "--plan-only", "--set", "epoch=3")) == 2
     assert "did you mean 'epochs'" in capsys.readouterr().err
     assert not (dataset.preprocessed / "nnUNetPlans_slim.json").exists()  # without a teacher
-    assert main(["plan", "-d", dataset.name, "--name", "nnUNetPlans_mine", "-c", "2d"]) == 0
+    assert main(["plan", "-d", dataset.name, "--new-plans", "nnUNetPlans_mine", "-c", "2d"]) == 0
     path = dataset.preprocessed / "nnUNetPlans_mine.json"
     earlier = path.read_bytes()
-    assert main(words(folder, "--plan-only", "--name", "nnUNetPlans_mine")) == 2
+    assert main(words(folder, "--plan-only", "--new-plans", "nnUNetPlans_mine")) == 2
     assert "must be of new plans, got nnUNetPlans_mine, which would be lost" in (
         capsys.readouterr().err
     )

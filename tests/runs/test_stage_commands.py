@@ -33,15 +33,15 @@ def test_every_stage_of_every_recipe_is_a_command_of_ours(path: Path) -> None:
         parsed.setdefault(words[1], []).append(parse_command(words))
     assert set(parsed) - {"crossval"} == set(stages) - {"train", "predict", "evaluate"}
     assert parsed["plan"][0].reset  # settings that were given earlier
-    assert parsed["plan"][0].name == parsed["report"][0].plans == PLANS
+    assert parsed["plan"][0].new_plans == parsed["report"][0].plans == PLANS
     settings = parse_assignments(parsed["plan"][0].settings)
     expected = [f"{key}={json.dumps(value)}" for key, value in recipe.settings.items()]
     assert settings == parse_assignments(expected)
     assert ("compare" in stages) == (len(recipe.trainers) > 1)
-    assert ("distil" in stages) == (recipe.pseudo_labels is not None)
-    assert ("slim" in stages) == (recipe.slim is not None)
+    assert ("pseudo-dataset" in stages) == (recipe.pseudo_labels is not None)
+    assert ("distil" in stages) == (recipe.distil is not None)
     crossvals = parsed["crossval"]
-    assert [crossval.steps for crossval in crossvals] == [["train"], ["predict"], ["evaluate"]]
+    assert [crossval.stages for crossval in crossvals] == [["train"], ["predict"], ["evaluate"]]
     for crossval in crossvals:
         assert tuple(crossval.trainers) == recipe.trainers and crossval.seeds == recipe.seeds
 
@@ -50,16 +50,17 @@ def test_pseudo_labels_and_a_small_network_use_the_models_of_earlier_stages() ->
     recipe = load_recipe(next(path for path in RECIPES if path.stem == "flare22_rounds"))
     options = replace(OPTIONS, split=None, device="cpu")
     stages = build_stage_commands(recipe, options, PLANS)
-    distil = parse_command(*stages["distil"])
+    labelling = parse_command(*stages["pseudo-dataset"])
     model = "SemiBaselineTrainer__nnUNetPlans_mine__3d_fullres"
-    assert (distil.dataset, distil.new_id, distil.base) == ("501", 701, [f"501/{model}"])
-    assert (distil.rounds, distil.keep, distil.score) == (3, [1, 0.962, 0.962], "change")
-    assert (distil.target, distil.target_plans) == ("SemiBaselineTrainer", PLANS)
-    assert distil.folds == ["all"] and distil.device == "cpu" and not distil.complete
-    slim = parse_command(*stages["slim"])
-    assert (slim.dataset, slim.model, slim.share) == ("501", f"703/{model}", 0.125)
+    assert (labelling.dataset, labelling.new_id, labelling.models) == ("501", 701, [f"501/{model}"])
+    assert (labelling.rounds, labelling.keep, labelling.score) == (3, [1, 0.962, 0.962], "change")
+    assert (labelling.target, labelling.target_plans) == ("SemiBaselineTrainer", PLANS)
+    assert labelling.target_folds == ["all"] and labelling.device == "cpu"
+    assert not labelling.complete
+    distil = parse_command(*stages["distil"])
+    assert (distil.dataset, distil.model, distil.share) == ("501", f"703/{model}", 0.125)
     laptop = load_recipe(next(path for path in RECIPES if path.stem == "flare24_laptop"))
-    (words,) = build_stage_commands(laptop, options, PLANS)["slim"]
+    (words,) = build_stage_commands(laptop, options, PLANS)["distil"]
     assert "501/SemiMeanTeacherTrainer__nnUNetPlans_mine__3d_fullres" in words
 
 

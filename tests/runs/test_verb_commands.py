@@ -20,8 +20,8 @@ from tests.runs.parsing import parse_command
             {"dataset": "42", "patch": [8, 8], "settings": ["epochs=3", "a=[1]"], "all": True},
         ),
         (
-            "distil",
-            {"dataset": "4", "new_id": 7, "base": ["m"], "keep": [0.5, 1.0], "views": ["blur"]},
+            "pseudo-dataset",
+            {"dataset": "4", "new_id": 7, "models": ["m"], "keep": [0.5, 1.0], "views": ["blur"]},
         ),
         ("report", {"dataset": "42", "out": Path("my report.html")}),
         ("split", {"dataset": "4", "new_id": 5, "labelled": 1, "published": True}),
@@ -33,8 +33,8 @@ def test_a_command_gives_the_verb_its_arguments(verb: str, arguments: dict[str, 
 
 
 def test_defaults_and_missing_values_are_left_out() -> None:
-    words = build_command("split", dataset="4", new_id=5, seed=0, symlink=False, name=None)
-    assert words == ("semi_nnunet", "split", "-d", "4", "-o", "5")
+    words = build_command("split", dataset="4", new_id=5, seed=0, symlink=False, new_name=None)
+    assert words == ("semi_nnunet", "split", "-d", "4", "--new-id", "5")
 
 
 def test_the_fields_of_a_launcher_are_options() -> None:

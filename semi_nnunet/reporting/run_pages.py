@@ -9,8 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.curves import Curve, draw_curve_panel, draw_histogram
-from semi_nnunet.report.wording import format_count, name_model, shorten_trainer_name
+from semi_nnunet.reporting.curves import Curve, draw_curve_panel, draw_histogram
+from semi_nnunet.reporting.wording import format_count, name_model, shorten_trainer_name
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels

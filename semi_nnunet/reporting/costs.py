@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from semi_nnunet.evaluation.comparison import average_classes, compute_patient_means
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.report.curves import Dot, draw_scatter
-from semi_nnunet.report.measured import SubsetResults
-from semi_nnunet.report.run_pages import Panel
-from semi_nnunet.report.wording import (
+from semi_nnunet.reporting.curves import Dot, draw_scatter
+from semi_nnunet.reporting.measured import SubsetResults
+from semi_nnunet.reporting.run_pages import Panel
+from semi_nnunet.reporting.wording import (
     DASH,
     count_decimals,
     format_count,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from semi_nnunet.report.charts import Axis, choose_axis, format_series_style, wrap_series_number
+from semi_nnunet.reporting.charts import Axis, choose_axis, format_series_style, wrap_series_number
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 320, 168, 40, 20, 6
 MAX_POINTS = 160  # of a curve

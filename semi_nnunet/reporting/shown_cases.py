@@ -12,7 +12,7 @@ import numpy as np
 from semi_nnunet.evaluation.labelling import Labelling
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.raw.readers import BrokenFileError
-from semi_nnunet.report.case_files import (
+from semi_nnunet.reporting.case_files import (
     CaseFiles,
     FilesOfCase,
     has_flat_images,
@@ -20,9 +20,9 @@ from semi_nnunet.report.case_files import (
     read_metric_rows,
     read_voxels,
 )
-from semi_nnunet.report.measured import ALL_CLASSES, SubsetResults
-from semi_nnunet.report.overlays import CaseDrawing, DrawnSlice, draw_slices
-from semi_nnunet.report.wording import format_metric, format_value, name_model
+from semi_nnunet.reporting.measured import ALL_CLASSES, SubsetResults
+from semi_nnunet.reporting.overlays import CaseDrawing, DrawnSlice, draw_slices
+from semi_nnunet.reporting.wording import format_metric, format_value, name_model
 from semi_nnunet.util.errors import UserError
 
 MAX_SLICES, MAX_IMAGES = 24, 200  # of a volume; of a set of 2-D images

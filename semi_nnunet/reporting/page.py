@@ -1,4 +1,4 @@
-"""Write a :class:`~semi_nnunet.report.report_data.Report` as one HTML file to open offline."""
+"""Write a :class:`~semi_nnunet.reporting.report_data.Report` as one HTML file to open offline."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation.comparison import describe_verdict
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import higher_is_better
-from semi_nnunet.report import wording
-from semi_nnunet.report.charts import (
+from semi_nnunet.reporting import wording
+from semi_nnunet.reporting.charts import (
     choose_axis,
     draw_box_row,
     draw_change_row,
@@ -25,20 +25,25 @@ from semi_nnunet.report.charts import (
     draw_ticks,
     wrap_series_number,
 )
-from semi_nnunet.report.choice import COLUMNS as CHOICE_COLUMNS
-from semi_nnunet.report.choice import read_choice
-from semi_nnunet.report.contours import BROKEN, FIXED, WRONG, get_class_colour
-from semi_nnunet.report.costs import COLUMNS
-from semi_nnunet.report.measured import ALL_CLASSES, SubsetResults
-from semi_nnunet.report.report_data import (
+from semi_nnunet.reporting.choice import COLUMNS as CHOICE_COLUMNS
+from semi_nnunet.reporting.choice import read_choice
+from semi_nnunet.reporting.contours import BROKEN, FIXED, WRONG, get_class_colour
+from semi_nnunet.reporting.costs import COLUMNS
+from semi_nnunet.reporting.measured import ALL_CLASSES, SubsetResults
+from semi_nnunet.reporting.report_data import (
     CaseRow,
     Report,
     build_report_from_trainings,
     build_report_from_values,
 )
-from semi_nnunet.report.shown_cases import Viewer
-from semi_nnunet.report.submissions import read_submissions
-from semi_nnunet.report.wording import format_points, format_value, name_model, shorten_trainer_name
+from semi_nnunet.reporting.shown_cases import Viewer
+from semi_nnunet.reporting.submissions import read_submissions
+from semi_nnunet.reporting.wording import (
+    format_points,
+    format_value,
+    name_model,
+    shorten_trainer_name,
+)
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from semi_nnunet.report.contours import Classes, draw_layers
+from semi_nnunet.reporting.contours import Classes, draw_layers
 from semi_nnunet.util.greys import greys
 
 IMAGE_PIXELS = 400  # maximum of the longer side

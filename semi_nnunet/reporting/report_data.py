@@ -16,13 +16,13 @@ from semi_nnunet.evaluation.values import (
     higher_is_better,
     read_values_files,
 )
-from semi_nnunet.report.answer import Answer, answer_question
-from semi_nnunet.report.background import Background, Facts, collect_background, describe_methods
-from semi_nnunet.report.case_files import CaseFiles
-from semi_nnunet.report.choice import MethodChoice
-from semi_nnunet.report.costs import TrainingCosts, collect_costs
-from semi_nnunet.report.measured import SubsetResults, measure_subset, read_metrics
-from semi_nnunet.report.run_pages import (
+from semi_nnunet.reporting.answer import Answer, answer_question
+from semi_nnunet.reporting.background import Background, Facts, collect_background, describe_methods
+from semi_nnunet.reporting.case_files import CaseFiles
+from semi_nnunet.reporting.choice import MethodChoice
+from semi_nnunet.reporting.costs import TrainingCosts, collect_costs
+from semi_nnunet.reporting.measured import SubsetResults, measure_subset, read_metrics
+from semi_nnunet.reporting.run_pages import (
     Panel,
     Pool,
     Run,
@@ -31,9 +31,9 @@ from semi_nnunet.report.run_pages import (
     name_run,
     read_pools,
 )
-from semi_nnunet.report.shown_cases import Viewer, build_viewers
-from semi_nnunet.report.submissions import Submissions
-from semi_nnunet.report.wording import (
+from semi_nnunet.reporting.shown_cases import Viewer, build_viewers
+from semi_nnunet.reporting.submissions import Submissions
+from semi_nnunet.reporting.wording import (
     find_difference_unit,
     format_points,
     format_points_interval,

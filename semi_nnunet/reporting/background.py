@@ -24,7 +24,7 @@ from semi_nnunet.raw.layout import (
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import resolve_configuration
-from semi_nnunet.report.wording import shorten_trainer_name
+from semi_nnunet.reporting.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.assignments import format_assignment
@@ -240,7 +240,7 @@ def list_planning_commands(folders: Folders, plans: str, configurations: str) ->
     origin = record.get("from", plans)
     words = ["semi_nnunet", "plan", "-d", dataset, "-p", origin]
     if origin != plans:
-        words += ["--name", plans]
+        words += ["--new-plans", plans]
     for key in ("budget", "patch", "architecture", "encoder", "weights"):
         if key in record:
             value = record[key]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from semi_nnunet.report.curves import Dot, draw_scatter
-from semi_nnunet.report.run_pages import Panel
-from semi_nnunet.report.wording import DASH
+from semi_nnunet.reporting.curves import Dot, draw_scatter
+from semi_nnunet.reporting.run_pages import Panel
+from semi_nnunet.reporting.wording import DASH
 from semi_nnunet.util.errors import Problem, raise_if_any
 from semi_nnunet.util.files import read_json
 

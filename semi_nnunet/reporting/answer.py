@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from semi_nnunet.evaluation.comparison import ModelComparison, find_unranked_models, rank_models
 from semi_nnunet.evaluation.statistics import LEVEL
 from semi_nnunet.evaluation.values import Model, higher_is_better
-from semi_nnunet.report.measured import SubsetResults
-from semi_nnunet.report.wording import (
+from semi_nnunet.reporting.measured import SubsetResults
+from semi_nnunet.reporting.wording import (
     find_difference_unit,
     format_count,
     format_metric,
