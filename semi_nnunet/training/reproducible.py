@@ -200,7 +200,6 @@ class ReproducibleTrainer(nnUNetTrainer):
             weights,
             self.label_manager,
             self.configuration_manager.batch_dice,
-            self.ranks.sum_with_gradient,
         )
         return wrap_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 

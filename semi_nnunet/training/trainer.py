@@ -210,7 +210,6 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             not self.exclusive,
             batch_dice=True,
             class_weights=self.class_weights(),
-            sum_over_ranks=self.ranks.sum_with_gradient,
         )
         self.masked_loss = loss.to(self.device)
         return super()._build_loss()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import distributed as dist
 
+from semi_nnunet.core import processes
 from semi_nnunet.core.processes import all_reduce_mean, all_reduce_sum
 
 
@@ -46,13 +47,17 @@ def test_two_processes_sum_their_values_and_keep_them(store: str) -> None:
     assert total.tolist() == [3.0, 30.0] and values.tolist() == [1.0, 10.0]
 
 
-def test_dividing_by_the_mean_count_gives_the_mean_over_all_voxels() -> None:
+def test_dividing_by_the_mean_count_gives_the_mean_over_all_voxels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sums, counts = torch.tensor([6.0, 4.0]), torch.tensor([2.0, 8.0])  # of two processes
+    assert all_reduce_mean(counts) is counts  # of a single process
 
     def mean_count(number: int) -> torch.Tensor:
         other = torch.stack([counts[1 - number], torch.tensor(1.0)])
-        return all_reduce_mean(counts[number], lambda values: values + other)
+        monkeypatch.setattr(processes, "has_other_processes", lambda: True)
+        monkeypatch.setattr(processes, "all_reduce_sum", lambda values: values + other)
+        return all_reduce_mean(counts[number])
 
     shares = [sums[number] / mean_count(number) for number in range(2)]
     assert sum(shares) / 2 == sums.sum() / counts.sum()
-    assert all_reduce_mean(counts, None) is counts
