@@ -20,7 +20,8 @@ from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
 from semi_nnunet.demo.pictures import PictureRow, draw_curves, draw_overlays, format_gain
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.runs.commands import ProgressDisplay, interrupt_on_signals, run_command
+from semi_nnunet.runs.commands import interrupt_on_signals, run_command
+from semi_nnunet.runs.display import ShownProgress
 from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import typed
@@ -111,7 +112,7 @@ class Demo:
         """Show a command as the user would type it, and run it."""
         logger.info(f"      $ {typed(words)}")
         logs = self.out / "logs"
-        run_command(words, self.environment(), logs / f"{log}.log", ProgressDisplay())
+        run_command(words, self.environment(), logs / f"{log}.log", ShownProgress())
 
 
 def run_demo(
