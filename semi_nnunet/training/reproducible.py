@@ -66,6 +66,7 @@ from semi_nnunet.util.errors import UserError, install_error_hook, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.seeds import derived_seed
+from semi_nnunet.util.verb_commands import suggest_command
 
 
 class ReproducibleTrainer(nnUNetTrainer):
@@ -517,8 +518,12 @@ class SuggestedCommands:
     @property
     def preprocess(self) -> str:
         """Command that preprocesses the cases."""
-        options = f"-c {self.configuration} -p {self.plans}"
-        return f"semi_nnunet preprocess -d {self.dataset} {options}"
+        return suggest_command(
+            "preprocess",
+            dataset=self.dataset,
+            configurations=[self.configuration],
+            plans=self.plans,
+        )
 
     @property
     def train_previous_stage(self) -> str:

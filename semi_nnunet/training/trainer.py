@@ -37,7 +37,7 @@ from semi_nnunet.loading.steps import (
     make_unlabelled_loader,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
-from semi_nnunet.raw.layout import GROUND_TRUTH, get_unlabelled_folder
+from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.training.checkpoints import LATEST
@@ -426,7 +426,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         if self.annotated_classes is None:
             return
         path, ending = Path(self.output_folder) / "validation", self.dataset_json["file_ending"]
-        summary = drop_unannotated(path / "summary.json", self.annotated_classes, ending)
+        summary = drop_unannotated(path / SUMMARY_JSON, self.annotated_classes, ending)
         for key, means in summary["mean"].items():
             self.logger.log_summary(f"final_val/class_{key}_dice", means["Dice"])
         mean = summary["foreground_mean"]["Dice"]

@@ -21,6 +21,7 @@ from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
+    SETTINGS_JSON,
     SKIPPED_FILE,
     SPLITS_FILE,
     get_unlabelled_folder,
@@ -32,7 +33,9 @@ from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.names import list_first
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, refresh_records
+from semi_nnunet.workflows.next_step import suggest_preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +138,7 @@ def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
 def find_description_changes(folders: Folders) -> Iterator[Problem]:
     """Yield the keys for patients and annotated classes that changed after preprocessing."""
     raw, preprocessed = (
-        optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
+        optional_json(folder / DATASET_JSON) for folder in (folders.raw, folders.preprocessed)
     )
     keys = (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY, "labels")
     for key in keys if raw and preprocessed else ():
@@ -146,13 +149,13 @@ def find_description_changes(folders: Folders) -> Iterator[Problem]:
         if key == patients.PATIENT_KEY:
             texts = ("absent" if value is None else repr(value) for value in values)
             message = "{!r} is {}, in the preprocessed data set {}".format(key, *texts)
-        fix = f"semi_nnunet preprocess -d {folders.raw.name}"
-        yield Problem(str(folders.raw / "dataset.json"), message, fix)
+        fix = suggest_command("preprocess", dataset=folders.raw.name)
+        yield Problem(str(folders.raw / DATASET_JSON), message, fix)
 
 
 def warn_about_partial_labels(folders: Folders, trainers: Sequence[str]) -> None:
     """Warn of trainers that ignore partial labels, if the data set has them."""
-    description = optional_json(folders.preprocessed / "dataset.json")
+    description = optional_json(folders.preprocessed / DATASET_JSON)
     stock = [name for name in trainers if name not in our_trainers()]
     if stock and annotated_classes.has_partial_labels(description):
         logger.info(
@@ -170,7 +173,7 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
     numbered = [job for job in jobs if job.fold != ALL and int(job.fold) in folds]
     candidates = {stage for job in numbered for stage in (job, job.teacher) if stage is not None}
     for job in sorted((job for job in candidates if job.is_trained), key=str):
-        cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
+        cases = optional_json(job.folder / SETTINGS_JSON).get("cases", {})
         fold = folds[int(job.fold)]
         outside = {case for group in cases.values() for case in group} - {*fold["train"]}
         if leaked := patients.find_shared_patients(outside, fold["val"], patient_of):
@@ -188,7 +191,8 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     cases = RawDataset.of(folders.raw).cases
     if changed := find_changed_cases(cases, reports, skipped):
         message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
-        fix = f"semi_nnunet preprocess -d {folders.raw.name}, which does only these again"
+        command = suggest_command("preprocess", dataset=folders.raw.name)
+        fix = f"{command}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
     else:
         refresh_records(path, cases, reports)
@@ -213,7 +217,7 @@ def find_data_problems(
     for name in configurations:
         configuration = manager.get_configuration(name)
         identifier = configuration.data_identifier
-        command = f"semi_nnunet preprocess -d {dataset} -c {name} -p {plans_name}"
+        command = suggest_preprocessing(dataset, plans_name, [name])
         folder = folders.preprocessed / identifier
         if not folder.is_dir():
             yield Problem(str(folder), f"{name} is not preprocessed", command)
@@ -226,7 +230,7 @@ def find_data_problems(
             for stage in configuration.next_stage_names or ():
                 folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
                 if not folder.is_dir():
-                    fix = f"semi_nnunet preprocess -d {dataset} -c {stage} -p {plans_name}"
+                    fix = suggest_preprocessing(dataset, plans_name, [stage])
                     yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
         unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
         if users and not Manifest(unlabelled).present():

@@ -11,6 +11,7 @@ from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
 from semi_nnunet.runs.folders import Folders, find_folders
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.workflows.before_start import find_data_problems
 from semi_nnunet.workflows.next_step import suggest_training
 
@@ -28,7 +29,7 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     raw = find_raw_dataset(name_or_id)
     folders = find_folders(raw.name)
     cases = dataset(raw, folders.preprocessed)
-    preprocess = f"semi_nnunet preprocess -d {raw.name}"
+    preprocess = suggest_command("preprocess", dataset=raw.name)
     paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans_file(path))
     if not paths:
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]

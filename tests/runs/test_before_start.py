@@ -159,7 +159,7 @@ def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
     plans["configurations"]["2d"]["data_identifier"] = "nowhere"
     (problem,) = problems(plans, TRAINERS)
     assert problem.where == str(folders.preprocessed / "nowhere")
-    assert problem.fix == f"semi_nnunet preprocess -d {folders.preprocessed.name} -c 2d -p tiny"
+    assert problem.fix == f"semi_nnunet preprocess -d {folders.preprocessed.name} -p tiny -c 2d"
 
 
 def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, tmp_path):
@@ -190,7 +190,7 @@ def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
     assert problems("SemiBaselineTrainer") == []  # ours leaves the predictions out
     (problem,) = problems("nnUNetTrainer")
     assert "nnUNetTrainer also predicts for 3d_cascade_fullres" in problem.what
-    assert "-c 3d_cascade_fullres -p tiny" in problem.fix
+    assert "-p tiny -c 3d_cascade_fullres" in problem.fix
 
 
 def test_many_test_cases_without_labels_are_named_in_part(empty):

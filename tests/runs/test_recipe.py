@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from semi_nnunet.datasets.converters import CONVERTERS
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.workflows.recipe import LabelledSubset, load_recipe
 from tests.runs.parsing import parse_command
 
