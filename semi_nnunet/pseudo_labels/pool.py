@@ -19,8 +19,7 @@ import numpy as np
 
 from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
-from semi_nnunet.pseudo_labels.completion import LabelCompletion
-from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
+from semi_nnunet.pseudo_labels.predictor import LabelCompletion, Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
 from semi_nnunet.raw.description import find_cases, read_description
 from semi_nnunet.raw.readers import choose_reader, shorten_reason

@@ -48,7 +48,7 @@ from semi_nnunet.training.loaders import (
     make_repeatable,
 )
 from semi_nnunet.training.losses import build_supervised_loss, read_class_weights, uses_nnunet_loss
-from semi_nnunet.training.one_launch import lock_fold
+from semi_nnunet.training.one_launch import lock_fold, require_requested_names
 from semi_nnunet.training.optimisation import (
     Schedule,
     build_optimizer,
@@ -58,7 +58,6 @@ from semi_nnunet.training.optimisation import (
     wrap_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
-from semi_nnunet.training.requested_plans import require_requested_names
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable

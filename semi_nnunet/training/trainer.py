@@ -44,7 +44,7 @@ from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, select_full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, list_sampled_classes
-from semi_nnunet.training.gradient_balance import GradientBalance, GradientLimit
+from semi_nnunet.training.gradients import GradientBalance, GradientLimit
 from semi_nnunet.training.loaders import LoaderWaitLog
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.precision import compute_dtype
