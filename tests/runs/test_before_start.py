@@ -60,9 +60,7 @@ def test_trainings_that_saw_validation_patients_are_refused(folders, tmp_path):
 
 def test_steps_that_have_nothing_to_begin_with_are_refused(folders):
     for steps in (["predict"], ["evaluate"], ["predict", "evaluate"]):
-        with pytest.raises(
-            UserError, match=r"none of the jobs is trained\. Fix: add the step train"
-        ):
+        with pytest.raises(UserError, match=r"is trained\. Fix: .*step train"):
             make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 1, steps=steps)
     assert not [*folders.results.glob("*__*/fold_*")]
 
@@ -94,7 +92,7 @@ def test_fold_all_and_others_would_overwrite_each_other(cascade):
     trained = cascade.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
     trained.mkdir(parents=True)
     (trained / "checkpoint_final.pth").write_text("x")
-    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* a network that has seen a case"):
+    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* seen a case"):
         make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234"], 1)
 
 
@@ -173,7 +171,7 @@ def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, t
 
     assert problems("SemiBaselineTrainer", "nnUNetTrainer") == []
     (problem,) = problems(*TRAINERS)
-    assert problem.what == f"{OURS} needs unlabelled images, found none"
+    assert OURS in problem.what and "unlabelled images" in problem.what
     assert "imagesUn" in problem.fix
 
 
@@ -189,7 +187,7 @@ def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
 
     assert problems("SemiBaselineTrainer") == []  # ours leaves the predictions out
     (problem,) = problems("nnUNetTrainer")
-    assert "nnUNetTrainer also predicts for 3d_cascade_fullres" in problem.what
+    assert "predicts for 3d_cascade_fullres" in problem.what
     assert "-p tiny -c 3d_cascade_fullres" in problem.fix
 
 

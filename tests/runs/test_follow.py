@@ -45,7 +45,7 @@ def test_from_files_to_report_and_again(
     earlier = [path.stat().st_mtime_ns for path in checkpoints]
     assert main(FOLLOW) == 0  # nothing is done twice
     out = capfd.readouterr().out
-    assert out.count("nothing to do, it exists:") == 2 and "2 jobs, 2 done before" in out
+    assert out.count("it exists:") == 2 and "2 jobs, 2 done before" in out
     assert [path.stat().st_mtime_ns for path in checkpoints] == earlier
 
 
@@ -71,14 +71,14 @@ def test_a_dry_run_prints_commands_and_touches_nothing(
     [
         (["run", "recipe.json", "-d", "1", "-o", "2"], "SRC: is missing"),
         (["run", "recipe.json", "files", "-d", "1"], "add -o NEW_ID"),
-        (["run", "recipe.json", "files", "-d", "1", "-o", "1"], "a number of its own"),
+        (["run", "recipe.json", "files", "-d", "1", "-o", "1"], "of its own"),
         (["run", "absent.json", "files", "-d", "1", "-o", "2"], "absent.json"),
         ([*FOLLOW, "--dry-run", "--jobs", "0"], "--jobs: must be 1 or more, got 0"),
         ([*FOLLOW, "--dry-run", "-np", "0"], "-np: must be 1 or more, got 0"),
         (["run", "recipe.json", "files", "-d", "1", "-o", "-3"], "1 to 999, got -3"),
         (["run", "recipe.json", "files", "-d", "1000", "-o", "2"], "1 to 999, got 1000"),
-        ([*FOLLOW, "--dry-run", "--report", "nowhere/r.html"], "--report: must be a file in a"),
-        ([*FOLLOW, "--dry-run", "--report", "files"], "--report: must be a file in a"),
+        ([*FOLLOW, "--dry-run", "--report", "nowhere/r.html"], "--report: must be a file"),
+        ([*FOLLOW, "--dry-run", "--report", "files"], "--report: must be a file"),
     ],
 )
 def test_missing_and_wrong_options_are_named(
@@ -140,7 +140,7 @@ def test_all_wrong_options_are_reported_at_once(recipe_folder: Path) -> None:
         "-d", "--jobs", "--report", "-o", "SRC",
     ]  # fmt: skip
     whole = replace(recipe, labelled=None)
-    with pytest.raises(UserError, match=r"the recipe hides no labels.*leave it out"):
+    with pytest.raises(UserError, match=r"hides no labels.*leave it out"):
         check_follow_options(path, whole, FollowOptions(source=recipe_folder, converted=1, split=2))
 
 
@@ -156,7 +156,7 @@ def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Pat
         with pytest.raises(UserError, match="--distilled: "):
             check_follow_options(path, recipe, replace(options, distilled=number))
     write(json.dumps(RECIPE))
-    with pytest.raises(UserError, match="--distilled: the recipe has no pseudo labels"):
+    with pytest.raises(UserError, match="--distilled: .*no pseudo labels"):
         check_follow_options(path, load_recipe(path), replace(options, distilled=711))
 
 
