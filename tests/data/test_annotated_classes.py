@@ -222,11 +222,11 @@ def test_preprocess_adopts_the_entry_without_planning_again(copy: Copy, capsys) 
         copy.prepare()
     wrong["annotated"] = {"phantom_0001": ["large"], "nobody": ["large"]}
     (copy.raw / "dataset.json").write_text(json.dumps(wrong))
-    with pytest.raises(UserError, match="'nobody', .*no case"):
+    with pytest.raises(UserError, match=r"'nobody', .*no case"):
         copy.prepare()
     wrong["annotated"] = {"phantom_0001": ["large"]}
     (copy.raw / "dataset.json").write_text(json.dumps(wrong))
-    with pytest.raises(UserError, match="leaves out .*got 2, 3"):
+    with pytest.raises(UserError, match=r"leaves out .*got 2, 3"):
         copy.prepare()
     every = ["large", "pair", "small"]
     right = {**wrong, "annotated": {"phantom_*": every}}

@@ -124,6 +124,6 @@ def test_an_incomplete_written_image_is_a_disk_error(
     path = make(tmp_path, ending) / f"imagesUn/v_0000{ending}"
     require_complete_image(path)
     truncate(path, keep)
-    with pytest.raises(OSError, match="disk did not") as error:
+    with pytest.raises(OSError, match="did not take") as error:
         require_complete_image(path)
     assert disk_error_message(error.value) and error.value.filename == str(path)

@@ -72,7 +72,7 @@ def test_only_required_folders_are_checked_and_made(
 def test_an_unexpanded_home_folder_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setenv("nnUNet_results", "~/results")
-    with pytest.raises(UserError, match="nnUNet_results=~/results: must not .*~"):
+    with pytest.raises(UserError, match=r"nnUNet_results=~/results: must not .*~"):
         require_paths()
     assert not (root / "~").exists()
 

@@ -81,7 +81,7 @@ def test_cases_are_grouped_and_excluded_by_patient():
 
 @pytest.mark.parametrize("expression", ["(", 3, None, "x{99999999999999}"])
 def test_an_invalid_expression_is_refused(expression):
-    with pytest.raises(UserError, match="'patient' .*regular expression"):
+    with pytest.raises(UserError, match=r"'patient' .*regular expression"):
         build_patient_finder({"patient": expression})
 
 

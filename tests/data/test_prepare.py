@@ -71,7 +71,7 @@ def test_a_bad_labelled_case_is_never_skipped(copy: Copy) -> None:
 
 def test_missing_unlabelled_images_are_reported(copy: Copy) -> None:
     shutil.rmtree(copy.raw / "imagesUn")
-    with pytest.raises(UserError, match="imagesUn: .*absent"):
+    with pytest.raises(UserError, match=r"imagesUn: .*absent"):
         copy.prepare()
 
 

@@ -262,7 +262,7 @@ def test_a_patient_of_many_cases_is_not_drawn_for_few() -> None:
 
 
 def test_some_cases_of_a_patient_cannot_be_held_out() -> None:
-    with pytest.raises(UserError, match="all cases .*got some of p2"):
+    with pytest.raises(UserError, match=r"all cases .*got some of p2"):
         choose_held_out(FRAMES, ["p0_0", "p2_1"], build_patient_finder({"patient": PATIENT}))
 
 

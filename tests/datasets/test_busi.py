@@ -58,5 +58,5 @@ def test_missing_and_unexpected_files_are_reported(source: Path, convert: Conver
     message = convert.error("busi", source)
     assert "malignant (2)_mask.png: the file is" in message
     assert "benign (3).png: the file is" in message
-    assert "benign/lesion.png: does not belongBUSI" in message
+    assert "benign/lesion.png: does not belong" in message
     assert "there must be 437, got 5" in message

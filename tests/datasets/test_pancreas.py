@@ -77,7 +77,7 @@ def test_files_must_agree_with_dataset_json(source: Path, convert: Converter) ->
     message = convert.error("pancreas", source)
     assert "labelsTr/pancreas_004.nii.gz: the file is" in message
     assert "pancreas_300: dataset.json does" in message
-    assert "labelsTr/prediction.nii.gz: does not belongMSD Task07_Pancreas" in message
+    assert "labelsTr/prediction.nii.gz: does not belong" in message
     (source / "dataset.json").write_text("{}")
     assert "the training cases" in convert.error("pancreas", source)
 

@@ -100,7 +100,7 @@ def test_missing_volumes_and_files_are_reported(source: Path, convert: Converter
     message = convert.error("retouch", source)
     assert "Topcon/TRAIN049/reference.mhd: the file is" in message
     assert "Topcon/TRAIN050/oct.raw: the file is" in message
-    assert "TRAIN099/oct.mhd: does not belongRETOUCH" in message
+    assert "TRAIN099/oct.mhd: does not belong" in message
     assert "Cirrus volumes: there must be 24, got 3" in message
 
 

@@ -124,7 +124,7 @@ def test_a_network_of_too_many_layers_is_refused_before_it_is_built(
     arguments = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     arguments["n_conv_per_stage"] = layers
     write_json(model / "plans.json", plans)
-    with pytest.raises(UserError, match="n_conv_per_stage .*at most 10000"):
+    with pytest.raises(UserError, match=r"n_conv_per_stage .*at most 10000"):
         load_model(find_model(str(model)))
 
 

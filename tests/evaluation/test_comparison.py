@@ -102,7 +102,7 @@ def test_only_folds_and_seeds_of_both_models_are_compared():
     with pytest.raises(UserError, match=r"only .*Base .*2d 0\.7550") as caught:
         compare_with_baseline(values(BASE, 0, noise=0), "Base", "dice")
     assert "train" in caught.value.fix
-    with pytest.raises(UserError, match="Base was not.*only Ours"):
+    with pytest.raises(UserError, match=r"Base was not.*only Ours"):
         compare_with_baseline(values(OURS, 0), "Base", "dice")
 
 

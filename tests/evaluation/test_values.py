@@ -147,9 +147,9 @@ def test_values_of_other_data_or_plans_are_not_mixed(tmp_path):
         subsets = {"test": values(BASE, 0, seeds=1)}
         write_values(tmp_path / f"{name}.csv", subsets, "dice", origin)
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    with pytest.raises(UserError, match="Hearts with nnUNetPlans .*Livers with nnUNetPlans"):
+    with pytest.raises(UserError, match=r"Hearts with nnUNetPlans .*Livers with nnUNetPlans"):
         read_values_files(paths, "dice")
-    with pytest.raises(UserError, match="Hearts with nnUNetPlans .*Hearts with nnUNetPlans_600"):
+    with pytest.raises(UserError, match=r"Hearts with nnUNetPlans .*Hearts with nnUNetPlans_600"):
         read_values_files(paths[:1], "dice", ("Hearts", "nnUNetPlans_600"))
 
 

@@ -156,7 +156,7 @@ def test_data_sets_of_pseudo_labels_need_numbers_of_their_own(recipe_folder: Pat
         with pytest.raises(UserError, match="--distilled: "):
             check_follow_options(path, recipe, replace(options, distilled=number))
     write(json.dumps(RECIPE))
-    with pytest.raises(UserError, match="--distilled: .*no pseudo labels"):
+    with pytest.raises(UserError, match=r"--distilled: .*no pseudo labels"):
         check_follow_options(path, load_recipe(path), replace(options, distilled=711))
 
 

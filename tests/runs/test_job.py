@@ -35,7 +35,7 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
         )
         return outcome
 
-    with pytest.raises(UserError, match="none of .*trained"):
+    with pytest.raises(UserError, match=r"none of .*trained"):
         run("predict")
     assert run("train").state == "done" and run("train").state == "done before"
     assert "needs its step 'predict' first" in run("evaluate").reason
