@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import distributed as dist
+
+
+class RankSum(torch.autograd.Function):
+    """The sum of a tensor over the processes, added by rank; so are its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        gathered = [torch.zeros_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, x.contiguous())
+        return torch.stack(gathered).sum(0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient
 
 
 def has_other_processes() -> bool:
@@ -20,7 +37,7 @@ def all_reduce_sum(x: torch.Tensor) -> torch.Tensor:
     """
     if not has_other_processes():
         return x
-    total: torch.Tensor = AllGatherGrad.apply(x).sum(0)
+    total: torch.Tensor = RankSum.apply(x)
     return total
 
 

@@ -1,6 +1,6 @@
 """Collectives of a distributed (DDP) training.
 
-Gradients of all terms and networks are averaged once a step (:mod:`gradient_average`), so that a
+Gradients of all terms and networks are averaged once a step (:mod:`gradients`), so that a
 method needs neither DDP's wrapper nor its own collectives.
 """
 
