@@ -187,17 +187,7 @@ def table(rows: Iterable[Row]) -> str:
     )
 
 
-def main() -> int:
-    """Write or check the page."""
-    text = page()
-    if "--check" not in sys.argv:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE.name} is outdated. Fix: python docs/generate_commands.py")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated_page import write_or_check  # of this folder
+
+    sys.exit(write_or_check(PAGE, page()))

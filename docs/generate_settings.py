@@ -1,7 +1,7 @@
 """Write the page of all settings, docs/settings.md, from the settings classes of the trainers.
 
 python docs/generate_settings.py            writes the page
-python docs/generate_settings.py --check    fails if the page is not the one of the code
+python docs/generate_settings.py --check    fails if the page is outdated
 """
 
 from __future__ import annotations
@@ -164,16 +164,7 @@ def allowed(field: dataclasses.Field[Any], hint: Any) -> str:
     return words
 
 
-def main() -> int:
-    text = page()
-    if "--check" not in sys.argv:
-        PAGE.write_text(text, encoding="utf-8")
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{PAGE.name} is not that of the code. Fix: python docs/generate_settings.py")
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from generated_page import write_or_check  # of this folder
+
+    sys.exit(write_or_check(PAGE, page()))

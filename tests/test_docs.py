@@ -90,6 +90,12 @@ def test_files_and_modules_that_are_named_exist(page):
     assert not missing
 
 
+def test_files_of_the_architecture_are_in_their_packages():
+    named = re.findall(r"`([a-z_]+/[a-z_]+\.py)`", (DOCS / "architecture.md").read_text())
+    places = [(ROOT / name, ROOT / "semi_nnunet" / name) for name in named]
+    assert places and all(any(path.is_file() for path in pair) for pair in places), named
+
+
 # ---- what the code says ----
 
 

@@ -85,6 +85,13 @@ def test_packages_import_downwards_only(layer):
     assert not upward, "\n".join(upward)
 
 
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if package_of(p) in ("core", "augment")], ids=str
+)
+def test_tensor_functions_do_not_need_nnunet(path):
+    assert "nnunetv2" not in path.read_text(encoding="utf-8")
+
+
 def test_existing_imports_are_found():
     """Check that the test above sees imports, also lazy ones."""
     found = {(package_of(path), other) for path in FILES for other, _ in imported(path)}

@@ -13,9 +13,9 @@ from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import JobLauncher
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.training.precision import computes_bfloat16_fast
 from semi_nnunet.util.command import Command
+from semi_nnunet.util.verb_commands import build_command
 
 PLANS = "nnUNetPlans_auto"
 ROUNDS = 3  # of a benchmark; every trainer makes a step in each

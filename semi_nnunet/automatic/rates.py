@@ -13,6 +13,7 @@ from semi_nnunet.automatic.commands import PLANS, ROUNDS, AutoCommands
 from semi_nnunet.automatic.schedule import TrainingRate
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
+from semi_nnunet.raw.layout import SETTINGS_JSON, SUMMARY_JSON
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
@@ -122,8 +123,8 @@ def read_rate(job: Job) -> TrainingRate:
     seconds = read_epoch_seconds(job)
     if not seconds:
         raise UserError(f"{job} left no history in {job.folder}", fix="train it again")
-    steps = read_json(job.folder / "semi_settings.json")["settings"]["steps_per_epoch"]["value"]
-    ended = (job.validation / "summary.json").stat().st_mtime
+    steps = read_json(job.folder / SETTINGS_JSON)["settings"]["steps_per_epoch"]["value"]
+    ended = (job.validation / SUMMARY_JSON).stat().st_mtime
     besides = max(0.0, ended - read_start_time(job) - sum(seconds)) + START_S
     cases = max(1, len(job.predicted_cases("validation")))
     return TrainingRate(step=seconds[-1] / steps, besides=besides, case=besides / cases)

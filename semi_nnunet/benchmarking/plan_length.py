@@ -15,15 +15,18 @@ from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.checks import list_preprocessed_configurations
-from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.planning.properties import build_settings_resolver
+from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import Folders, find_folders
+from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.longer_baseline import name_longer_plans, read_step_seconds
 from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unknown
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.workflows.crossval import run_crossval
 from semi_nnunet.workflows.plan import plan_dataset
 
@@ -70,9 +73,11 @@ def find_step_costs(
     Raises:
         UserError: one of both is neither measured nor trained.
     """
-    costs, problems = list[StepCosts](), list[Problem]()
+    costs, problems, jobs = list[StepCosts](), list[Problem](), find_jobs(folders, plans)
     for configuration in configurations:
-        rates = read_recorded_rates(folders, plans, configuration, trainer)
+        rates = read_recorded_rates(
+            [job for job in jobs if job.configuration == configuration], trainer
+        )
         source = "their trainings"
         if not {trainer, BASELINE} <= rates.keys():
             rates, source = read_kept_rates(folders, plans, configuration), "semi_nnunet benchmark"
@@ -82,7 +87,10 @@ def find_step_costs(
         else:
             name = folders.preprocessed.name
             message = f"the time of a step of {trainer} and of {BASELINE} is not known"
-            fix = f"semi_nnunet benchmark -d {name} -c {configuration} -p {plans} -tr {trainer}"
+            fix = suggest_command(
+                "benchmark", dataset=name, configuration=configuration, plans=plans,
+                trainers=[trainer],
+            )  # fmt: skip
             problems.append(Problem(f"{configuration} with {plans}", message, fix))
     raise_if_any("The length of the baseline cannot be planned:", problems)
     return costs
@@ -95,11 +103,8 @@ def read_kept_rates(folders: Folders, plans: str, configuration: str) -> dict[st
     return {name: rate.step for name, rate in Kept.of(folders, work).rates.items()}
 
 
-def read_recorded_rates(
-    folders: Folders, plans: str, configuration: str, trainer: str
-) -> dict[str, float]:
-    """Return trainer -> seconds of a step, as recorded by the trainings with these plans."""
-    jobs = [job for job in find_jobs(folders, plans) if job.configuration == configuration]
+def read_recorded_rates(jobs: Sequence[Job], trainer: str) -> dict[str, float]:
+    """Return the recorded seconds of a step of a trainer and of the baseline, where known."""
     recorded = {
         name: read_step_seconds([job for job in jobs if job.trainer == name])
         for name in (trainer, BASELINE)
@@ -132,7 +137,7 @@ def plan_longer_baseline(
             fix=f"choose from {', '.join(sorted({*classes} - {BASELINE}))}",
         )
     folder = folders.preprocessed
-    content, description = read_plans(folder, plans), read_json(folder / "dataset.json")
+    content, description = read_plans(folder, plans), read_json(folder / DATASET_JSON)
     configurations = configurations or list_preprocessed_configurations(content, folder)
     raise_if_any(
         "The length of the baseline cannot be planned:",
@@ -140,12 +145,9 @@ def plan_longer_baseline(
     )
     earlier = optional_json(folder / f"{name_longer_plans(plans, trainer)}.json").get("semi", {})
     settings, unknown_lengths = dict[str, int](), dict[str, int]()
+    resolve = build_settings_resolver(content, description, folder, classes)
     for configuration in configurations:
-        properties = collect_properties(content, configuration, description, folder)
-        resolved = resolve_settings(
-            classes[trainer], trainer, configuration, content, properties, classes
-        )
-        epochs, names = resolved.settings.epochs, (BASELINE, trainer)
+        epochs, names = resolve(trainer, configuration).settings.epochs, (BASELINE, trainer)
         kept = [earlier.get(name, {}).get(configuration, {}).get("epochs") for name in names]
         settings[f"{trainer}.{configuration}.epochs"] = epochs
         if kept[0] and kept[1] == epochs:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from cyclopts import Parameter, Token
 
-from semi_nnunet.runs.verb_commands import parameter_types
+from semi_nnunet.util.verb_commands import parameter_types
 
 
 def command_of(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from semi_nnunet.core.partial_labels import merge_logits, merge_probs, per_voxel
-from semi_nnunet.core.processes import SumOverRanks, all_reduce_mean
+from semi_nnunet.core.processes import all_reduce_mean, all_reduce_sum
 from semi_nnunet.util.errors import UserError
 
 
@@ -46,8 +46,6 @@ class DiceAndVoxelLoss(nn.Module):
             :class:`~semi_nnunet.core.class_weights.FrequencyWeights`. A weight of 0 excludes
             the class from the loss.
         smooth: added to numerator and denominator of the Dice.
-        sum_over_ranks: sums a tensor over the processes of a DDP training, so that the loss is that
-            of all processes' batches (the Dice only with batch_dice); None: one process.
 
     Raises:
         UserError: class weights are negative or all 0.
@@ -61,12 +59,10 @@ class DiceAndVoxelLoss(nn.Module):
         focal_gamma: float = 0.0,
         class_weights: Sequence[float] | Callable[[], torch.Tensor] | None = None,
         smooth: float = 1e-5,
-        sum_over_ranks: SumOverRanks = None,
     ):
         super().__init__()
         self.regions, self.ignore_label, self.batch_dice = regions, ignore_label, batch_dice
         self.focal_gamma, self.smooth = focal_gamma, smooth
-        self.sum_over_ranks = sum_over_ranks
         self._changing = class_weights if callable(class_weights) else None
         self._constant: torch.Tensor | None
         constant = None if callable(class_weights) else normalise_class_weights(class_weights)
@@ -176,14 +172,14 @@ class DiceAndVoxelLoss(nn.Module):
             summed_over_regions = self.ignore_label is not None
             counted = mask.amax(1).sum() if summed_over_regions else mask.sum()
             regions = 1 if summed_over_regions or mask.shape[1] > 1 else logits.shape[1]
-            voxels = all_reduce_mean(counted, self.sum_over_ranks)
+            voxels = all_reduce_mean(counted)
             return losses.sum() / (voxels * regions).clamp_min(1e-8)
         focused = log_probs = torch.log_softmax(logits, 1)
         if self.focal_gamma:
             focused = self._focus(log_probs.exp()) * log_probs
         losses = -weighted(focused * onehot).sum(1, keepdim=True)
         voxel_weights = weighted(onehot).sum(1, keepdim=True) * mask
-        total = all_reduce_mean(voxel_weights.sum(), self.sum_over_ranks)
+        total = all_reduce_mean(voxel_weights.sum())
         return (losses * mask).sum() / total.clamp_min(1e-8)
 
     def _dice(
@@ -203,10 +199,7 @@ class DiceAndVoxelLoss(nn.Module):
         if annotated is not None:  # whether each sample annotates each class
             sums.append(annotated[:, self._first :].flatten(2).any(2).to(probs))
         if self.batch_dice:
-            summed = torch.stack([values.sum(0) for values in sums])
-            if self.sum_over_ranks is not None:
-                summed = self.sum_over_ranks(summed)
-            sums = list(summed)
+            sums = list(all_reduce_sum(torch.stack([values.sum(0) for values in sums])))
         intersection, predicted, reference, *samples = sums
         total = (predicted + reference + self.smooth).clamp_min(1e-8)
         dice = (2 * intersection + self.smooth) / total

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from semi_nnunet.core.consistency import masked_mean
-
 
 def sample_hidden_blocks(batch: torch.Tensor, block: Sequence[int], ratio: float) -> torch.Tensor:
     """Sample which blocks of a regular grid are hidden, independently for each sample.
@@ -46,8 +44,9 @@ def score_restoration(
         The mean squared difference over hidden voxels and channels, and the explained share of
         these voxels' variance: 1 for a perfect restoration, 0 for predicting the mean.
     """
-    image = image.float()
-    error = masked_mean((restored.float() - image) ** 2, hidden)
-    mean = masked_mean(image, hidden)
-    variance = masked_mean((image - mean) ** 2, hidden)
+    image, weight = image.float(), hidden.to(torch.float32)
+    values = (weight.sum() * image.shape[1]).clamp_min(1.0)
+    error = ((restored.float() - image) ** 2 * weight).sum() / values
+    mean = (image * weight).sum() / values
+    variance = ((image - mean) ** 2 * weight).sum() / values
     return error, (1 - error / variance.clamp_min(1e-8)).detach()

@@ -20,13 +20,15 @@ from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
 from semi_nnunet.demo.pictures import PictureRow, draw_curves, draw_overlays, format_gain
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
-from semi_nnunet.runs.commands import ProgressDisplay, interrupt_on_signals, run_command
-from semi_nnunet.runs.verb_commands import build_command
+from semi_nnunet.raw.layout import DATASET_JSON, HISTORY_CSV, PLANS_JSON, SUMMARY_JSON
+from semi_nnunet.runs.commands import interrupt_on_signals, run_command
+from semi_nnunet.runs.display import ShownProgress
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json, write_text
 from semi_nnunet.util.markdown import table
+from semi_nnunet.util.verb_commands import build_command
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class Demo:
         """Show a command as the user would type it, and run it."""
         logger.info(f"      $ {typed(words)}")
         logs = self.out / "logs"
-        run_command(words, self.environment(), logs / f"{log}.log", ProgressDisplay())
+        run_command(words, self.environment(), logs / f"{log}.log", ShownProgress())
 
 
 def run_demo(
@@ -255,14 +257,14 @@ def evaluate_methods(demo: Demo) -> None:
         for method, trainer in METHODS.items():
             folder = demo.prediction(method)
             words = ("nnUNetv2_evaluate_folder", demo.raw / "labelsTs", folder, "-djfile")
-            files = (folder / "dataset.json", "-pfile", folder / "plans.json", "-np", "1")
+            files = (folder / DATASET_JSON, "-pfile", folder / PLANS_JSON, "-np", "1")
             demo.run(f"evaluate_{trainer}", *words, *files)
 
 
 def write_results(demo: Demo, started: float) -> dict[str, Any]:
     """Write the table and the pictures, and return the content of results.json."""
     with demo.stage("drawing the pictures and writing the table"):
-        summaries = {m: read_json(demo.prediction(m) / "summary.json") for m in METHODS}
+        summaries = {m: read_json(demo.prediction(m) / SUMMARY_JSON) for m in METHODS}
         results = collect_results(summaries)
         save_pictures(demo, results)
     settings = (entry.split("=") for entry in format_demo_settings(demo.size))
@@ -280,7 +282,7 @@ def write_results(demo: Demo, started: float) -> dict[str, Any]:
 
 
 def save_pictures(demo: Demo, results: Mapping[str, Any]) -> None:
-    histories = {m: History.read_csv(demo.model(m) / "semi_history.csv") for m in METHODS}
+    histories = {m: History.read_csv(demo.model(m) / HISTORY_CSV) for m in METHODS}
     rows = [read_picture_row(demo, results, *case) for case in choose_cases(results)]
     figures = {"curves.png": draw_curves(histories), "overlays.png": draw_overlays(rows, ORGANS)}
     for name, figure in figures.items():

@@ -69,7 +69,7 @@ def load_model(model: TrainedModel) -> LoadedModel:
     channels = determine_num_input_channels(plans, configuration, model.dataset_json)
     heads = labels.num_segmentation_heads
     weights = [content["network_weights"] for content in contents]
-    arguments, file_name = configuration.network_arch_init_kwargs, str(model.folder / "plans.json")
+    arguments, file_name = configuration.network_arch_init_kwargs, str(model.folder / PLANS_JSON)
     too_large = find_size_problems(arguments, weights[0], file_name)
     raise_if_any(f"{model} cannot be read:", too_large)
     try:

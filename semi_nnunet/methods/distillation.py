@@ -58,7 +58,7 @@ class SemiDistillationTrainer(SemiTrainer):
         mix, temperature = self.cutmix(target), self.settings.temperature
         logits = self.predict(mix(unlabelled.x_strong)) / temperature
         divergence = soft_label_divergence(
-            logits, mix(target), mix(unlabelled.mask), self.exclusive, self.ranks.sum_with_gradient
+            logits, mix(target), mix(unlabelled.mask), self.exclusive
         )
         yield Term("soft_labels", temperature**2 * divergence, self.settings.soft_label_weight)
 

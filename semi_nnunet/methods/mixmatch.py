@@ -101,9 +101,8 @@ class SemiMixMatchTrainer(TeacherTrainer):
 
         One view after the other needs the memory of one view.
         """
-        sum_over_ranks, views = self.ranks.sum_with_gradient, self.settings.views
-        all_voxels = all_reduce_mean(patches.mask.sum().float(), sum_over_ranks).clamp_min(1.0)
-        for view in patches.chunk(views):
+        all_voxels = all_reduce_mean(patches.mask.sum().float()).clamp_min(1.0)
+        for view in patches.chunk(self.settings.views):
             probs = merge_probs(self.probs(self.predict(view.x)), view.annotated, self.exclusive)
-            loss = probability_mse(probs, view.target, view.mask, sum_over_ranks)
-            yield loss * all_reduce_mean(view.mask.sum().float(), sum_over_ranks) / all_voxels
+            loss = probability_mse(probs, view.target, view.mask)
+            yield loss * all_reduce_mean(view.mask.sum().float()) / all_voxels

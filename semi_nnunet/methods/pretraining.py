@@ -30,6 +30,7 @@ from semi_nnunet.settings.methods import PretrainSettings
 from semi_nnunet.training.batches import Batches
 from semi_nnunet.training.trainer import SemiTrainer, Term
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.verb_commands import suggest_command
 
 
 class SemiPretrainTrainer(SemiTrainer):
@@ -112,12 +113,11 @@ class SemiPretrainTrainer(SemiTrainer):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Print how to use the weights; nothing is segmented."""
-        name, configuration = self.plans_manager.dataset_name, self.configuration_name
-        self.say(
-            "Pre-training is done. To start trainings from its weights: semi_nnunet plan "
-            f"-d {name} -p {self.plans_manager.plans_name} -c {configuration} --set "
-            f"pretrained={POOL}"
-        )
+        command = suggest_command(
+            "plan", dataset=self.plans_manager.dataset_name, plans=self.plans_manager.plans_name,
+            configurations=[self.configuration_name], settings=[f"pretrained={POOL}"],
+        )  # fmt: skip
+        self.say(f"Pre-training is done. To start trainings from its weights: {command}")
 
     def checkpoint_content(self, next_epoch: int) -> dict[str, Any]:
         """Add the description that nnU-Net's own fine-tuning needs."""

@@ -22,7 +22,7 @@ from semi_nnunet.planning.budget import (
     find_size_within,
     fit_to_size,
 )
-from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.planning.properties import build_settings_resolver
 from semi_nnunet.planning.topology import plan_for_spacing, replace_patch, spell_spacing
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import Resolved, find_topic
@@ -301,14 +301,9 @@ def plan_semi(
     rows: list[PlannedRow] = []
     unplanned = {**plans, "semi": user_layers, "semi_planned": {}}
     common = {field.name for field in dataclasses.fields(SemiSettings)}
+    resolve = build_settings_resolver(unplanned, dataset_json, preprocessed, trainers)
     for configuration in plans["configurations"]:
-        properties = collect_properties(plans, configuration, dataset_json, preprocessed)
-        resolved = {
-            trainer: resolve_settings(
-                settings_class, trainer, configuration, unplanned, properties, trainers
-            )
-            for trainer, settings_class in trainers.items()
-        }
+        resolved = {trainer: resolve(trainer, configuration) for trainer in trainers}
         shared = {name for name in common if _is_shared(name, list(resolved.values()))}
         for trainer, result in resolved.items():
             for name, value in _planned_values(result):

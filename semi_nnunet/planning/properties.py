@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -64,6 +65,33 @@ def collect_properties(
         foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
         lookalike_classes=lookalikes,
     )
+
+
+def build_settings_resolver(
+    plans: Mapping[str, Any],
+    dataset_json: Mapping[str, Any],
+    preprocessed: Path,
+    trainers: Mapping[str, type[SemiSettings]],
+) -> Callable[[str, str], Resolved]:
+    """Return the function that maps a trainer and a configuration to the settings it would use now.
+
+    Args:
+        plans, dataset_json, preprocessed: see :func:`collect_properties`.
+        trainers: trainer name -> its settings class.
+    """
+
+    @cache
+    def collect(configuration: str) -> DatasetProperties:
+        return collect_properties(plans, configuration, dataset_json, preprocessed)
+
+    @cache
+    def resolve_trainer(trainer: str, configuration: str) -> Resolved:
+        properties = collect(configuration)
+        return resolve_settings(
+            trainers[trainer], trainer, configuration, plans, properties, trainers
+        )
+
+    return resolve_trainer
 
 
 def resolve_settings(

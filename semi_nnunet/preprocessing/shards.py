@@ -24,6 +24,7 @@ from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.shards import Shard, holders, remove_unfinished
+from semi_nnunet.util.verb_commands import build_command
 
 CASES = "cases.json"
 
@@ -109,10 +110,10 @@ class UnlabelledPreprocessing:
 
     def shard_command(self, number: int, count: int, device: str) -> Command:
         """Return the command that preprocesses the unfinished cases of a shard."""
-        data = ("-d", self.preprocessed.name, "-p", self.plans, "-c", self.configuration)
-        shard = ("--shards", str(count), "--only", str(number), "--worker")
-        workers = ("-np", str(self.processes)) if self.processes else ()
-        return ("semi_nnunet", "preprocess", *data, *shard, *workers)
+        return build_command(
+            "preprocess", dataset=self.preprocessed.name, configurations=[self.configuration],
+            plans=self.plans, processes=self.processes, shards=count, only=number, worker=True,
+        )  # fmt: skip
 
     def preprocess_shard(self, shard: Shard[UnlabelledPreprocessing], num_processes: int) -> None:
         """Preprocess the unfinished cases of a shard."""

@@ -59,11 +59,11 @@ from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.folds import count_dataset_folds
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError, find_resources
 from semi_nnunet.runs.seeds import split_seed_name
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
+from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.verify.integrity import verify_dataset
 from semi_nnunet.workflows.next_step import format_device_option
 

@@ -115,8 +115,8 @@ def label_pool(
         unfinished = find_unfinished_shards(request, count)
         logger.info(f"{len(request.cases)} cases, {len(unfinished)} shards to do")
         remove_unfinished(request.shards)
-    _, *words = map(str, request.command(count))
-    if not run_work(launcher, JobWork(words, shards, unfinished, request.shards)):
+    command = request.command(count)
+    if not run_work(launcher, JobWork(command, shards, unfinished, request.shards)):
         return None
     state = request.state(request.cases)
     table = write_uncertainty_table(request, state.done)

@@ -19,12 +19,10 @@ import numpy as np
 
 from semi_nnunet.deploy.trained import TrainedModel, find_models
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
-from semi_nnunet.pseudo_labels.completion import LabelCompletion
-from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
+from semi_nnunet.pseudo_labels.predictor import LabelCompletion, Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
 from semi_nnunet.raw.description import find_cases, read_description
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
@@ -33,6 +31,7 @@ from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import FileRecord
 from semi_nnunet.util.shards import Shard
 from semi_nnunet.util.validation import line_as
+from semi_nnunet.util.verb_commands import build_command, extend_command
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
@@ -186,7 +185,7 @@ class LabellingRequest:
 
     def shard_command(self, number: int, count: int, device: str) -> Command:
         """Return the command that labels the unfinished cases of a shard."""
-        return (*self.command(count), "--only", str(number), "--worker", "--device", device)
+        return extend_command(self.command(count), only=number, worker=True, device=device)
 
     def command(self, count: int) -> Command:
         """Return the command that labels the images in ``count`` shards."""

@@ -33,12 +33,12 @@ from semi_nnunet.raw.layout import (
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folds import count_dataset_folds, find_fold_problems
 from semi_nnunet.runs.seeds import name_seed_plans
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.verb_commands import build_command
 
 
 @dataclass(frozen=True)

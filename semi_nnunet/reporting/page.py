@@ -16,6 +16,7 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation.comparison import describe_verdict
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import higher_is_better
+from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.reporting import wording
 from semi_nnunet.reporting.charts import (
     choose_axis,
@@ -49,7 +50,6 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.progress import readable_time
 from semi_nnunet.workflows.compare import require_default_plans
-from semi_nnunet.workflows.crossval import PLANS
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -243,7 +243,7 @@ def write_report_page(
     dataset: str | None = None,
     *,
     values: Sequence[str | Path] = (),
-    plans: str = PLANS,
+    plans: str = DEFAULT_PLANS,
     baseline: str = BASELINE,
     metric: str = "dice",
     choice: str | Path | None = None,

@@ -1,33 +1,30 @@
-"""Run commands as child processes, with progress on the screen and a log file."""
+"""Run commands as child processes, with their output in a log file."""
 
 from __future__ import annotations
 
 import logging
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
+from semi_nnunet.runs.display import CommandProgress
 from semi_nnunet.util.command import Command, typed
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.progress import Progress, readable_time
 from semi_nnunet.util.signals import handled
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM)  # exit codes
 LAST_LINES = 15
-LOG_STEP = 0.1  # in a log file, a line for every tenth of the training
 PATIENCE_S = 30.0  # between asking a child to end and killing it: a training saves after its step
 PATIENCE_WITH_VERBS_S = 30.0  # our verbs end children of their own first
 
@@ -46,128 +43,9 @@ ENTRY_POINTS = {
     ),
 }
 
-PSEUDO_DICE = re.compile(r"\bPseudo dice \[(.*)\]")
-EPOCH = re.compile(r"\bEpoch (?:(\d+)\s*$|time: (\d+(?:\.\d+)?) s)")  # nnU-Net's lines
-NUMBER = re.compile(r"(?<![\w.])(?:nan|\d+\.?\d*(?:e-?\d+)?)(?![\w.])")  # not the 64 of np.float64
-
-
-def parse_dice(line: str) -> float | None:
-    """Return the mean Dice of nnU-Net's line of an epoch, None for any other line.
-
-    >>> parse_dice("Pseudo dice [np.float32(0.75), np.float32(nan), 0.25]")
-    0.5
-    """
-    match = PSEUDO_DICE.search(line)
-    values = [float(number) for number in NUMBER.findall(match[1])] if match else []
-    defined = [value for value in values if value == value]
-    return sum(defined) / len(defined) if defined else None
-
-
-class EpochTimes:
-    """Seconds of each epoch, as nnU-Net prints them; a repeated epoch counts once.
-
-    >>> times = EpochTimes()
-    >>> for line in ("Epoch 0", "Epoch time: 30.0 s", "Epoch 1", "Epoch time: 50.0 s"):
-    ...     times.feed(line)
-    >>> print(times)
-    2 epochs done, 40 s each
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[int, float] = {}
-        self._epoch = 0
-
-    def feed(self, line: str) -> None:
-        """Parse one line of a training's output."""
-        if match := EPOCH.search(line):
-            number, seconds = match.groups()
-            if seconds:
-                self.seconds[self._epoch] = float(seconds)
-            else:  # epochs from this one on belong to an earlier training
-                self._epoch = int(number)
-                self.seconds = {n: s for n, s in self.seconds.items() if n < self._epoch}
-
-    def __str__(self) -> str:
-        if not self.seconds:
-            return ""
-        recent = list(self.seconds.values())[-10:]
-        mean = readable_time(sum(recent) / len(recent))
-        return f"{max(self.seconds) + 1} epochs done, {mean} each"
-
 
 class CommandCancelled(Exception):
     """A command was ended on request."""
-
-
-class ProgressDisplay:
-    """The progress of one command: a live line on a terminal, occasional lines elsewhere.
-
-    A training shows epoch, Dice and time left; a training of nnU-Net's own trainers, which do not
-    print the number of epochs, the time of each epoch; labelling shows cases and time left; other
-    commands show the elapsed time.
-    """
-
-    def __init__(self, screen: TextIO | None = None):
-        self.screen = screen or sys.stdout
-        self.live = self.screen.isatty()
-        self.started = time.monotonic()
-        self._progress: Progress | None = None
-        self._dice: float | None = None  # mean over the organs
-        self._epochs = EpochTimes()
-        self._shown = 0.0
-        self._width = 0
-
-    def feed(self, line: str) -> None:
-        """Parse one line of a child's output."""
-        progress, dice = Progress.parse(line), parse_dice(line)
-        self._epochs.feed(line)
-        if progress is not None:
-            self._progress = progress
-            if progress.unit == "case":
-                self._show(progress)
-        if dice is not None and self._progress is not None:  # nnU-Net prints it after our line
-            self._dice = dice
-            self._show(self._progress)
-
-    @property
-    def state(self) -> str:
-        """Epochs or cases and the time left if they are known, else the elapsed time."""
-        if self._progress is not None:
-            return self._describe(self._progress)
-        elapsed = f"for {readable_time(time.monotonic() - self.started)}"
-        return f"{self._epochs}, {elapsed}" if self._epochs.seconds else elapsed
-
-    def _describe(self, progress: Progress) -> str:
-        """Return text such as "epoch 3 of 10, Dice of patches 0.64, about 5 min left"."""
-        dice = "" if self._dice is None else f", Dice of patches {self._dice:.2f}"
-        remaining = "" if progress.done == progress.total else f", about {progress.left} left"
-        return f"{progress.unit} {progress.done} of {progress.total}{dice}{remaining}"
-
-    def tick(self) -> None:
-        """Update the live line; called a few times a second."""
-        if self.live:
-            elapsed = f"{time.monotonic() - self.started:4.0f} s"
-            state = self._describe(self._progress) if self._progress else self._epochs
-            self._rewrite(f"      {elapsed}   {state}")
-
-    def finish(self) -> None:
-        """Remove the live line."""
-        if self.live:
-            self._rewrite("")
-            self.screen.write("\r")
-            self.screen.flush()
-
-    def _show(self, progress: Progress) -> None:
-        share = progress.done / progress.total
-        if self.live or not (share >= self._shown + LOG_STEP - 1e-9 or share == 1):
-            return
-        self._shown = share
-        print(f"      {self._describe(progress)}", file=self.screen, flush=True)
-
-    def _rewrite(self, text: str) -> None:
-        self.screen.write("\r" + text.ljust(self._width))
-        self.screen.flush()
-        self._width = len(text)
 
 
 def build_child_arguments(
@@ -197,7 +75,7 @@ def run_command(
     words: Command,
     environment: Mapping[str, str],
     log: Path,
-    progress: ProgressDisplay | None = None,
+    progress: CommandProgress | None = None,
     threads: int | None = None,
     stop: threading.Event | None = None,
 ) -> None:
@@ -207,7 +85,7 @@ def run_command(
         words: the command line, beginning with a name in ``ENTRY_POINTS``.
         environment: variables to add.
         log: file for the output.
-        progress: what to show; closed at the end.
+        progress: parses the output, and may show it; finished at the end.
         threads: see :func:`build_child_arguments`.
         stop: ends the command when set.
 
@@ -215,7 +93,7 @@ def run_command(
         UserError: the command failed; the message has its last lines and the log's path.
         CommandCancelled: ``stop`` was set.
     """
-    progress = progress or ProgressDisplay()
+    progress = progress or CommandProgress()
     log.parent.mkdir(parents=True, exist_ok=True)
     last: deque[str] = deque(maxlen=LAST_LINES)
     try:

@@ -10,11 +10,11 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.description import find_cases, list_cases
 from semi_nnunet.raw.layout import DATASET_JSON, GROUND_TRUTH, require_paths, resolve_dataset_name
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import unique, unknown
+from semi_nnunet.util.verb_commands import build_command
 
 ALL = "all"  # the fold that trains and validates on every labelled case
 VALIDATION_FOLDER, TEST_FOLDER = "validation", "test"  # of predictions, in the folder of a fold

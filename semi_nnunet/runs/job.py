@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.evaluation.measuring import find_changed_inputs
 from semi_nnunet.loading.stage_predictions import (
     find_missing_predictions,
     list_never_validated,
     predicts_unlabelled,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
-from semi_nnunet.raw.description import list_cases
+from semi_nnunet.raw.description import find_cases, list_cases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of, load_folds
 from semi_nnunet.raw.layout import (
+    DATASET_JSON,
     FINAL_CHECKPOINT,
     HISTORY_CSV,
     MEASURED_FROM,
@@ -30,18 +32,13 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
-from semi_nnunet.runs.inputs import (
-    find_changed_measures,
-    find_changed_test_inputs,
-    list_test_inputs,
-)
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import is_filled, read_json
 from semi_nnunet.util.names import list_first
-from semi_nnunet.util.provenance import recorded
+from semi_nnunet.util.provenance import find_changed, recorded
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
@@ -383,3 +380,37 @@ def predict_test_cases(job: Job, device: str, processes: int) -> Iterator[Comman
     # earlier predictions have fewer cases, or no probabilities
     shutil.rmtree(job.test, ignore_errors=True)
     temporary.replace(job.test)
+
+
+def list_test_inputs(job: Job) -> dict[str, Path | str]:
+    """Return everything that the predictions of imagesTs depend on.
+
+    These are the images, the network, and in a cascade the predictions of the first stage.
+    """
+    folders, inputs = job.folders, dict[str, Path | str]()
+    for case, paths in find_cases(folders.raw / "imagesTs", folders.file_ending).items():
+        inputs |= {f"image {Path(path).name}": Path(path) for path in paths}
+        if job.previous_stage is not None:
+            prediction = job.previous_stage.test / f"{case}{folders.file_ending}"
+            inputs[f"first stage {case}"] = prediction
+    inputs["the network"] = job.checkpoint
+    return {name: path for name, path in inputs.items() if Path(path).is_file()}
+
+
+def find_changed_test_inputs(job: Job) -> list[str]:
+    """Return what has changed since imagesTs was predicted; nothing if that was not recorded."""
+    record = job.test / PREDICTED_FROM
+    return find_changed(record, list_test_inputs(job)) if record.is_file() else []
+
+
+def find_changed_measures(job: Job, subset: str) -> list[str]:
+    """Return what has changed since the predictions were measured; nothing without a record.
+
+    Args:
+        subset: "validation" or "test".
+    """
+    references = job.folders.references if subset == VALIDATION_FOLDER else job.folders.test_labels
+    if references is None:
+        return []
+    description = job.folders.preprocessed / DATASET_JSON
+    return find_changed_inputs(job.tables()[subset].parent, references, description)

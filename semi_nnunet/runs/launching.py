@@ -1,7 +1,7 @@
 """Launch jobs on this machine, as arrays of SLURM or as tasks of Ray.
 
-A process on a cluster runs ``semi_nnunet WORDS --only N``, which makes the same list of jobs and
-does job N.
+A process on a cluster runs the same command with ``--only N``, which makes the same list of jobs
+and does job N.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ import torch
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.runs.local import JobBoard, JobOutcome, Resources, Runnable, run_jobs
 from semi_nnunet.runs.ray_cluster import choose_task_resources, connect_cluster, run_on_ray
+from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_text
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import require_positive
+from semi_nnunet.util.verb_commands import extend_command
 
 logger = logging.getLogger(__name__)
 WARNING_S = 120  # before SLURM's time limit: the training stops, and continues in a new task
@@ -86,17 +88,17 @@ class JobLauncher:
 
 @dataclass(frozen=True)
 class JobWork:
-    """The jobs of a verb, and the words that start one of them.
+    """The jobs of a verb, and its command.
 
     Args:
-        words: of ``semi_nnunet``, from which every process makes the same list of jobs.
+        command: from which every process makes the same list of jobs.
         jobs: all jobs.
         unfinished: indices of the jobs that are not done.
         logs: folder for the launcher's files.
         needs: job -> the jobs that must end first, successfully or not.
     """
 
-    words: Sequence[str]
+    command: Command
     jobs: Sequence[Runnable]
     unfinished: Sequence[int]
     logs: Path
@@ -188,8 +190,7 @@ def run_with_ray(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
     with connect_cluster(launcher.ray_address) as ray, interrupt_on_signals(), board:
         per_task = choose_task_resources(ray, launcher.device, launcher.threads)
         device = launcher.device or ("cuda" if per_task.gpus else "cpu")
-        words = ["semi_nnunet", *work.words, "--device", device, "--jobs", "1"]
-        words += ["--threads", str(per_task.cpus)]
+        words = extend_command(work.command, device=device, jobs=1, threads=per_task.cpus)
         logger.info(f"on Ray at {ray.get_runtime_context().gcs_address}, {device}")
         jobs = {index: work.jobs[index] for index in work.unfinished}
         at_a_time = launcher.jobs or len(jobs)
@@ -198,9 +199,8 @@ def run_with_ray(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:
 
 def submit_levels(launcher: JobLauncher, work: JobWork) -> None:
     """Submit an array of SLURM for each group of jobs, with a task for each job."""
-    words = [*work.words, "--jobs", "1"]
-    words += ["--device", launcher.device] if launcher.device else []
-    words += ["--threads", str(launcher.threads)] if launcher.threads else []
+    options = {"jobs": 1, "device": launcher.device, "threads": launcher.threads}
+    _, *words = map(str, extend_command(work.command, **options))
     arrays: list[str] = []
     for group in work.group_by_dependencies():
         previous = arrays[-1] if arrays else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import queue
-import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -15,17 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TextIO
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
-
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.runs.commands import (
     CommandCancelled,
-    ProgressDisplay,
     get_command_name,
     run_command,
 )
+from semi_nnunet.runs.display import CommandProgress, LiveLines
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held, holder_of
@@ -95,13 +89,6 @@ class JobOutcome:
     reason: str = ""
 
 
-class BoardConsole(Console):
-    """A console that leaves it to the command line to end quietly if its reader is gone."""
-
-    def on_broken_pipe(self) -> None:
-        raise
-
-
 class JobBoard:
     """The screen of running jobs: a live line for each on a terminal, only changes elsewhere.
 
@@ -110,34 +97,23 @@ class JobBoard:
 
     def __init__(self, total: int, screen: TextIO | None = None):
         self.total, self.finished = total, 0
-        self._running: dict[Runnable, tuple[str, ProgressDisplay]] = {}
+        self._running: dict[Runnable, tuple[str, CommandProgress]] = {}
         self._last_report = time.monotonic()
-        screen = screen or sys.stdout
-        self._console = BoardConsole(file=screen, force_terminal=screen.isatty(), highlight=False)
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._render,
-            auto_refresh=False,
-            transient=True,
-            redirect_stderr=sys.stderr.isatty(),  # errors sent to a file stay there
-        )
+        self._live = LiveLines(self._running_lines, screen)
+        self.print_line = self._live.print_line
 
     def __enter__(self) -> JobBoard:
-        self._live.start()
+        self._live.refresh()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def print_line(self, text: str) -> None:
-        """Print a line above the live lines."""
-        self._console.print(Text(text), soft_wrap=True)
-
-    def start(self, job: Runnable, activity: str) -> ProgressDisplay:
-        """Show that a command of a job has begun, and return the display to feed."""
-        progress = ProgressDisplay(io.StringIO())  # the board shows the progress of all
+    def start(self, job: Runnable, activity: str) -> CommandProgress:
+        """Show that a command of a job has begun, and return its progress, to feed."""
+        progress = CommandProgress()
         self._running[job] = (activity, progress)
-        if not self._console.is_interactive:
+        if not self._live.is_live:
             self.print_line(f"        {job}: {activity}")
         return progress
 
@@ -150,9 +126,8 @@ class JobBoard:
 
     def refresh(self) -> None:
         """Redraw the live lines; in a log file, add them every ten minutes."""
-        if self._console.is_interactive:
-            self._live.refresh()
-        elif time.monotonic() - self._last_report >= SAY_EVERY_S:
+        self._live.refresh()
+        if not self._live.is_live and time.monotonic() - self._last_report >= SAY_EVERY_S:
             self._last_report = time.monotonic()
             for line in self._running_lines():
                 self.print_line(line)
@@ -160,9 +135,6 @@ class JobBoard:
     def _running_lines(self) -> list[str]:
         jobs = list(self._running.items())
         return [f"        {job}: {activity} {shown.state}" for job, (activity, shown) in jobs]
-
-    def _render(self) -> Group:
-        return Group(*(Text(line, no_wrap=True, overflow="crop") for line in self._running_lines()))
 
 
 def run_jobs(

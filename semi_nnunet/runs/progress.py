@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from semi_nnunet.raw.layout import SETTINGS_JSON
-from semi_nnunet.runs.commands import EpochTimes
+from semi_nnunet.runs.display import EpochTimes
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json

@@ -7,7 +7,6 @@ which the next attempt waits. Finished steps are complete and are kept.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import signal
@@ -20,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, ProgressDisplay, run_command
+from semi_nnunet.runs.commands import PATIENCE_WITH_VERBS_S, run_command
+from semi_nnunet.runs.display import CommandProgress
 from semi_nnunet.runs.local import LOOK_EVERY_S, JobBoard, JobOutcome, Runnable
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
@@ -167,7 +167,7 @@ def run_task(words: Command, variables: Mapping[str, str], log: Path, lock: Path
     while holder_of(lock) is not None and time.monotonic() < until:
         time.sleep(LOOK_EVERY_S)  # the process of a lost node may hold it
     try:
-        run_command(words, variables, log, ProgressDisplay(io.StringIO()))
+        run_command(words, variables, log)
     except UserError as error:
         return str(error)
     return ""
@@ -180,7 +180,7 @@ class FollowedJob:
     job: Runnable
     board: JobBoard
     read: int = 0
-    progress: ProgressDisplay | None = None
+    progress: CommandProgress | None = None
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:

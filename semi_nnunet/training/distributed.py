@@ -1,6 +1,6 @@
 """Collectives of a distributed (DDP) training.
 
-Gradients of all terms and networks are averaged once a step (:mod:`gradient_average`), so that a
+Gradients of all terms and networks are averaged once a step (:mod:`gradients`), so that a
 method needs neither DDP's wrapper nor its own collectives.
 """
 
@@ -15,11 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as stock
-from nnunetv2.utilities.ddp_allgather import AllGatherGrad
 from torch import distributed as dist
 from torch import nn
 
-from semi_nnunet.core.processes import SumOverRanks
 from semi_nnunet.util.errors import UserError
 
 T = TypeVar("T")
@@ -137,11 +135,6 @@ class Ranks:
         """Return this process's element of an :meth:`all_gather` of any number of processes."""
         return gathered[self.rank % len(gathered)]
 
-    @property
-    def sum_with_gradient(self) -> SumOverRanks:
-        """The function that sums a tensor over the processes, with gradient; None if not needed."""
-        return None if self.world_size == 1 else all_gather_sum
-
     def barrier(self) -> None:
         """Wait for the other processes."""
         if self.world_size > 1:
@@ -153,12 +146,6 @@ class Ranks:
             return
         for value in [v for network in networks for v in network.state_dict().values()]:
             dist.broadcast(value, src=0)
-
-
-def all_gather_sum(x: torch.Tensor) -> torch.Tensor:
-    """Return the sum of ``x`` over the processes, with gradient."""
-    total: torch.Tensor = AllGatherGrad.apply(x).sum(0)
-    return total
 
 
 def select_device(requested: torch.device, nnunet_device: torch.device) -> torch.device:

@@ -38,14 +38,12 @@ def build_supervised_loss(
     class_weights: ClassWeights,
     label_manager: Any,
     batch_dice: bool,
-    sum_over_ranks: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> nn.Module:
     """Build the loss of the setting ``supervised_loss`` on annotated voxels.
 
     Args:
         class_weights: one for each class or region, or a function that returns them.
         batch_dice: compute the Dice of the whole batch.
-        sum_over_ranks: sums the batch Dice over processes; None if there is only one.
     """
     return SUPERVISED_LOSSES[settings.supervised_loss](
         settings,
@@ -53,7 +51,6 @@ def build_supervised_loss(
         ignore_label=label_manager.ignore_label,
         batch_dice=batch_dice,
         class_weights=class_weights,
-        sum_over_ranks=sum_over_ranks,
     )
 
 

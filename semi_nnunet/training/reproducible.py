@@ -48,7 +48,7 @@ from semi_nnunet.training.loaders import (
     make_repeatable,
 )
 from semi_nnunet.training.losses import build_supervised_loss, read_class_weights, uses_nnunet_loss
-from semi_nnunet.training.one_launch import lock_fold
+from semi_nnunet.training.one_launch import lock_fold, require_requested_names
 from semi_nnunet.training.optimisation import (
     Schedule,
     build_optimizer,
@@ -58,7 +58,6 @@ from semi_nnunet.training.optimisation import (
     wrap_deep_supervision,
 )
 from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
-from semi_nnunet.training.requested_plans import require_requested_names
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
@@ -66,6 +65,7 @@ from semi_nnunet.util.errors import UserError, install_error_hook, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.seeds import derived_seed
+from semi_nnunet.util.verb_commands import suggest_command
 
 
 class ReproducibleTrainer(nnUNetTrainer):
@@ -200,7 +200,6 @@ class ReproducibleTrainer(nnUNetTrainer):
             weights,
             self.label_manager,
             self.configuration_manager.batch_dice,
-            self.ranks.sum_with_gradient,
         )
         return wrap_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 
@@ -518,8 +517,12 @@ class SuggestedCommands:
     @property
     def preprocess(self) -> str:
         """Command that preprocesses the cases."""
-        options = f"-c {self.configuration} -p {self.plans}"
-        return f"semi_nnunet preprocess -d {self.dataset} {options}"
+        return suggest_command(
+            "preprocess",
+            dataset=self.dataset,
+            configurations=[self.configuration],
+            plans=self.plans,
+        )
 
     @property
     def train_previous_stage(self) -> str:

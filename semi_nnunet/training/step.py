@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import autocast, nn
 
-from semi_nnunet.training.gradient_balance import GradientBalance
+from semi_nnunet.training.gradients import GradientBalance
 from semi_nnunet.training.reliability import UnlabelledWeight
 from semi_nnunet.training.step_records import NonFiniteWatch, StepRecords, StepValue
 

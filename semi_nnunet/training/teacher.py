@@ -81,12 +81,11 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
         (docs/results/journal.md): both average over voxels, mostly of the background. The Dice
         of a class is weighted by how sure the teacher is of the class.
         """
-        sum_over_ranks, dice_weight = self.ranks.sum_with_gradient, self.settings.consistency_dice
-        difference = probability_mse(prediction, target, mask, sum_over_ranks)
-        if not dice_weight:
+        difference = probability_mse(prediction, target, mask)
+        if not self.settings.consistency_dice:
             return difference
-        dice = probability_dice_loss(prediction, target, mask, self.exclusive, sum_over_ranks)
-        return difference + dice_weight * dice
+        dice = probability_dice_loss(prediction, target, mask, self.exclusive)
+        return difference + self.settings.consistency_dice * dice
 
 
 class ConfidentTeacherTrainer(TeacherTrainer, is_method=False):

@@ -37,14 +37,14 @@ from semi_nnunet.loading.steps import (
     make_unlabelled_loader,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
-from semi_nnunet.raw.layout import GROUND_TRUTH, get_unlabelled_folder
+from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.training.checkpoints import LATEST
 from semi_nnunet.training.companions import CompanionTrainer, select_full_resolution
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, list_sampled_classes
-from semi_nnunet.training.gradient_balance import GradientBalance, GradientLimit
+from semi_nnunet.training.gradients import GradientBalance, GradientLimit
 from semi_nnunet.training.loaders import LoaderWaitLog
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.precision import compute_dtype
@@ -210,7 +210,6 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             not self.exclusive,
             batch_dice=True,
             class_weights=self.class_weights(),
-            sum_over_ranks=self.ranks.sum_with_gradient,
         )
         self.masked_loss = loss.to(self.device)
         return super()._build_loss()
@@ -427,7 +426,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         if self.annotated_classes is None:
             return
         path, ending = Path(self.output_folder) / "validation", self.dataset_json["file_ending"]
-        summary = drop_unannotated(path / "summary.json", self.annotated_classes, ending)
+        summary = drop_unannotated(path / SUMMARY_JSON, self.annotated_classes, ending)
         for key, means in summary["mean"].items():
             self.logger.log_summary(f"final_val/class_{key}_dice", means["Dice"])
         mean = summary["foreground_mean"]["Dice"]

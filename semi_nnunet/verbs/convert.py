@@ -76,7 +76,7 @@ def converter_function(name: str) -> Callable[..., Converted]:
         UserError: there is no such converter.
     """
     from semi_nnunet.datasets.converters import converter_module, list_converter_options
-    from semi_nnunet.runs.verb_commands import parameter_types
+    from semi_nnunet.util.verb_commands import parameter_types
 
     def convert_one(source: Path, /, **arguments: Any) -> Converted:
         return convert(name, source, **arguments)

@@ -34,7 +34,7 @@ def doctor(dataset: OptionalDataset = None) -> int:
         logger.info(str(finding))
         problems += finding.fix is not None
     if dataset is not None:
-        from semi_nnunet.workflows.ready import examine_dataset
+        from semi_nnunet.workflows.before_start import examine_dataset
 
         findings, next_commands = examine_dataset(dataset)
         logger.info("\n".join(map(str, findings)))

@@ -1,16 +1,18 @@
-"""Checks of a cross-validation before its first job starts."""
+"""Checks before trainings start: of a cross-validation, of a training, and of a data set."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.discovery.doctor import Finding, dataset
 from semi_nnunet.discovery.listing import our_trainers
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest
@@ -21,18 +23,23 @@ from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
+    SETTINGS_JSON,
     SKIPPED_FILE,
     SPLITS_FILE,
+    find_raw_dataset,
     get_unlabelled_folder,
 )
-from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
+from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem
-from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, refresh_records
+from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +142,7 @@ def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
 def find_description_changes(folders: Folders) -> Iterator[Problem]:
     """Yield the keys for patients and annotated classes that changed after preprocessing."""
     raw, preprocessed = (
-        optional_json(folder / "dataset.json") for folder in (folders.raw, folders.preprocessed)
+        optional_json(folder / DATASET_JSON) for folder in (folders.raw, folders.preprocessed)
     )
     keys = (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY, "labels")
     for key in keys if raw and preprocessed else ():
@@ -146,13 +153,13 @@ def find_description_changes(folders: Folders) -> Iterator[Problem]:
         if key == patients.PATIENT_KEY:
             texts = ("absent" if value is None else repr(value) for value in values)
             message = "{!r} is {}, in the preprocessed data set {}".format(key, *texts)
-        fix = f"semi_nnunet preprocess -d {folders.raw.name}"
-        yield Problem(str(folders.raw / "dataset.json"), message, fix)
+        fix = suggest_command("preprocess", dataset=folders.raw.name)
+        yield Problem(str(folders.raw / DATASET_JSON), message, fix)
 
 
 def warn_about_partial_labels(folders: Folders, trainers: Sequence[str]) -> None:
     """Warn of trainers that ignore partial labels, if the data set has them."""
-    description = optional_json(folders.preprocessed / "dataset.json")
+    description = optional_json(folders.preprocessed / DATASET_JSON)
     stock = [name for name in trainers if name not in our_trainers()]
     if stock and annotated_classes.has_partial_labels(description):
         logger.info(
@@ -170,7 +177,7 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
     numbered = [job for job in jobs if job.fold != ALL and int(job.fold) in folds]
     candidates = {stage for job in numbered for stage in (job, job.teacher) if stage is not None}
     for job in sorted((job for job in candidates if job.is_trained), key=str):
-        cases = optional_json(job.folder / "semi_settings.json").get("cases", {})
+        cases = optional_json(job.folder / SETTINGS_JSON).get("cases", {})
         fold = folds[int(job.fold)]
         outside = {case for group in cases.values() for case in group} - {*fold["train"]}
         if leaked := patients.find_shared_patients(outside, fold["val"], patient_of):
@@ -188,7 +195,8 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     cases = RawDataset.of(folders.raw).cases
     if changed := find_changed_cases(cases, reports, skipped):
         message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
-        fix = f"semi_nnunet preprocess -d {folders.raw.name}, which does only these again"
+        command = suggest_command("preprocess", dataset=folders.raw.name)
+        fix = f"{command}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
     else:
         refresh_records(path, cases, reports)
@@ -213,7 +221,7 @@ def find_data_problems(
     for name in configurations:
         configuration = manager.get_configuration(name)
         identifier = configuration.data_identifier
-        command = f"semi_nnunet preprocess -d {dataset} -c {name} -p {plans_name}"
+        command = suggest_preprocessing(dataset, plans_name, [name])
         folder = folders.preprocessed / identifier
         if not folder.is_dir():
             yield Problem(str(folder), f"{name} is not preprocessed", command)
@@ -226,7 +234,7 @@ def find_data_problems(
             for stage in configuration.next_stage_names or ():
                 folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
                 if not folder.is_dir():
-                    fix = f"semi_nnunet preprocess -d {dataset} -c {stage} -p {plans_name}"
+                    fix = suggest_preprocessing(dataset, plans_name, [stage])
                     yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
         unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
         if users and not Manifest(unlabelled).present():
@@ -240,3 +248,53 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
         message = f"holds no labels of {len(missing)} cases of imagesTs: {list_first(missing)}"
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
         yield Problem(str(folders.test_labels), message, fix)
+
+
+def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
+    """Examine a data set up to the start of a training, without writing or verifying images.
+
+    Returns:
+        Findings on the cases and on the configurations of all plans; and the next commands, which
+        prepare the first missing thing, or train.
+
+    Raises:
+        UserError: there is no such raw data set, or nnU-Net's folders are not set.
+    """
+    raw = find_raw_dataset(name_or_id)
+    folders = find_folders(raw.name)
+    cases = dataset(raw, folders.preprocessed)
+    preprocess = suggest_command("preprocess", dataset=raw.name)
+    paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans_file(path))
+    if not paths:
+        return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
+    findings, ready = [cases], list[tuple[str, str]]()
+    for path in paths:
+        finding, configurations = examine_plans(folders, path)
+        findings.append(finding)
+        ready += [(path.stem, configuration) for configuration in configurations]
+    if cases.fix is not None:
+        return findings, [cases.fix]
+    if not ready:
+        return findings, [str(findings[-1].fix)]
+    plans, configuration = max(ready, key=lambda pair: pair[0].endswith("_cpu"))
+    return findings, suggest_training(raw.name, plans, configuration)
+
+
+def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:
+    """Return the configurations of plans that are ready, or the first missing thing.
+
+    Returns:
+        The finding, which is good if one configuration is ready, as users rarely train all; and
+        the configurations that are ready.
+    """
+    content = read_json(path)
+    for problem in find_plans_name_problems(path, content):
+        return Finding(path.stem, problem.what, problem.fix), []
+    ready, missing = list[str](), list[Problem]()
+    for name in content["configurations"]:
+        problems = [*find_data_problems(folders, content, path.stem, [name], [RECOMMENDED])]
+        missing += problems
+        ready += [] if problems else [name]
+    if ready:
+        return Finding(path.stem, f"ready to train: {', '.join(ready)}"), ready
+    return Finding(path.stem, missing[0].what, missing[0].fix), ready

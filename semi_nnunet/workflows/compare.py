@@ -19,6 +19,7 @@ from semi_nnunet.evaluation.values import (
     write_values,
 )
 from semi_nnunet.raw.folds import case_as_patient
+from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.runs.folders import find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
@@ -31,7 +32,7 @@ from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.markdown import plain
 from semi_nnunet.util.names import unique, unknown
-from semi_nnunet.workflows.crossval import PLANS
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.workflows.equal_time import LongerBaselines, format_equal_time_table
 from semi_nnunet.workflows.matched import find_mismatches
 from semi_nnunet.workflows.next_step import suggest_measuring
@@ -48,7 +49,7 @@ class NothingToCompareError(UserError):
 def compare_trainings(
     dataset: str | None = None,
     *,
-    plans: str = PLANS,
+    plans: str = DEFAULT_PLANS,
     configurations: Sequence[str] | None = None,
     trainers: Sequence[str] | None = None,
     baseline: str = BASELINE,
@@ -124,7 +125,9 @@ def build_unmeasured_error(jobs: Sequence[Job], plans: str, dataset: str) -> Use
     Predictions in a user's own folder are not found, so that the commands predict again.
     """
     commands = suggest_measuring(jobs, plans)
-    commands = commands or [f"semi_nnunet crossval -d {dataset} -p {plans} -c ..."]
+    commands = commands or [
+        suggest_command("crossval", dataset=dataset, plans=plans, configurations=["..."])
+    ]
     return UserError(
         f"no training with {plans} has been measured in the folders of the trainings",
         fix=", then ".join(commands),
@@ -137,7 +140,7 @@ def require_default_plans(dataset: str | None, values: Sequence[Path], plans: st
     Raises:
         UserError: other plans are given, and no data set.
     """
-    if values and not dataset and plans != PLANS:
+    if values and not dataset and plans != DEFAULT_PLANS:
         raise UserError("-p chooses trainings of -d, but --values has its own", fix="leave it out")
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.raw.folds import describe_left_out
+from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.folds import (
@@ -25,6 +26,7 @@ from semi_nnunet.runs.seeds import find_seed_problems, write_seed_plans
 from semi_nnunet.runs.trainings import record_requested_jobs
 from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.names import require_positive, unique, unknown
+from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.workflows.before_start import (
     find_cascade_problems,
     find_data_problems,
@@ -41,7 +43,6 @@ from semi_nnunet.workflows.matched import find_changed_trainings
 
 logger = logging.getLogger(__name__)
 
-PLANS = "nnUNetPlans"
 TRAINERS = (BASELINE, RECOMMENDED)
 
 
@@ -50,7 +51,7 @@ def run_crossval(
     configurations: Sequence[str],
     trainers: Sequence[str] = TRAINERS,
     *,
-    plans: str = PLANS,
+    plans: str = DEFAULT_PLANS,
     folds: Sequence[str] | None = None,
     seeds: int = 1,
     npz: bool = False,
@@ -87,9 +88,11 @@ def run_crossval(
         record_requested_jobs(folders, plans, jobs)
     unfinished = [index for index, job in enumerate(jobs) if not job.is_done]
     logs = folders.results / "semi_crossval"
-    words = ["crossval", "-d", dataset, "-p", plans, "--seeds", str(seeds), "-c", *configurations]
-    words += ["-tr", *trainers, "-f", *folds, "--stages", *steps, *(["--npz"] if npz else [])]
-    work = JobWork(words, jobs, unfinished, logs, find_dependencies(jobs))
+    command = build_command(
+        "crossval", dataset=dataset, configurations=configurations, trainers=trainers, plans=plans,
+        folds=folds, seeds=seeds, npz=npz, stages=steps,
+    )  # fmt: skip
+    work = JobWork(command, jobs, unfinished, logs, find_dependencies(jobs))
     finished_count = len(jobs) - len(unfinished)
     logger.info(f"{folders.results.name}: {len(jobs)} jobs, {finished_count} done before")
     return run_work(launcher, work)

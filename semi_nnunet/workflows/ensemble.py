@@ -16,7 +16,7 @@ from nnunetv2.ensembling.ensemble import ensemble_folders
 
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import Model, credit_absence, read_values
-from semi_nnunet.raw.layout import METRICS_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, METRICS_FILE
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.commands import run_verb
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
@@ -27,6 +27,7 @@ from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import list_first, unique, unknown
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.file_bytes import require_complete_image
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ def write_ensemble(
                 inputs,
                 str(temporary),
                 num_processes=processes,
-                dataset_json_file_or_dict=read_json(folders.preprocessed / "dataset.json"),
+                dataset_json_file_or_dict=read_json(folders.preprocessed / DATASET_JSON),
                 plans_json_file_or_dict=read_plans(folders.preprocessed, group[0].job.plans),
             )
         for path in temporary.iterdir():
@@ -249,7 +250,7 @@ def select_trained_jobs(
     if not jobs:
         raise UserError(
             "no training matches",
-            fix=f"semi_nnunet status -d {folders.raw.name} -p {plans} lists them",
+            fix=suggest_command("status", dataset=folders.raw.name, plans=plans) + " lists them",
         )
     orders = [(k, n) for k in ("configuration", "trainer") if (n := selection[k]) is not None]
     jobs.sort(key=lambda job: [names.index(getattr(job, key)) for key, names in orders])

@@ -14,11 +14,11 @@ from pathlib import Path
 from semi_nnunet.raw.layout import find_number_problems
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.job import STEPS
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import below_one
+from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.workflows.recipe import Recipe, load_recipe
 from semi_nnunet.workflows.recipe_files import STAGES, find_recipe
 

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
 from typing import Any
 
 from semi_nnunet.discovery.settings import settings_classes
-from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.planning.properties import build_settings_resolver
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
 from semi_nnunet.raw.folds import PatientOf
+from semi_nnunet.raw.layout import DATASET_JSON, SETTINGS_JSON
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import list_settings_of_scope
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem
-from semi_nnunet.util.files import optional_json, read_json
+from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.names import list_first
 
 MATCHED = list_settings_of_scope(SemiSettings, schema.MATCHED)
@@ -36,7 +35,7 @@ def read_record(job: Job) -> dict[str, Any]:
     unlabelled cases of a training that filters them are left out, because it may have been resumed
     after the filtering.
     """
-    record = optional_json(job.folder / "semi_settings.json")
+    record = optional_json(job.folder / SETTINGS_JSON)
     values = {name: entry["value"] for name, entry in record.get("settings", {}).items()}
     settings = {name: value for name, value in values.items() if name not in OWN}
     cases = record.get("cases", {})
@@ -157,24 +156,16 @@ def find_changed_trainings(
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
-    @cache
-    def collect(configuration: str) -> DatasetProperties:
-        return collect_properties(plans, configuration, read_json(folder / "dataset.json"), folder)
-
-    @cache
-    def resolve(trainer: str, configuration: str) -> dict[str, Any]:
-        settings_class, properties = classes[trainer], collect(configuration)
-        resolved = resolve_settings(
-            settings_class, trainer, configuration, plans, properties, classes
-        )
-        return dict(json.loads(json.dumps(to_plain_values(resolved.as_dict()))))  # as recorded
+    description = optional_json(folder / DATASET_JSON)
+    resolve = build_settings_resolver(plans, description, folder, classes)
 
     for job in jobs:
         if job.trainer not in classes or not job.has_checkpoint:
             continue
         if not (recorded := read_record(job)):
             continue
-        current = resolve(job.trainer, job.configuration)
+        resolved = resolve(job.trainer, job.configuration).as_dict()
+        current = dict(json.loads(json.dumps(to_plain_values(resolved))))  # as recorded
         if POOL in recorded:
             current = {**current, POOL: job.unlabelled_cases(patient_of)}
         if CASES in recorded and job.fold == ALL:
@@ -203,7 +194,7 @@ def find_source_changes(job: Job) -> list[str]:
 
     Trainings of earlier versions did not record them.
     """
-    recorded = optional_json(job.folder / "semi_settings.json").get("sources", {})
+    recorded = optional_json(job.folder / SETTINGS_JSON).get("sources", {})
     changes = list[str]()
     for kind, sources in recorded.items():
         folder = job.case_folder(kind == "unlabelled")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from semi_nnunet.discovery.names import RECOMMENDED
-from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.raw.layout import DEFAULT_PLANS, PLANS_JSON, get_preprocessed_dataset
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, find_folders
 from semi_nnunet.runs.job import Job
@@ -15,17 +15,18 @@ from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.verb_commands import suggest_command
 
 
 def suggest_training(dataset: str, plans: str, configuration: str, fold: str = "0") -> list[str]:
     """Return the commands that train a preprocessed configuration on this machine, in order."""
-    option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+    option = "" if plans == DEFAULT_PLANS else f" -p {plans}"
     train = f"nnUNetv2_train {dataset} {configuration} {fold} -tr {RECOMMENDED}"
     planned = "semi_planned" in read_plans(get_preprocessed_dataset(dataset), plans)
     if detect_device() != "cpu" or planned:
         return [" ".join([f"{train}{option}", *map(str, format_device_option())])]
     return [
-        f"semi_nnunet plan -d {dataset}{option} --budget cpu",
+        suggest_command("plan", dataset=dataset, plans=plans, budget="cpu"),
         f"{train} -p {plans}_cpu -device cpu",
     ]
 
@@ -36,7 +37,9 @@ def suggest_preprocessing(dataset: str, plans: str, configurations: Sequence[str
     >>> suggest_preprocessing("42", "nnUNetPlans", ["2d", "3d_fullres"])
     'semi_nnunet preprocess -d 42 -p nnUNetPlans -c 2d 3d_fullres'
     """
-    return f"semi_nnunet preprocess -d {dataset} -p {plans} -c {' '.join(configurations)}"
+    return suggest_command(
+        "preprocess", dataset=dataset, plans=plans, configurations=configurations
+    )
 
 
 def detect_device() -> str:
@@ -90,11 +93,11 @@ def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
     for (configuration, pairs), trainers in trainers_of.items():
         folds = sorted({fold for fold, _ in pairs})
         seeds = max(seed for _, seed in pairs) + 1
-        option = f" --seeds {seeds}" if seeds > 1 else ""
-        lines.append(
-            f"semi_nnunet crossval -d {folders.results.name} -p {plans} -c {configuration} "
-            f"-tr {' '.join(trainers)} -f {' '.join(folds)}{option} --device {detect_device()}"
-        )
+        command = suggest_command(
+            "crossval", dataset=folders.results.name, plans=plans, configurations=[configuration],
+            trainers=trainers, folds=folds, seeds=seeds, device=detect_device(),
+        )  # fmt: skip
+        lines.append(command)
     return lines
 
 
@@ -108,7 +111,7 @@ def suggest_after_measuring(measured: Path) -> list[str]:
         The commands that measure the trainings with these plans, then the comparison; [] if this
         machine lacks the data set or a training with these plans.
     """
-    copied = optional_json(measured / "plans.json")
+    copied = optional_json(measured / PLANS_JSON)
     name, plans = copied.get("dataset_name"), copied.get("plans_name")
     if not (name and plans):
         return []
@@ -119,7 +122,8 @@ def suggest_after_measuring(measured: Path) -> list[str]:
     jobs = find_jobs(folders, str(plans))
     if not any(job.is_trained for job in jobs):
         return []
-    return [*suggest_measuring(jobs, str(plans)), f"semi_nnunet compare -d {name} -p {plans}"]
+    compare = suggest_command("compare", dataset=str(name), plans=str(plans))
+    return [*suggest_measuring(jobs, str(plans)), compare]
 
 
 def format_next_lines(commands: Iterable[str]) -> str:

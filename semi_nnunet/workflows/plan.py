@@ -38,7 +38,7 @@ from semi_nnunet.planning.plan import (
 from semi_nnunet.planning.shown import NetworkFacts, describe_networks
 from semi_nnunet.planning.topology import name_patch_plans, name_spacing_plans
 from semi_nnunet.preprocessing.planning import select_configurations
-from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.raw.layout import DATASET_JSON, DEFAULT_PLANS, get_preprocessed_dataset
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
 from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
@@ -113,7 +113,7 @@ class PlansDraft:
 def plan_dataset(
     dataset: str,
     *,
-    plans: str = "nnUNetPlans",
+    plans: str = DEFAULT_PLANS,
     name: str | None = None,
     configurations: Sequence[str] | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
@@ -131,7 +131,7 @@ def plan_dataset(
     if name:
         require_plans_name(name)
     folder, classes = get_preprocessed_dataset(dataset), settings_classes()
-    start, description = read_plans(folder, plans), read_json(folder / "dataset.json")
+    start, description = read_plans(folder, plans), read_json(folder / DATASET_JSON)
     if isinstance(settings, Mapping):
         settings = [format_assignment(key, value) for key, value in settings.items()]
     assigned = parse_assignments(settings)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.raw.layout import get_preprocessed_dataset
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
-from semi_nnunet.runs.verb_commands import build_command
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 from semi_nnunet.util.shards import Shard
+from semi_nnunet.util.verb_commands import build_command
 
 logger = logging.getLogger(__name__)
 
@@ -57,12 +57,12 @@ class ShardJobs:
         configurations = unique([shard.work.configuration for shard in shards])
         logger.info(f"{len(pool.cases)} unlabelled cases, {len(unfinished)} shards to do")
         dataset = pool.preprocessed.name
-        _, *words = build_command(
+        command = build_command(
             "preprocess", dataset=dataset, plans=pool.plans, configurations=configurations,
             shards=count, processes=self.processes,
         )  # fmt: skip
         jobs = list_shards(dataset, pool.plans, configurations, count, self.processes)
-        return run_work(self.launcher, JobWork([*map(str, words)], jobs, unfinished, pool.shards))
+        return run_work(self.launcher, JobWork(command, jobs, unfinished, pool.shards))
 
 
 def count_usable_processes() -> int:

@@ -25,7 +25,7 @@ from semi_nnunet.planning.slim import (
     list_slim_networks,
     measure_image_seconds,
 )
-from semi_nnunet.raw.layout import FINAL_CHECKPOINT, find_fold_folders
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, find_fold_folders
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
@@ -134,7 +134,7 @@ def choose_slim_network(
             existing = optional_json(folders.preprocessed / f"{plans}.json")
             problems += find_slim_plans_problems(existing, goal, teacher, folders)
     raise_if_any("no small network can be made:", problems)
-    description = read_json(folders.preprocessed / "dataset.json")
+    description = read_json(folders.preprocessed / DATASET_JSON)
     require_same_data([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration
     torch.set_num_threads(resources.threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from semi_nnunet.discovery.listing import our_trainers
+from semi_nnunet.raw.layout import SETTINGS_JSON
 from semi_nnunet.runs.folders import find_folders, is_older
 from semi_nnunet.runs.job import Job, build_training_command
 from semi_nnunet.runs.local import get_failure_file
@@ -56,7 +57,7 @@ def describe_job(job: Job) -> str:
     elif job.is_trained:
         state = "trained; predictions or metrics are missing"
     elif job.is_begun:
-        has_settings = (job.folder / "semi_settings.json").is_file()  # written with the lock held
+        has_settings = (job.folder / SETTINGS_JSON).is_file()  # written with the lock held
         is_stopped = job.trainer in our_trainers() and has_settings
         state = "stopped before its end" if is_stopped else "begun"
     else:

@@ -90,11 +90,7 @@ def test_a_second_launch_ends_and_names_the_first(workspace: Path) -> None:
     state = AutoState(workspace / "results" / DATASET / "semi_auto" / "2d.json", {})
     with held(state.lock):
         code, output = auto(workspace)
-    assert (
-        code == 2
-        and f"process {os.getpid()} on " in output
-        and "already runs this choice" in output
-    )
+    assert code == 2 and f"process {os.getpid()} on " in output and "already runs" in output
     assert not list((workspace / "preprocessed").iterdir())
 
 
@@ -138,8 +134,8 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(workspace: 
     shipped = workspace / "shipped"
     page = (shipped / "README.md").read_text(encoding="utf-8")
     answer = page.splitlines()[2]
-    assert "on 3 test cases that did not choose it" in answer and answer in output
-    assert "SemiMeanTeacherTrainer is kept, too; this exports it: `semi_nnunet export" in page
+    assert "on 3 test cases" in answer and answer in output
+    assert "`semi_nnunet export" in page
     require_shipped(shipped)
     assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
     state = workspace / "results" / DATASET / "semi_auto" / "2d.json"
@@ -153,7 +149,7 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(workspace: 
     later = json.loads(state.read_text(encoding="utf-8"))
     assert later["rounds"] == earlier["rounds"] and later["seconds"] > earlier["seconds"]
     code, output = auto(workspace, "-tr", "SemiCPSTrainer")
-    assert code == 2 and "was begun with other options" in output
+    assert code == 2 and "other options" in output
 
 
 @pytest.mark.slow
@@ -165,13 +161,13 @@ def test_on_a_cluster_the_same_command_continues_until_there_is_an_answer(
     for submitted in ("time a few steps", "the full trainings"):
         code, output = auto(workspace, *words)
         assert code == 0 and submitted in output, output[-3000:]
-        assert "next: when the cluster's queue is empty, the same command again" in output
+        assert "queue is empty" in output
         wait_for(lambda: not printed_by("squeue", "-h", "-o", "%i"), 400)
     code, output = auto(workspace, *words)
     logs = "".join(
         log.read_text() for log in workspace.glob(f"results/{DATASET}/semi_crossval/*.log")
     )
-    assert code == 0 and "on 3 test cases that did not choose it" in output, output[-3000:] + logs
+    assert code == 0 and "on 3 test cases" in output, output[-3000:] + logs
     require_shipped(workspace / "out")
     state = read_json(workspace / "results" / DATASET / "semi_auto" / "2d.json")
     assert set(state["rates"]) == {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
@@ -182,7 +178,7 @@ def test_on_ray_one_command_ends_with_an_answer(workspace: Path) -> None:
     pytest.importorskip("ray")
     words = ("--hours", "5", "--launcher", "ray", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
     code, output = auto(workspace, *words)
-    assert code == 0 and "on 3 test cases that did not choose it" in output, output[-3000:]
+    assert code == 0 and "on 3 test cases" in output, output[-3000:]
     require_shipped(workspace / "out")
     code, output = auto(workspace, *words)  # trains nothing again
     assert code == 0 and "2 done before" in output, output[-3000:]

@@ -48,7 +48,7 @@ def test_the_folder_is_complete_and_its_page_has_the_commands(pool, offline, tmp
     call = 'my-team:latest /bin/bash -c "sh predict.sh"'
     page, card = ((out / name).read_text() for name in ("README.md", "MODEL_CARD.md"))
     assert call in output and call in page and "--gpus device=1" in page and "60 seconds" in page
-    assert "| licence of the weights | CC BY 4.0 |" in card and "SemiBaselineTrainer" in card
+    assert "of the weights | CC BY 4.0 |" in card and "SemiBaselineTrainer" in card
     assert pool.models[0].checksums()["0"] in card
     assert "numpy | 2.0" in (out / "THIRD_PARTY.md").read_text()
     assert "Apache License" in (out / "LICENSE").read_text()

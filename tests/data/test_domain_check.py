@@ -67,7 +67,7 @@ def test_outliers_are_counted_ranked_and_shown(
     width, height = size_of_sheet(data)
     assert width > 1500 and height > 1000  # 2 labelled images and 12 others
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "WARNING: 14 of 16 unlabelled images differ much from the labelled ones:"
+    assert lines[0].startswith("WARNING: 14 of 16 unlabelled images")
     assert lines[1].startswith(f"  {cases[-1]}: Its spacing is 2 x ")
     assert lines[MAX_PRINTED + 1] == "  ... and 4 more"
     assert str(data / "pre/domain_check/outliers.csv") in lines[-2] and "outliers.png" in lines[-2]
@@ -121,7 +121,7 @@ def test_outliers_are_skipped_on_request(data: Path, capsys: pytest.CaptureFixtu
     aside = checked(data, skip=True)
     assert list(aside) == [case] and aside[case][0].startswith("Its spacing is 2 x 0.1 x 0.1 mm")
     out = capsys.readouterr().out
-    assert "set aside 1 of 3 unlabelled images for differing much from the labelled ones:" in out
+    assert "set aside 1 of 3 unlabelled images" in out
     assert "WARNING" not in out and "Fix" not in out
 
 
@@ -166,7 +166,7 @@ def test_the_command_warns_and_with_skip_outliers_no_training_sees_them(
     pool = copy.preprocessed / "nnUNetPlans_2d_unlabeled"
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "WARNING: 1 of 4 unlabelled images differs much from the labelled ones:" in out
+    assert "WARNING: 1 of 4 unlabelled images" in out
     assert f"  {first}: Channel 0 (" in out and "2d: 5 labelled and 4 unlabelled cases" in out
     assert first in Manifest(pool).present()
 

@@ -50,7 +50,7 @@ def test_plans_with_a_key_of_nnunet_2_0_are_used(phantom: Any, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("plans", "says"), [([], "must be an object, got list"), ({}, "lacks dataset_name, plans_name")]
+    ("plans", "says"), [([], "an object, got list"), ({}, "lacks dataset_name, plans_name")]
 )
 def test_plans_that_no_planner_wrote_are_refused(
     phantom: Any, tmp_path: Path, plans: Any, says: str

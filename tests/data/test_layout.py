@@ -57,7 +57,7 @@ def test_all_wrong_variables_are_named_together(
         f"nnUNet_preprocessed={root / 'file'}",
         "nnUNet_results",
     ]
-    assert "nnUNet_results: the environment variable is not set. Fix: export" in str(caught.value)
+    assert "is not set. Fix: export" in str(caught.value)
     assert not (root / "nowhere").exists()
 
 
@@ -72,7 +72,7 @@ def test_only_required_folders_are_checked_and_made(
 def test_an_unexpanded_home_folder_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setenv("nnUNet_results", "~/results")
-    with pytest.raises(UserError, match="nnUNet_results=~/results: must not begin with ~"):
+    with pytest.raises(UserError, match=r"nnUNet_results=~/results: must not .*~"):
         require_paths()
     assert not (root / "~").exists()
 
@@ -81,7 +81,7 @@ def test_one_folder_for_raw_and_preprocessed_data_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("nnUNet_preprocessed", f"{root}/./nnUNet_raw/")
-    with pytest.raises(UserError, match="must be another folder than nnUNet_raw"):
+    with pytest.raises(UserError, match="another folder than nnUNet_raw"):
         require_paths("raw", "preprocessed")
 
 
@@ -98,9 +98,9 @@ def test_a_data_set_is_found_by_its_number_or_name(root: Path, given: str) -> No
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("Hearts", "by its number or its full name, got 'Hearts'. Fix: for example -d 42"),
-        ("43", "must have the number 43, found none .*Fix: name the folder Dataset043_SOMETHING"),
-        ("Dataset043_Livers", "Dataset043_Livers does not exist. Fix: put the data set there"),
+        ("Hearts", "got 'Hearts'. Fix: .*-d 42"),
+        ("43", "number 43, found none .*Fix: .*Dataset043_SOMETHING"),
+        ("Dataset043_Livers", "Dataset043_Livers does not exist. Fix: put"),
     ],
 )
 def test_a_missing_data_set_is_named(root: Path, given: str, says: str) -> None:
@@ -133,7 +133,7 @@ def test_all_problems_of_a_new_data_set_are_named(root: Path) -> None:
 def test_a_data_set_with_the_same_record_was_made_before(root: Path) -> None:
     target, record = root / "nnUNet_raw/Dataset042_Hearts", {"labelled": ["a"]}
     assert not was_dataset_made(target.with_name("Dataset043_Livers"), "made.json", record)
-    with pytest.raises(UserError, match="exists already and was not made by this command"):
+    with pytest.raises(UserError, match="was not made"):
         was_dataset_made(target, "made.json", record)
     (target / "made.json").write_text(json.dumps(record))
     assert was_dataset_made(target, "made.json", record)

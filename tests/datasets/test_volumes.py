@@ -94,5 +94,5 @@ def test_an_incompletely_written_volume_is_an_error(
     image = make_image(np.arange(24.0).reshape(2, 3, 4))
     save_volume(image, target)
     monkeypatch.setattr(sitk, "WriteImage", half)
-    with pytest.raises(OSError, match="the disk did not take all of it"):
+    with pytest.raises(OSError, match="did not take"):
         save_volume(image, target)

@@ -24,7 +24,7 @@ def test_a_folder_with_other_files_is_rejected_and_not_touched(tmp_path: Path):
         prepare_demo_folder(tmp_path)
     assert "-o" in caught.value.fix
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
-    with pytest.raises(UserError, match="it is a file"):
+    with pytest.raises(UserError, match="is a file"):
         prepare_demo_folder(tmp_path / "results.json")
 
 

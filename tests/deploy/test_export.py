@@ -102,7 +102,7 @@ def test_a_torn_description_is_not_exported(
     name: str, content: str, model: Path, exported_folds: list[Any], tmp_path: Path
 ) -> None:
     (model / name).write_text(content)
-    with pytest.raises(UserError, match=f"{name}.* is not valid JSON"):
+    with pytest.raises(UserError, match=f"{name}.* not valid JSON"):
         export.export_model(NAME, tmp_path / "out")
     assert exported_folds == [] and not (tmp_path / "out").exists()
 

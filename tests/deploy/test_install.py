@@ -133,7 +133,7 @@ def test_a_torn_installed_model_is_named(tmp_path, results):
     archive = small_model(tmp_path)
     install_models(archive)
     (results / MODEL / "dataset.json").write_text('{"labels": {"backg')
-    assert "dataset.json is not valid JSON" in install_error(archive, results)
+    assert "dataset.json is not valid" in install_error(archive, results)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_a_torn_installed_model_is_named(tmp_path, results):
         (f"{MODEL}/plans.json", 0o100644, "got it twice"),
         (f"{MODEL}/fold_0/./../fold_0/x", 0o100644, "must lie below"),
         (f"{MODEL}//./plans.json", 0o100644, "got it twice"),
-        (f"{MODEL}/plans.json/x", 0o100644, "a file and a folder at once"),
-        (f"{MODEL}/fold_0", 0o100644, "a file and a folder at once"),
-        ("", 0o100644, "a file and a folder at once"),
-        (".", 0o100644, "a file and a folder at once"),
+        (f"{MODEL}/plans.json/x", 0o100644, "folder at once"),
+        (f"{MODEL}/fold_0", 0o100644, "folder at once"),
+        ("", 0o100644, "folder at once"),
+        (".", 0o100644, "folder at once"),
         (f"{MODEL}/{'d/' * 3000}x", 0o100644, "at most 20 parts"),
         (f"{MODEL}/{'x' * 300}", 0o100644, "at most 255 bytes"),
-        (f"{MODEL}/-rf", 0o100644, "must not begin with -"),
-        (f"{MODEL[:-2]}a\nb/plans.json", 0o100644, "must have no line breaks"),
+        (f"{MODEL}/-rf", 0o100644, "not begin with -"),
+        (f"{MODEL[:-2]}a\nb/plans.json", 0o100644, "no line breaks"),
         (f"{MODEL}/\u202egnp.exe", 0o100644, "marks of direction"),
         (f"{MODEL}/\x1b[31m", 0o100644, "control characters"),
     ],
@@ -192,7 +192,7 @@ def test_a_checkpoint_that_executes_code_is_refused(tmp_path, results):
         (b"[" * 200_000 + b"]" * 200_000, "too deeply"),
         (b"[1]", "configurations"),
         (b"{", "plans.json"),
-        (b'{"configurations": {}}', "must be an object"),
+        (b'{"configurations": {}}', "an object"),
     ],
 )
 def test_hostile_plans_are_refused(content, keyword, tmp_path, results):
@@ -217,10 +217,10 @@ def test_pickles_and_files_outside_models_are_left_out_and_listed(tmp_path, resu
 
 def test_files_that_are_not_zips_are_refused(tmp_path, results):
     (tmp_path / "x.zip").write_bytes(b"PK no zip")
-    assert "not a complete zip" in install_error(tmp_path / "x.zip", results)
+    assert "complete zip" in install_error(tmp_path / "x.zip", results)
     assert "does not exist" in install_error(tmp_path / "absent.zip", results)
     os.mkfifo(tmp_path / "pipe.zip")
-    assert "is not a file" in install_error(tmp_path / "pipe.zip", results)
+    assert "not a file" in install_error(tmp_path / "pipe.zip", results)
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
@@ -232,14 +232,14 @@ def test_a_zip_with_a_wrong_compression_method_is_refused(method, tmp_path, resu
     local = content.rfind(b"PK\x03\x04") + 8
     content[central : central + 2] = content[local : local + 2] = say
     archive.write_bytes(content)
-    assert "not a complete zip" in install_error(archive, results)
+    assert "complete zip" in install_error(archive, results)
 
 
 def test_a_zip_with_a_broken_file_name_is_refused(tmp_path, results):
     archive = small_model(tmp_path)
     add(archive, f"{MODEL}/ä", b"x")
     archive.write_bytes(archive.read_bytes().replace("ä".encode(), b"\xff\xfe"))
-    assert "not a complete zip" in install_error(archive, results)
+    assert "complete zip" in install_error(archive, results)
 
 
 def test_control_characters_in_file_names_are_not_printed(tmp_path, results, capsys):

@@ -124,7 +124,7 @@ def test_a_network_of_too_many_layers_is_refused_before_it_is_built(
     arguments = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
     arguments["n_conv_per_stage"] = layers
     write_json(model / "plans.json", plans)
-    with pytest.raises(UserError, match="n_conv_per_stage must be at most 10000"):
+    with pytest.raises(UserError, match=r"n_conv_per_stage .*at most 10000"):
         load_model(find_model(str(model)))
 
 
@@ -137,5 +137,5 @@ def test_a_network_that_cannot_be_built_is_named(model: Path, key: str, value: A
     plans = read_json(model / "plans.json")
     plans["configurations"]["2d"]["architecture"]["arch_kwargs"][key] = value
     write_json(model / "plans.json", plans)
-    with pytest.raises(UserError, match=r"plans\.json must describe a network that can be built"):
+    with pytest.raises(UserError, match=r"plans\.json must describe"):
         load_model(find_model(str(model)))

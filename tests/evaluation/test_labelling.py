@@ -51,10 +51,10 @@ def test_regions_can_be_measured_without_their_order(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        ({"background": 0}, "must name a class"),
-        ({"background": 0, "ignore": 1}, "must name a class"),
-        ({"background": 0, "liver": 1.5}, "must map names to whole numbers"),
-        ({"background": 0, "liver": 1, "ignore": [2]}, "'ignore' must be the highest"),
+        ({"background": 0}, "name a class"),
+        ({"background": 0, "ignore": 1}, "name a class"),
+        ({"background": 0, "liver": 1.5}, "to whole numbers"),
+        ({"background": 0, "liver": 1, "ignore": [2]}, "'ignore' .*highest"),
     ],
 )
 def test_labels_that_cannot_be_measured_are_reported_before_the_work(labels, why, tmp_path, capsys):

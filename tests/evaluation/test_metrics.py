@@ -119,5 +119,5 @@ def test_a_weighted_percentile_equals_that_of_repeated_values(pairs):
 
 def test_every_column_describes_its_convention():
     for column, meaning in describe_columns(MM).items():
-        assert ("edge" in column) == ("voxels have the same weight" in meaning)
+        assert ("edge" in column) == ("the same weight" in meaning)
         assert ("surfel" in column) == ("weigh their area" in meaning)

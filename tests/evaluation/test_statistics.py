@@ -39,13 +39,13 @@ def test_p_equals_the_share_of_all_sign_flips():
 def test_no_difference_at_all_is_no_evidence():
     difference = paired_difference([0.0] * 8)
     assert (difference.mean, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
-    assert judge_difference(difference, difference.p) == "no evidence of a difference"
+    assert judge_difference(difference, difference.p).startswith("no evidence")
 
 
 def test_one_case_gives_no_interval():
     difference = paired_difference([0.3])
     assert math.isnan(difference.low) and math.isnan(difference.high)
-    assert judge_difference(difference, 0.001) == "no evidence of a difference"
+    assert judge_difference(difference, 0.001).startswith("no evidence")
 
 
 def test_the_interval_covers_the_true_mean_about_95_times_in_a_hundred(monkeypatch):
@@ -85,7 +85,7 @@ def test_one_of_three_seeds_without_a_gain_prevents_evidence():
     assert judge_difference(agreed, agreed.p) == "higher"
     one_against = paired_difference(case_gains * [2.0, 2.0, -1.0])
     assert one_against.mean > 0 and one_against.p < 0.001
-    assert judge_difference(one_against, one_against.p) == "no evidence of a difference"
+    assert judge_difference(one_against, one_against.p).startswith("no evidence")
 
 
 def test_a_case_that_one_seed_lacks_is_judged_by_the_other_seeds():
@@ -125,14 +125,12 @@ def test_holm_only_raises_p_values_and_keeps_their_order(p_values):
 def test_evidence_needs_the_interval_and_the_corrected_test():
     better = paired_difference([0.02, 0.03, 0.01, 0.04, 0.02, 0.03, 0.05, 0.01])
     assert judge_difference(better, better.p) == "higher"
-    assert judge_difference(better, 0.2) == "no evidence of a difference"
-    assert find_doubts(better, better.p) == [] and find_doubts(better, 0.2) == [
-        "p is not below 0.05"
-    ]
+    assert judge_difference(better, 0.2).startswith("no evidence")
+    assert find_doubts(better, better.p) == [] and find_doubts(better, 0.2) == ["not below 0.05"]
     open_difference = paired_difference([0.02, -0.03, 0.01, -0.04])
     assert find_doubts(open_difference, open_difference.p) == [
         "the interval contains 0",
-        "p is not below 0.05",
+        "not below 0.05",
     ]
     worse = paired_difference([-v for v in (0.02, 0.03, 0.01, 0.04, 0.02, 0.03, 0.05, 0.01)])
     assert judge_difference(worse, worse.p) == "lower"

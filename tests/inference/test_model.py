@@ -143,13 +143,13 @@ def test_with_little_memory_tiles_become_fewer_then_smaller(pool, image, monkeyp
     assert [attempt[0] for attempt in tried] == [2, 1, 1]
     assert np.prod(tried[-1][1]) < np.prod(patch)
     assert agreement(labels, expected) > 0.9
-    assert "memory was too small" in capsys.readouterr().out
+    assert "too small" in capsys.readouterr().out
 
     def never(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(under_test, "predict_slabs", never)
-    with pytest.raises(TileTooLargeError, match=r"memory of cpu .*CUDA out of memory"):
+    with pytest.raises(TileTooLargeError, match=r"memory of cpu .*CUDA out"):
         predictor(*image)
 
 

@@ -118,5 +118,5 @@ def test_a_reason_names_the_user_the_rule_or_the_earlier_data(phantom: Any) -> N
     assert resolved.settings.epochs == 7 and resolved.settings.steps_per_epoch == 99
     assert resolved.reasons["epochs"] == "given in plans['semi']['2d']"  # edited by hand
     assert resolved.user_given == {"epochs"}
-    assert resolved.reasons["steps_per_epoch"] == "planned for earlier data"
-    assert resolved.reasons["labelled_batch_size"] == "batch size of the nnU-Net plan"
+    assert resolved.reasons["steps_per_epoch"].endswith("earlier data")
+    assert resolved.reasons["labelled_batch_size"].startswith("batch size")

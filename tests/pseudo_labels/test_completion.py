@@ -9,7 +9,7 @@ import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.pseudo_labels.completion import complete_probabilities
+from semi_nnunet.pseudo_labels.predictor import complete_probabilities
 from semi_nnunet.util.files import read_json, write_json
 from tests.pseudo_labels.labelling import read
 

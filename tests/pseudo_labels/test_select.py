@@ -43,7 +43,7 @@ def dataset(pool, prepared_dataset, tmp_path, monkeypatch) -> Path:
 def test_trainings_use_the_selected_images(dataset, pool, make_trainer, capfd):
     words = ["select", "-d", dataset.name, "-m", *pool.names, "--device", "cpu"]
     assert main([*words, "--score", "disagreement", "--keep", "2"]) == 0
-    assert "2 of 4 unlabelled images are selected" in capfd.readouterr().out
+    assert "2 of 4 unlabelled images" in capfd.readouterr().out
     selected = read_json(dataset / "semi_selected.json")["cases"]
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     assert trainer.unlabelled_cases() == selected and len(selected) == 2

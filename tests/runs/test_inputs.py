@@ -12,8 +12,7 @@ import SimpleITK as sitk
 
 from semi_nnunet.evaluation.measuring import evaluate_folders
 from semi_nnunet.raw.layout import DATASET_JSON, MEASURED_FROM, METRICS_FILE, PREDICTED_FROM
-from semi_nnunet.runs.inputs import list_test_inputs
-from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.job import Job, list_test_inputs
 from semi_nnunet.runs.trainings import find_stale_tables, list_metric_tables
 from semi_nnunet.util.provenance import recorded
 from tests.runs.jobs import BASE, fake_job, leave

@@ -35,7 +35,7 @@ def test_steps_one_at_a_time_and_a_case_that_came_later(folders, tmp_path):
         )
         return outcome
 
-    with pytest.raises(UserError, match="none of the jobs is trained"):
+    with pytest.raises(UserError, match=r"none of .*trained"):
         run("predict")
     assert run("train").state == "done" and run("train").state == "done before"
     assert "needs its step 'predict' first" in run("evaluate").reason
@@ -83,7 +83,7 @@ def test_a_fold_trained_again_is_predicted_and_measured_again(folders, tmp_path)
     for table in ours.tables().values():
         os.utime(table, (later, later))
     assert ours.is_done
-    with pytest.raises(UserError, match="add the step predict"):
+    with pytest.raises(UserError, match="step predict"):
         (ours.test / "case.nii.gz").unlink()
         make_jobs(ours.folders, "tiny", ["2d"], [OURS], ["0"], 1, steps=["train", "evaluate"])
 

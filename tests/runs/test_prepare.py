@@ -73,7 +73,7 @@ def test_only_shards_with_missing_cases_are_left(dataset, monkeypatch):
     shard = work.jobs[index]
     assert shard.work.folder == pool.folder and lost.stem in shard.cases()
     assert [shard.is_done for shard in work.jobs] == [number != index for number in range(6)]
-    parsed = parse_command(["semi_nnunet", *work.words])  # of a cluster's process
+    parsed = parse_command([*map(str, work.command)])  # of a cluster's process
     again = list_shards(
         parsed.dataset, parsed.plans, parsed.configurations, parsed.shards, parsed.processes
     )

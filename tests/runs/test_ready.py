@@ -9,7 +9,7 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.workflows.ready import examine_dataset
+from semi_nnunet.workflows.before_start import examine_dataset
 
 
 @pytest.fixture(autouse=True)

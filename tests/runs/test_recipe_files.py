@@ -46,7 +46,7 @@ def test_installed_recipes_come_before_those_of_a_checkout(tmp_path, monkeypatch
     shutil.rmtree(package / "recipes")
     assert find_recipe("la_4") == tmp_path / "site" / "plans" / "la_4.json"
     shutil.rmtree(tmp_path / "site" / "plans")
-    with pytest.raises(UserError, match="the recipes are missing"):
+    with pytest.raises(UserError, match="recipes are missing"):
         find_recipe("la_4")
 
 

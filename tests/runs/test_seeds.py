@@ -33,7 +33,7 @@ def test_a_seed_that_would_hold_for_all_seeds_is_refused(folders, section):
     plans = read_json(folders.preprocessed / "tiny.json")
     write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, **section}})
     assert make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 1)
-    with pytest.raises(UserError, match="every seed would be the same training"):
+    with pytest.raises(UserError, match="every seed"):
         make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
 
 
@@ -47,7 +47,7 @@ def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
     trained.mkdir(parents=True)
     (trained / "checkpoint_latest.pth").touch()
     write_json(folders.preprocessed / "tiny.json", plans)
-    with pytest.raises(UserError, match="differs from tiny by more than the seed"):
+    with pytest.raises(UserError, match="differs from tiny"):
         make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
 
 
@@ -66,7 +66,7 @@ def test_a_newer_rule_does_not_stop_trainings_that_were_begun(folders):
         again = {**plans, "semi": semi, "semi_planned": planned}
         write_json(folders.preprocessed / "tiny.json", again)
         if assigned:  # by a person
-            with pytest.raises(UserError, match="differs from tiny by more than the seed"):
+            with pytest.raises(UserError, match="differs from tiny"):
                 make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
         else:
             make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)

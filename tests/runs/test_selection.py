@@ -59,8 +59,8 @@ def test_of_several_models_the_recommended_one_is_taken(results) -> None:
 @pytest.mark.parametrize(
     ("arguments", "keyword"),
     [
-        ((None, None, None, None, None), "no model is given"),
-        (("model", "42", None, None, None), "-m names the model already"),
+        ((None, None, None, None, None), "no model"),
+        (("model", "42", None, None, None), "-m names"),
         ((None, "42", "3d_fullres", None, None), "none matches"),
         ((None, "42", None, None, None), "several match"),
     ],

@@ -87,7 +87,7 @@ def test_all_unknown_names_of_a_training_are_reported_at_once(folders):
 
 def test_a_device_that_is_not_there_is_refused(folders, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match="--device cuda needs a GPU, found none"):
+    with pytest.raises(UserError, match="--device cuda needs"):
         train(folders.raw.name, "2d", "0", BASE, plans="tiny", device="cuda")
     assert not folders.results.exists()
 
@@ -120,7 +120,7 @@ def test_the_verb_takes_the_words_of_nnunets_own_command(folders, requests, caps
     ("words", "message"),
     [
         (["-p", "tyny"], "tyny"),
-        (["-device", "cuda"], "needs a GPU, found none"),
+        (["-device", "cuda"], "needs a GPU"),
         (["-num_gpus", "0"], "-num_gpus"),
         (["-pretrained_weights", "gone.pth"], "gone.pth"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from semi_nnunet.settings.common import CutMixSettings
-from semi_nnunet.settings.fidelity import FidelitySettings, paper_or, theta_start_steps
+from semi_nnunet.settings.methods import FidelitySettings, paper_or, theta_start_steps
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import Resolved, resolve
 from semi_nnunet.util.errors import UserError

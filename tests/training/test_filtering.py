@@ -87,7 +87,7 @@ def test_labels_of_a_round_come_back_as_they_were(tmp_path):
     labels = torch.rand(3, 5, 7, 4) < 0.5
     filtering.write_round_labels(tmp_path / "1" / "case.npz", labels)
     assert torch.equal(filtering.read_round_labels(tmp_path / "1" / "case.npz", "case"), labels)
-    with pytest.raises(UserError, match="of b is missing"):
+    with pytest.raises(UserError, match="b is missing"):
         filtering.read_round_labels(tmp_path / "1" / "b.npz", "b")
 
 

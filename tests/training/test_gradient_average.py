@@ -12,7 +12,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from semi_nnunet.training.gradient_average import GradientAverage, group_into_buckets
+from semi_nnunet.training.gradients import GradientAverage, group_into_buckets
 from tests.forking import forked
 from tests.ranks import free_port, told_by_launcher
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.training.gradient_balance import GradientBalance, GradientLimit
+from semi_nnunet.training.gradients import GradientBalance, GradientLimit
 from semi_nnunet.training.step_records import StepRecords
 from tests.trainers import UNLABELLED_TRAINERS, WITHOUT_RAMP, each_of, same_weights, weights_of
 

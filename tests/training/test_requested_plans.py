@@ -10,7 +10,7 @@ import torch
 from nnunetv2.run.run_training import get_trainer_from_args
 
 from semi_nnunet.discovery.register import trainer_folders
-from semi_nnunet.training.requested_plans import find_requested_plans
+from semi_nnunet.training.one_launch import find_requested_plans
 from semi_nnunet.util.errors import UserError
 
 

@@ -48,8 +48,8 @@ def test_settings_keep_the_reasons_of_the_rules_after_planning(prepared_dataset)
     reasons = trainer.resolved.reasons
     assert reasons["epochs"] == "given in plans['semi']"
     assert reasons["ramp_up_steps"] == "given in plans['semi']['2d']"
-    assert reasons["labelled_batch_size"] == "batch size of the nnU-Net plan"
-    assert reasons["ema_decay"].startswith("averages about the last")
+    assert reasons["labelled_batch_size"].startswith("batch size")
+    assert reasons["ema_decay"].startswith("averages about")
 
 
 def test_an_unknown_setting_is_rejected_with_the_nearest_one(make_trainer):
@@ -115,6 +115,6 @@ def test_a_cut_preprocessed_file_is_named_with_the_command(make_trainer, tmp_pat
     case = trainer.do_split()[0][0]
     file = copy / "nnUNetPlans_2d" / f"{case}{ending}"
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(UserError, match=f"1 cases in .* are missing or cut: {case}") as refused:
+    with pytest.raises(UserError, match=f"1 cases in .* missing or cut: {case}") as refused:
         trainer.on_train_start()
     assert refused.value.fix.startswith("semi_nnunet preprocess -d")

@@ -119,7 +119,7 @@ def test_a_disk_error_is_reported_with_the_fix(target, error):
         temporary.write_bytes(b"half")
         raise error
 
-    with pytest.raises(UserError, match=r"could not write .*GiB are free there.*Fix: free some"):
+    with pytest.raises(UserError, match=r"could not write .*GiB are free.*Fix: free"):
         write_atomically(target, write)
     assert target.read_bytes() == OLD
     assert list(target.parent.iterdir()) == [target]
@@ -146,7 +146,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_leaves_the_old_file_and_no_temporary(tiny_disk):
     path = tiny_disk / "file.bin"
     path.write_bytes(OLD)
-    with pytest.raises(UserError, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left"):
         write_atomically(path, lambda temporary: temporary.write_bytes(b"x" * 2**21))
     assert path.read_bytes() == OLD
     assert list(tiny_disk.iterdir()) == [path]
@@ -187,7 +187,7 @@ def test_a_parent_that_is_no_folder_is_reported(target, parent):
 
 
 def test_a_folder_that_does_not_exist_is_no_full_disk(tmp_path):
-    with pytest.raises(UserError, match="absent does not exist") as error:
+    with pytest.raises(UserError, match="absent does not") as error:
         write_json(tmp_path / "absent" / "x.json", {})
     assert "create" in error.value.fix and "GiB" not in str(error.value)
 
@@ -229,7 +229,7 @@ def test_content_that_is_no_json_leaves_the_old_file(target):
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
     path = tmp_path / "x.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"x\.json is not valid JSON"):
+    with pytest.raises(UserError, match=r"x\.json is not valid"):
         read_json(path)
 
 
@@ -245,7 +245,7 @@ def test_an_optional_file_must_hold_an_object(tmp_path):
     assert optional_json(path) == {}
     for content in (None, [["a", 1]], "x", 7):
         write_json(path, content)
-        with pytest.raises(UserError, match=r"x\.json must hold a JSON object, got "):
+        with pytest.raises(UserError, match=r"x\.json .*JSON object, got "):
             optional_json(path)
 
 
@@ -371,7 +371,7 @@ with folder_aside(Path(sys.argv[1]), "") as aside:
     aside.mkdir()
     (aside / "theirs").touch()
 """
-    refused = pytest.raises(UserError, match="made by another process meanwhile")
+    refused = pytest.raises(UserError, match="another process")
     with refused, folder_aside(target, "Nothing was made") as aside:
         aside.mkdir()
         (aside / "ours").touch()

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from cyclopts import Parameter
 
 import semi_nnunet
-from semi_nnunet.util.command import Command
+from semi_nnunet.util.command import Command, typed
 
 
 def build_command(verb: str, *by_place: str | Path, **arguments: Any) -> Command:
@@ -40,6 +40,24 @@ def build_command(verb: str, *by_place: str | Path, **arguments: Any) -> Command
             continue
         words += format_option(option, values)
     return tuple(words)
+
+
+def extend_command(command: Command, **arguments: Any) -> Command:
+    """Return a command of a verb with more arguments.
+
+    >>> extend_command(("semi_nnunet", "plan", "-d", "42"), reset=True)
+    ('semi_nnunet', 'plan', '-d', '42', '--reset')
+    """
+    return (*command, *build_command(str(command[1]), **arguments)[2:])
+
+
+def suggest_command(verb: str, *by_place: str | Path, **arguments: Any) -> str:
+    """Return the command of :func:`build_command` as a user would type it.
+
+    >>> suggest_command("preprocess", dataset="42", configurations=["2d"])
+    'semi_nnunet preprocess -d 42 -c 2d'
+    """
+    return typed(build_command(verb, *by_place, **arguments))
 
 
 def format_option(option: str, values: list[Any]) -> list[str | Path]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from semi_nnunet.runs.verb_commands import build_command
+from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.verbs.options import Launcher
 from tests.runs.parsing import parse_command
 
