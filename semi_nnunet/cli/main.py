@@ -18,7 +18,6 @@ import semi_nnunet
 from semi_nnunet.cli.commands import command_of, help_text
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
-from semi_nnunet.util.verb_commands import FUNCTIONS
 
 TASKS = {
     "start here": (

@@ -13,8 +13,15 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from tqdm import tqdm
 
 from semi_nnunet.evaluation.labelling import Labelling
+from semi_nnunet.evaluation.lesions import (
+    LesionOverlaps,
+    describe_lesion_columns,
+    find_lesions,
+    measure_lesions,
+)
 from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
 from semi_nnunet.raw.description import list_cases
+from semi_nnunet.raw.lesion_rules import LesionRule
 from semi_nnunet.raw.readers import (
     SPACING_RTOL,
     BrokenFileError,
@@ -42,12 +49,23 @@ class FilePair:
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """Metrics and counts of one class in one case; NaN if the case does not annotate the class."""
+    """Metrics and counts of one class in one case; NaN if the case does not annotate the class.
+
+    Args:
+        case: name of the case.
+        name: name of the class.
+        metrics: column -> value.
+        counts: nnU-Net's, in voxels.
+        lesions: of the class; None if lesions are not measured, or the class is not annotated.
+        voxel_size: product of the spacings.
+    """
 
     case: str
     name: str
     metrics: dict[str, float]
     counts: Mapping[str, float]
+    lesions: LesionOverlaps | None = None
+    voxel_size: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -57,10 +75,16 @@ class EvaluationProtocol:
     Args:
         labelling: of predictions and references.
         measures: name of the class -> unit and tolerances.
+        lesion_rules: by which lesions match; (): lesions are not measured.
     """
 
     labelling: Labelling
     measures: Mapping[str, Measure]
+    lesion_rules: tuple[LesionRule, ...] = ()
+
+    def describe_columns(self, measure: Measure) -> dict[str, str]:
+        """Return the meaning of each column of the tables."""
+        return describe_columns(measure) | describe_lesion_columns(self.lesion_rules)
 
 
 def find_pairs(
@@ -110,6 +134,7 @@ def make_protocol(
     class_tolerances: Mapping[str, float],
     missed_distance: float | None = None,
     in_voxels: bool = False,
+    lesion_rules: tuple[LesionRule, ...] = (),
 ) -> EvaluationProtocol:
     """Choose the measure of every class, in the unit that the files have.
 
@@ -120,6 +145,7 @@ def make_protocol(
         class_tolerances: class -> its own tolerance, reported under the name "own"; {}: none.
         missed_distance: see :class:`Measure`.
         in_voxels: whether the user asks for voxels.
+        lesion_rules: by which lesions match; (): lesions are not measured.
 
     Raises:
         UserError: ``class_tolerances`` do not name all classes.
@@ -136,7 +162,7 @@ def make_protocol(
     for name in labelling.classes:
         special = {"own": class_tolerances[name]} if class_tolerances else {}
         measures[name] = Measure({**shared, **special}, unit, missed_distance, axes)
-    return EvaluationProtocol(labelling, measures)
+    return EvaluationProtocol(labelling, measures, lesion_rules)
 
 
 def detect_unit_and_axes(reader: type[Any], example: str, in_voxels: bool) -> tuple[str, int]:
@@ -214,14 +240,21 @@ def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[C
     rows = []
     for name, values in labelling.classes.items():
         if name not in annotated:
-            undefined = dict.fromkeys(describe_columns(protocol.measures[name]), UNDEFINED)
+            columns = protocol.describe_columns(protocol.measures[name])
+            undefined = dict.fromkeys(columns, UNDEFINED)
             rows.append(ClassMetrics(pair.case, name, undefined, dict.fromkeys(COUNTS, UNDEFINED)))
             continue
         ours, theirs = np.isin(prediction, values), np.isin(reference, values)
         if counts is not None:
             ours, theirs = ours & counts, theirs & counts
-        metrics = mask_metrics(ours, theirs, spacing, protocol.measures[name])
-        rows.append(ClassMetrics(pair.case, name, metrics, count_confusion(ours, theirs, voxels)))
+        measure, rules = protocol.measures[name], protocol.lesion_rules
+        metrics = mask_metrics(ours, theirs, spacing, measure)
+        lesions = find_lesions(ours, theirs) if rules else None
+        if lesions is not None:
+            metrics |= measure_lesions(lesions, rules)
+        size = float(np.prod(spacing)) if measure.unit == "mm" else 1.0
+        confusion = count_confusion(ours, theirs, voxels)
+        rows.append(ClassMetrics(pair.case, name, metrics, confusion, lesions, size))
     return rows
 
 

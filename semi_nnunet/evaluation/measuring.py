@@ -20,6 +20,7 @@ from semi_nnunet.evaluation.tables import write_tables
 from semi_nnunet.raw.classes import ANNOTATED_KEY
 from semi_nnunet.raw.description import read_description
 from semi_nnunet.raw.layout import DATASET_JSON, MEASURED_FROM
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY, get_lesion_rules, parse_lesion_rules
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_json
 from semi_nnunet.util.names import below_one
@@ -54,6 +55,7 @@ def evaluate_folders(
     in_voxels: bool = False,
     missed_distance: float | None = None,
     partial: bool = False,
+    lesions: Sequence[float | str] = (),
     processes: int = 2,
 ) -> EvaluationResult:
     """Measure predictions against references: overlap, surfaces, volumes of every case and class.
@@ -70,6 +72,8 @@ def evaluate_folders(
         missed_distance: distance in mm of a class that only one mask shows; None: the diagonal of
             the image.
         partial: accept references without a prediction.
+        lesions: rules by which lesions match: "any" for one shared voxel, or the smallest IoU;
+            empty: those of ``dataset.json``, which usually has none.
         processes: number of worker processes.
 
     Returns:
@@ -84,13 +88,17 @@ def evaluate_folders(
     problems += find_evaluation_problems(
         predictions, references, tolerances, own_sizes, missed_distance, {"-np": processes}
     )
-    raise_if_any("The evaluation cannot start:", problems)
+    rules, rule_problems = parse_lesion_rules(lesions, "--lesions")
+    raise_if_any("The evaluation cannot start:", [*problems, *rule_problems])
     description = Path(dataset_json or find_dataset_json(predictions, references))
     content = read_description(description.parent, description.name)
     pairs = find_pairs(predictions, references, content["file_ending"], partial)
     example = pairs[0].reference
     labelling = read_labelling(description, example)
-    protocol = make_protocol(labelling, example, tolerances, own_sizes, missed_distance, in_voxels)
+    rules = rules or get_lesion_rules(content)
+    protocol = make_protocol(
+        labelling, example, tolerances, own_sizes, missed_distance, in_voxels, rules
+    )
     folder = Path(out or predictions)
     folder.mkdir(parents=True, exist_ok=True)  # fail before the work
     with recorded(folder / MEASURED_FROM, list_inputs(pairs, content)):
@@ -106,6 +114,8 @@ def list_inputs(pairs: Sequence[FilePair], description: Mapping[str, Any]) -> di
         description: content of dataset.json.
     """
     classes = {key: description.get(key) for key in ("labels", ANNOTATED_KEY)}
+    if rules := get_lesion_rules(description):
+        classes[LESIONS_KEY] = [rule.name for rule in rules]
     inputs: dict[str, Path | str] = {"classes": sha256_of_json(classes)}
     for pair in pairs:
         inputs[f"prediction {pair.case}"] = Path(pair.prediction)

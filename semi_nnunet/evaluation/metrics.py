@@ -1,9 +1,17 @@
 """Metrics of one predicted mask against its reference; their names contain the convention.
 
-If both masks are empty, every metric is NaN and no mean counts it (as nnU-Net's Dice). If only one
-is empty, overlaps are 0 and distances are the diagonal of the image, the worst possible value, so
-that a missed organ never improves a mean (:class:`Measure` may set another distance). A volume
-difference relative to an empty reference is NaN, too.
+The rule for empty masks, also of :mod:`semi_nnunet.evaluation.lesions`:
+
+* Both are empty: metrics of voxels are NaN and no mean counts them (as nnU-Net's Dice). Metrics of
+  lesions count the case as correct: fractions are 1 and there are no false positives.
+* Only one is empty: overlaps are 0 and distances are the diagonal of the image, the worst possible
+  value, so that a missed organ never improves a mean (:class:`Measure` may set another distance).
+  Fractions of lesions are 0, but without a lesion in the reference none is missed: the sensitivity
+  is 1.
+* A volume difference relative to an empty reference is NaN.
+
+Comparisons also count a correctly absent class where another training invents it:
+:func:`semi_nnunet.evaluation.values.credit_absence`.
 """
 
 from __future__ import annotations
@@ -136,6 +144,23 @@ def describe_columns(measure: Measure) -> dict[str, str]:
         f"assd_surfel_{unit}": f"mean distance of both surfaces together; {surfel}",
         **{f"nsd_surfel_{name}": f"{near[name]}; {surfel} (DeepMind, FLARE)" for name in near},
     }
+
+
+def describe_empty_masks(measure: Measure, with_lesions: bool) -> str:
+    """Return the rule for empty masks, for readers of the tables."""
+    distance = "the diagonal of the image"
+    if measure.missed_distance is not None:
+        distance = f"{measure.missed_distance:g} {measure.unit}"
+    rule = (
+        "both: not counted (null). One: overlaps are 0, a volume relative to an empty reference is "
+        f"not counted, distances are {distance}"
+    )
+    if not with_lesions:
+        return rule
+    return (
+        f"{rule}. Lesions, both: correct, fractions are 1. One: fractions are 0, but a reference "
+        "without lesions has a sensitivity of 1"
+    )
 
 
 # ---- metrics of distances ----

@@ -1,4 +1,4 @@
-"""Tables of measured cases: a CSV file, JSON with means, and nnU-Net's summary.json."""
+"""Tables of measured cases: CSV of cases and lesions, JSON with means, nnU-Net's summary.json."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from nnunetv2.evaluation.evaluate_predictions import (
 )
 
 from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
-from semi_nnunet.evaluation.metrics import UNDEFINED, describe_columns
+from semi_nnunet.evaluation.lesions import list_lesion_rows, pool_lesions
+from semi_nnunet.evaluation.metrics import UNDEFINED, describe_empty_masks, find_size_column
 from semi_nnunet.raw.classes import AnnotatedClasses
-from semi_nnunet.raw.layout import METRICS_FILE, SUMMARY_JSON
+from semi_nnunet.raw.layout import LESIONS_FILE, METRICS_FILE, SUMMARY_JSON
 from semi_nnunet.util.files import read_json, write_csv, write_json
 
 METRICS_JSON = "metrics.json"
@@ -63,29 +64,51 @@ def write_tables(
     pairs: Sequence[FilePair],
     protocol: EvaluationProtocol,
 ) -> dict[str, Any]:
-    """Write the three files to ``out``, and return the content of metrics.json."""
+    """Write the files to ``out``, and return the content of metrics.json."""
     measure = next(iter(protocol.measures.values()))
     means = average_rows(rows)
-    columns = describe_columns(measure)
-    distance = "the diagonal of the image"
-    if measure.missed_distance is not None:
-        distance = f"{measure.missed_distance:g} {measure.unit}"
-    content = {
+    columns = protocol.describe_columns(measure)
+    rules = protocol.lesion_rules
+    content: dict[str, Any] = {
         "columns": columns,
         "tolerances": {name: dict(m.tolerances) for name, m in protocol.measures.items()},
-        "empty masks": "both: not counted (null). One: overlaps are 0, a volume relative to an "
-        f"empty reference is not counted, distances are {distance}",
+        "empty masks": describe_empty_masks(measure, with_lesions=bool(rules)),
         "foreground_mean": average_foreground(means),
         "mean": means,
         "missed": {name: count_missed(rows, name)[0] for name in means},
         "imagined": {name: count_missed(rows, name)[1] for name in means},
         "cases": [{"case": row.case, "class": row.name, **row.metrics} for row in rows],
     }
+    if rules:
+        content["lesions"] = {
+            name: pool_lesions(
+                [row.lesions for row in rows if row.name == name and row.lesions], rules
+            )
+            for name in means
+        }
+    write_lesions(out / LESIONS_FILE, rows, protocol)
     write_json(out / METRICS_JSON, replace_nan(content))
     write_json(out / SUMMARY_JSON, build_summary(rows, pairs, protocol))
     cells = [[row.case, row.name, *(format_cell(v) for v in row.metrics.values())] for row in rows]
     write_csv(out / METRICS_FILE, [["case", "class", *columns], *cells])
     return content
+
+
+def write_lesions(path: Path, rows: Sequence[ClassMetrics], protocol: EvaluationProtocol) -> None:
+    """Write a row for each lesion; without rules for lesions, remove an earlier file."""
+    if not protocol.lesion_rules:
+        path.unlink(missing_ok=True)
+        return
+    measure, lines = next(iter(protocol.measures.values())), list[Sequence[Any]]()
+    column, factor = find_size_column(measure)
+    header = ("mask", "lesion", column.replace("_difference", ""))
+    matched = [f"matched_{rule.name}" for rule in protocol.lesion_rules]
+    for row in rows:
+        if row.lesions is not None:
+            voxel = row.voxel_size * factor
+            listed = list_lesion_rows(row.lesions, protocol.lesion_rules, voxel)
+            lines += [(row.case, row.name, *cells) for cells in listed]
+    write_csv(path, [("case", "class", *header, *matched), *lines])
 
 
 def format_cell(value: float) -> str:
@@ -196,6 +219,27 @@ def format_class_means(content: Mapping[str, Any]) -> str:
     for name, values in rows.items():
         count = content["missed"].get(name, sum(content["missed"].values()))
         lines.append((name, *(f"{values[column]:.3f}" for column in columns), str(count)))
+    return align_columns(lines)
+
+
+def format_lesions(pooled: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Return a table of the lesions of all cases together, with a line for each class and rule.
+
+    Args:
+        pooled: "lesions" of metrics.json.
+    """
+    counted = ("reference", "detected", "false", "per case", "per healthy case")
+    lines = [("lesions", "matched by", *counted)]
+    for name, rules in pooled.items():
+        for rule, counts in rules.items():
+            numbers = (str(counts[key]) for key in ("lesions", "detected", "false_positives"))
+            rates = ("false_positives_per_case", "false_positives_per_healthy_case")
+            lines.append((name, rule, *numbers, *(f"{counts[key]:.3f}" for key in rates)))
+    return align_columns(lines)
+
+
+def align_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as text, the first column left-aligned."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -18,8 +18,10 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import parse_csv, read_csv, write_csv
 
 SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
-OVERLAPS = ("dice", "iou", "nsd")  # from 0 to 1
-LOWER_IS_BETTER = ("hd95", "asd", "assd", *SIGNED)
+LESION_FRACTIONS = ("lesion_f1", "lesion_sensitivity", "lesion_precision", "lesion_dice")
+OVERLAPS = ("dice", "iou", "nsd", *LESION_FRACTIONS)  # from 0 to 1
+FALSE_POSITIVES = ("lesion_false_positives", "healthy_false_positives")
+LOWER_IS_BETTER = ("hd95", "asd", "assd", *FALSE_POSITIVES, *SIGNED)
 LARGEST = 1e12  # plausible distance or volume
 NO_VALUES = "the files hold no values: write them with semi_nnunet compare --write-values"
 WRITE_AGAIN = "write it with semi_nnunet compare --write-values and the same --metric"
@@ -80,7 +82,7 @@ class Value:
 
 
 def higher_is_better(metric: str) -> bool:
-    """Return True for overlaps, False for distances and volume differences.
+    """Return True for overlaps, False for distances, volume differences and false positives.
 
     >>> higher_is_better("dice"), higher_is_better("hd95_edge_mm")
     (True, False)

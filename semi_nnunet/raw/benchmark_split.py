@@ -1,6 +1,6 @@
 """Split: a benchmark data set with hidden labels, made from a labelled data set.
 
-Some cases of the source are labelled in the new data set, the others unlabelled.
+Some cases of the source are labelled in the new data set, perhaps sparsely, the others unlabelled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.classes import restrict_annotations
@@ -32,7 +33,8 @@ from semi_nnunet.raw.layout import (
     UNLABELLED_IMAGES,
     was_dataset_made,
 )
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.raw.sparse_labels import SparseLabelWriter, Sparsity
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
 from semi_nnunet.util.names import list_first
 
@@ -72,6 +74,7 @@ def choose_split_cases(
     file: str | Path | None,
     seed: int,
     held_out: int | str | Path | None,
+    keep_all: bool = False,
 ) -> tuple[list[str], Sequence[str]]:
     """Return the cases of a data set that keep their labels, and the held-out ones.
 
@@ -79,6 +82,7 @@ def choose_split_cases(
         source: raw data set with all labels.
         labelled, seed, held_out: see :func:`semi_nnunet.split`.
         file: lists the cases to keep; None: they are drawn.
+        keep_all: without a number or list, all cases stay labelled.
 
     Raises:
         UserError: a number or list does not fit the cases.
@@ -87,6 +91,8 @@ def choose_split_cases(
     patient_of = build_patient_finder(description)
     cases = list(find_cases(source / "imagesTr", description["file_ending"]))
     listed = None if file is None else read_case_list(file, labelled)
+    if keep_all and labelled is None and listed is None:
+        listed = cases
     kept = choose_labelled(cases, labelled, listed, seed, patient_of)
     if held_out is None:
         return kept, ()
@@ -273,6 +279,8 @@ def write_split(
     hidden_labels: Path,
     symlink: bool,
     held_out: Sequence[str] = (),
+    sparsity: Sparsity | None = None,
+    seed: int = 0,
 ) -> bool:
     """Write the benchmark data set ``target``.
 
@@ -282,18 +290,22 @@ def write_split(
         symlink: link to the source's files instead of copying them.
         held_out: cases that replace the source's test cases; unlabelled images of the same patients
             are dropped.
+        sparsity: how much of the labels stays; their full ones are hidden. None: all of them.
+        seed: of sparse labels.
 
     Returns:
         False if the same split existed already; then nothing is written.
 
     Raises:
         UserError: ``target`` is something else, ``hidden_labels`` lies inside it, a label is
-            missing, or a case of ``source`` is labelled and unlabelled.
+            missing or cannot be made sparse, or a case of ``source`` is labelled and unlabelled.
     """
     description = read_json(source / DATASET_JSON)
     record = {"source": source.name, "labelled": list(labelled)}
     if held_out:
         record["held_out"] = list(held_out)
+    if sparsity is not None:
+        record |= {"sparse": str(sparsity), "seed": seed}
     record |= {key: description[key] for key in (PATIENT, ANNOTATED) if key in description}
     if was_dataset_made(target, RECORD, record):
         return False
@@ -327,7 +339,15 @@ def write_split(
         )
     with folder_aside(target, "Nothing was split") as aside:
         put = FileTransfer(symlink)
-        folders = {case: (aside / "imagesTr", aside / "labelsTr") for case in labelled}
+        if sparsity is not None:
+            sparse = SparseLabelWriter(sparsity, description, seed)
+            for case in tqdm(labelled, "sparse labels", unit="case", disable=None):
+                sparse.write(case, labels[case], aside / "labelsTr" / labels[case].name)
+            raise_if_any("Some labels cannot be made sparse:", sparse.problems)
+            raise_if_any("The sparse labels lack classes:", sparse.find_lost_classes())
+            description = sparse.description
+        kept_labels = aside / "labelsTr" if sparsity is None else hidden_labels  # the full ones
+        folders = {case: (aside / "imagesTr", kept_labels) for case in labelled}
         folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
         for case, files in cases.items():
             images, label = folders.get(case, (aside / UNLABELLED_IMAGES, hidden_labels))

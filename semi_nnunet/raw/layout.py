@@ -36,6 +36,7 @@ PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # the training cases that a 
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, unless it is all
 CHECKED_FILE = "semi_checked.jsonl"  # reports of the images in which preprocess found no problem
 METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
+LESIONS_FILE = "lesions.csv"  # each lesion of the predictions and references, if asked for
 MEASURED_FROM = "semi_measured_from.json"  # the predictions and references that it measures
 PREDICTED_FROM = "semi_predicted_from.json"  # the images and the network of predictions
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons

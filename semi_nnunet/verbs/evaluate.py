@@ -22,6 +22,7 @@ def evaluate(
     out: OutputFile = None,
     tolerances: Annotated[Sequence[float], option(several=True)] = (1.0, 2.0),
     class_tolerances: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
+    lesions: Annotated[Sequence[str], option(several=True)] = (),
     voxels: Flag = False,
     incomplete: RareFlag = False,
     dataset_json: Annotated[Path | None, option(group=MORE)] = None,
@@ -39,6 +40,9 @@ def evaluate(
     DeepMind's surface-distance and FLARE. hd95_edge is the percentile of both directions together,
     as in medpy; MONAI takes the larger of the two. A class that neither mask shows is not counted.
     A class that only one mask shows has overlap 0 and, as distance, the diagonal of the image.
+    --lesions any 0.5 also measures lesions (connected components): F1, sensitivity, precision and
+    false positives, where two lesions match if they share a voxel, or have an IoU of at least 0.5;
+    lesions.csv lists every lesion with its volume.
 
     Args:
         predictions: Folder of predicted files.
@@ -46,6 +50,8 @@ def evaluate(
         out: Folder for the tables (default: the predictions' folder).
         tolerances: Distances in mm up to which surfaces agree, for NSD.
         class_tolerances: CLASS=MM, one tolerance for each class, as in FLARE: columns nsd_*_own.
+        lesions: Rules by which lesions match: any, or the smallest IoU (default: "lesions" of
+            dataset.json, usually none).
         voxels: Measure in voxels, as papers on LA and ACDC do.
         incomplete: Accept references without a prediction.
         dataset_json: Names the classes or regions (default: the one next to the predictions,
@@ -63,7 +69,7 @@ def evaluate(
     """
     arguments = locals()
     from semi_nnunet.evaluation.measuring import evaluate_folders
-    from semi_nnunet.evaluation.tables import format_class_means
+    from semi_nnunet.evaluation.tables import format_class_means, format_lesions
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
     measured = call_with(
@@ -71,6 +77,9 @@ def evaluate(
     )
     logger.info(format_class_means(measured.content))
     tables = "metrics.csv, metrics.json and summary.json"
+    if "lesions" in measured.content:
+        logger.info(format_lesions(measured.content["lesions"]))
+        tables = f"lesions.csv, {tables}"
     logger.info(f"{measured.cases} cases; wrote {tables} to {measured.folder}")
     if next_commands := suggest_after_measuring(Path(predictions)):
         logger.info(format_next_lines(next_commands))

@@ -23,6 +23,7 @@ def split(
     published: Annotated[bool, option(group=(FIRST, SOURCE))] = False,
     cases: Annotated[Path | None, option(group=(FIRST, SOURCE))] = None,
     held_out: Annotated[str | None, option()] = None,
+    sparse: Annotated[str | None, option()] = None,
     new_name: Annotated[str | None, option(group=MORE)] = None,
     seed: Annotated[int, option(group=MORE)] = 0,
     hidden_labels: Annotated[Path | None, option(group=MORE)] = None,
@@ -34,6 +35,7 @@ def split(
         semi_nnunet split -d 4 --new-id 504 --cases labelled.txt
         semi_nnunet split -d 502 --new-id 602 --labelled 6 --published
         semi_nnunet split -d 502 --new-id 650 --labelled 6 --published --held-out 38
+        semi_nnunet split -d 4 --new-id 505 --sparse scribbles
 
     Writes a new raw data set: the selected cases go to imagesTr and labelsTr, all other training
     cases to imagesUn. The hidden labels go to a folder outside the data set, so planning and
@@ -41,7 +43,9 @@ def split(
     found in the literature. To choose settings without the test cases, --held-out makes some of the
     unlabelled cases the test cases of the new data set, instead of the old ones. If dataset.json
     names patients, whole patients are drawn and held out; one more patient is taken only if that
-    brings the number closer. Unlabelled images of a patient who is held out are left out.
+    brings the number closer. Unlabelled images of a patient who is held out are left out. --sparse
+    keeps some voxels of each label, the others get nnU-Net's ignore label: slices=0.1 (a tenth of
+    the slices), scribbles (parts of skeletons), points or box, for every class of every slice.
 
     Args:
         dataset: The labelled data set.
@@ -52,8 +56,11 @@ def split(
             named N.
         held_out: Unlabelled cases that become the test cases: a number, evenly spaced by name, or a
             text file or JSON list (such as whole patients).
+        sparse: Keep only slices=FRACTION, scribbles, points or box of each label; scribbles=SHARE
+            of the skeletons (default: 0.5), points=N for each class and slice (1), box=EDGE
+            relative to the slice (0.1). Without --labelled, of all cases.
         new_name: Name of the new data set (default: the old name and the number of labelled cases).
-        seed: Seed of the random selection.
+        seed: Seed of the random selection, and of sparse labels.
         hidden_labels: Folder of the hidden labels (default: next to the new data set).
         symlink: Link to the files instead of copying them.
 
@@ -70,14 +77,24 @@ def split(
         write_split,
     )
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
+    from semi_nnunet.raw.sparse_labels import parse_sparsity
+    from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 
     source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else cases
-    kept, tests = choose_split_cases(source, labelled, file, seed, held_out)
-    default = f"{source.name.split('_', 1)[-1]}{len(kept)}labelled"
-    target = name_new_dataset(source.parent, new_id, default if new_name is None else new_name)
+    problems, sparsity, kept, tests = list[Problem](), None, list[str](), tuple[str, ...]()
+    if sparse is not None:
+        with collect_errors(problems, "--sparse"):
+            sparsity = parse_sparsity(sparse)
+    with collect_errors(problems, "the cases"):
+        kept, tests = choose_split_cases(source, labelled, file, seed, held_out, bool(sparse))
+    kind = "labelled" if sparsity is None else sparsity.kind
+    default = f"{source.name.split('_', 1)[-1]}{len(kept)}{kind}"
+    with collect_errors(problems, "--new-id"):
+        target = name_new_dataset(source.parent, new_id, default if new_name is None else new_name)
+    raise_if_any("The data set cannot be split:", problems)
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
-    is_new = write_split(source, target, kept, hidden, symlink, tests)
+    is_new = write_split(source, target, kept, hidden, symlink, tests, sparsity, seed)
     made = Split(target, hidden, is_new, describe_subsets(target))
     status = "wrote" if made.is_new else "nothing to do, it exists:"
     logger.info(f"{status} {made.folder}: {made.description}; hidden labels: {made.hidden_labels}")
