@@ -112,6 +112,11 @@ def distil(
     Raises:
         UnfinishedError: labelling failed; the reasons were printed.
         UserError: naming everything that is wrong before anything is done, or what failed.
+
+    Example:
+        >>> model = "42/SemiMeanTeacherTrainer__short__2d"
+        >>> distil("42", 143, [model], target="SemiBaselineTrainer", dry_run=True).dice
+        {}
     """
     arguments = locals()
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset

@@ -55,6 +55,10 @@ def write_report(
 
     Raises:
         UserError: nothing was measured, a name is unknown, or the file cannot be written.
+
+    Example:
+        >>> write_report("42", plans="short").path.name
+        'report.html'
     """
     arguments = locals()
     from semi_nnunet.report.page import write_report_page
