@@ -64,6 +64,9 @@ def auto(
     Raises:
         UserError: the options or the data are wrong, another process works on it, the time is too
             short, or a stage failed.
+
+    Example:
+        >>> auto("42", hours=2, dry_run=True)  # prints the commands
     """
     from semi_nnunet.automatic import run
     from semi_nnunet.discovery.names import BASELINE

@@ -74,6 +74,10 @@ def crossval(
     Raises:
         UnfinishedError: jobs failed; the reasons were printed.
         UserError: everything that would keep a job from running, before the first one starts.
+
+    Example:
+        >>> crossval("42", ["2d"], ["SemiMeanTeacherTrainer"], plans="short", folds=["0"])
+        True
     """
     from semi_nnunet.workflows.crossval import run_crossval as run_jobs
 

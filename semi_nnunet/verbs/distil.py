@@ -67,6 +67,11 @@ def distil(
         UserError: naming everything that is wrong: there is no such model, fold or data set, the
             model's network is not one of nnU-Net's, no network meets the goal, or a training
             failed.
+
+    Example:
+        >>> small = distil("42/SemiMeanTeacherTrainer__short__2d", share=0.1, plan_only=True).networks
+        >>> small.student.operations <= 0.1 * small.teacher.operations
+        True
     """
     from semi_nnunet.workflows.slim import SlimResult, choose_slim_network, train_slim_network
 

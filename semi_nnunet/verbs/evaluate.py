@@ -66,6 +66,10 @@ def evaluate(
     Raises:
         UserError: files do not match, cannot be read, hold undeclared values or do not lie on the
             voxels of their reference.
+
+    Example:
+        >>> evaluate("predictions", "labelsTs", processes=1).cases
+        2
     """
     arguments = locals()
     from semi_nnunet.evaluation.measuring import evaluate_folders

@@ -65,6 +65,10 @@ def export(
     Raises:
         UserError: the model or a fold is missing or unreadable, its network is not one of
             nnU-Net's, or the target exists.
+
+    Example:
+        >>> export("42/SemiMeanTeacherTrainer__short__2d", "exported").plans
+        'short_SemiMeanTeacherTrainer'
     """
     from semi_nnunet.deploy.export import export_model
     from semi_nnunet.util.errors import UserError

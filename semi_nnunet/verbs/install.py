@@ -29,6 +29,11 @@ def install(archive: Path, /) -> InstalledModels:
 
     Raises:
         UserError: the zip is damaged, holds files that no model has, or a different model exists.
+
+    Example:
+        >>> [zip_file] = Path("exported").glob("*.zip")
+        >>> [folder.name for folder in install(zip_file).models]
+        ['nnUNetTrainer__short_SemiMeanTeacherTrainer__2d']
     """
     from semi_nnunet.deploy.install import install_models
 

@@ -96,6 +96,12 @@ def plan(
 
     Raises:
         UserError: a name, setting, patch or network does not exist or does not fit.
+
+    Example:
+        >>> short = {"epochs": 1, "steps_per_epoch": 2, "validation_steps_per_epoch": 1}
+        >>> short["mirror"] = True
+        >>> plan("42", new_plans="short", settings=short).name
+        'short'
     """
     arguments = {**locals(), "name": new_plans, "weights": encoder_weights}
     if as_long_as:

@@ -91,6 +91,11 @@ def predict(
 
     Raises:
         UserError: the model or a folder does not exist, or an image could not be predicted.
+
+    Example:
+        >>> model = "42/SemiMeanTeacherTrainer__short__2d"
+        >>> len(predict(model, "imagesTs", "predictions", device="cpu"))
+        2
     """
     from semi_nnunet.inference.predict import predict_images
     from semi_nnunet.util.errors import UserError

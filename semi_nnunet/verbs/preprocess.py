@@ -79,6 +79,10 @@ def preprocess(
     Raises:
         UnfinishedError: shards failed; the reasons were printed.
         UserError: every bad input, in one pass, before anything is written.
+
+    Example:
+        >>> preprocess("42", ["2d"], processes=1).counts  # labelled and unlabelled cases
+        {'2d': (3, 2)}
     """
     from semi_nnunet.preprocessing.planning import get_default_plans_name
     from semi_nnunet.preprocessing.prepare import prepare_for_training

@@ -112,6 +112,11 @@ def pseudo_dataset(
     Raises:
         UnfinishedError: labelling failed; the reasons were printed.
         UserError: naming everything that is wrong before anything is done, or what failed.
+
+    Example:
+        >>> model = "42/SemiMeanTeacherTrainer__short__2d"
+        >>> pseudo_dataset("42", 143, [model], target="SemiBaselineTrainer", dry_run=True).dice
+        {}
     """
     arguments = {
         **locals(),

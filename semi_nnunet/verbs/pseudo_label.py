@@ -90,6 +90,10 @@ def pseudo_label(
         UnfinishedError: shards failed; the reasons were printed.
         UserError: a model or image is missing, ``out`` was begun with other ones, or nothing says
             which classes the labels to complete annotate.
+
+    Example:
+        >>> pseudo_label("imagesUn", "labelled", ["42/SemiMeanTeacherTrainer__short__2d"]).cases
+        ('phantom_0003', 'phantom_0004')
     """
     from semi_nnunet.pseudo_labels import label
     from semi_nnunet.util.errors import UserError

@@ -55,6 +55,10 @@ def report(
 
     Raises:
         UserError: nothing was measured, a name is unknown, or the file cannot be written.
+
+    Example:
+        >>> report("42", plans="short").path.name
+        'report.html'
     """
     arguments = locals()
     from semi_nnunet.reporting.page import write_report_page

@@ -74,6 +74,9 @@ def select(
         UnfinishedError: no image could be labelled, or shards failed; the reasons were printed.
         UserError: a model is missing or does not fit, the page cannot be written, or no image is
             left.
+
+    Example:
+        >>> select("42", undo=True)  # trainings use all unlabelled images again
     """
     from semi_nnunet.pseudo_labels.choice import SelectionRule
     from semi_nnunet.pseudo_labels.select import select_all, select_images

@@ -69,6 +69,10 @@ def split(
 
     Raises:
         UserError: a number or list does not fit the cases, or the new data set is something else.
+
+    Example:
+        >>> split("42", 142, labelled=2).description
+        '2 in imagesTr, 3 in imagesUn, 2 in imagesTs'
     """
     from semi_nnunet.raw.benchmark_split import (
         Split,

@@ -27,6 +27,10 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
     Raises:
         UserError: there is no such data set, or nothing was trained with these plans, though with
             others.
+
+    Example:
+        >>> status("42")[0]
+        'short:'
     """
     from semi_nnunet.workflows.status import report_trainings as list_trainings
 

@@ -59,6 +59,10 @@ def train(
     Raises:
         UserError: the trainer, the plans, the configuration, the fold or the device does not exist,
             the data or settings do not fit, or the weights are missing or can execute code.
+
+    Example:
+        >>> train("42", "2d", "0", "SemiMeanTeacherTrainer", plans="short", device="cpu").name
+        'fold_0'
     """
     import torch
     from nnunetv2.run import run_training as nnunet

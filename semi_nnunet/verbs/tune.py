@@ -61,6 +61,10 @@ def tune(
     Raises:
         UserError: there is no such model, fold or data set, the training did not mirror, or it has
             no validation case.
+
+    Example:
+        >>> tune("42/SemiMeanTeacherTrainer__short__2d", device="cpu").folds
+        ('0',)
     """
     from semi_nnunet.inference.tuning import tune_mirror_axes
     from semi_nnunet.workflows.selection import select_model

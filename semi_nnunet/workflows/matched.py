@@ -19,7 +19,7 @@ from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import list_settings_of_scope
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem
-from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
 
 MATCHED = list_settings_of_scope(SemiSettings, schema.MATCHED)
@@ -156,7 +156,7 @@ def find_changed_trainings(
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
 
-    description = optional_json(folder / DATASET_JSON)
+    description = read_json(folder / DATASET_JSON)
     resolve = build_settings_resolver(plans, description, folder, classes)
 
     for job in jobs:
