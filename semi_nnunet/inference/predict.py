@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from semi_nnunet.deploy.trained import TrainedModel, find_model, find_models
 from semi_nnunet.inference.model import (
@@ -30,6 +29,7 @@ from semi_nnunet.util.errors import Problem, UserError, collect_errors, printabl
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
+from semi_nnunet.util.progress import CaseLines
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
@@ -258,12 +258,11 @@ class FolderPredictor:
         reader = choose_reader(
             self.description, [file for files in cases.values() for file in files]
         )
-        bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=None)
-        with ThreadPoolExecutor(1) as writing, bar:
+        lines = CaseLines(len(cases))
+        with ThreadPoolExecutor(1) as writing:
             read, in_order = partial(self._read, reader), list(cases.items())
             images = map_ahead(read, in_order) if self.max_memory is None else map(read, in_order)
             for case, image in images:
-                bar.update()
                 if isinstance(image, Problem):
                     problems.append(image)
                     continue
@@ -275,6 +274,7 @@ class FolderPredictor:
                 for future in written[-1:]:
                     future.result()  # at most one waits
                 written.append(writing.submit(self._write, case, labels, image[1]))
+                lines.finish(case)
         files = [future.result() for future in written]
         if problems:
             raise UserError(

@@ -33,6 +33,8 @@ from semi_nnunet.util.errors import UserError
 
 
 class SemiPretrainTrainer(SemiTrainer):
+    """Restore hidden blocks of all images; other trainers start from the weights."""
+
     settings_class = PretrainSettings
     segments = False
 

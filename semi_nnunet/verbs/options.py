@@ -21,8 +21,9 @@ View = Literal["flips", "rot90", "gamma", "blur", "noise", "equalize"]
 Result = TypeVar("Result")
 
 FIRST = Group("Options", sort_key=1)
-MORE = Group("More options", sort_key=2)
-JOBS = Group("Where it runs", sort_key=3)
+MODEL = Group("The model: -m, or the others", sort_key=2)
+MORE = Group("More options", sort_key=3)
+JOBS = Group("Where it runs", sort_key=4)
 
 
 def option(
@@ -77,12 +78,15 @@ OptionalPlans = Annotated[str | None, option("-p")]
 Configuration = Annotated[str, option("-c")]
 OptionalConfiguration = Annotated[str | None, option("-c")]
 Configurations = Annotated[Sequence[str] | None, option("-c", several=True)]
-Trainer = Annotated[str | None, option("-tr")]
 Trainers = Annotated[Sequence[str] | None, option("-tr", several=True)]
 Folds = Annotated[Sequence[str] | None, option("-f", several=True)]
-Model = Annotated[str, option("-m")]
-OptionalModel = Annotated[str | None, option("-m")]
-Models = Annotated[Sequence[str], option("-m", several=True)]
+Model = Annotated[str | None, option("-m", group=MODEL)]
+Models = Annotated[Sequence[str], option("-m", several=True, group=MODEL)]
+ModelDataset = Annotated[str | None, option("-d", group=MODEL)]
+ModelConfiguration = Annotated[str | None, option("-c", group=MODEL)]
+ModelTrainer = Annotated[str | None, option("-tr", group=MODEL)]
+ModelPlans = Annotated[str | None, option("-p", group=MODEL)]
+ModelFolds = Annotated[Sequence[str] | None, option("-f", several=True, group=MODEL)]
 Images = Annotated[Path, option("-i")]
 OutputFolder = Annotated[Path, option("-o")]
 OutputFile = Annotated[Path | None, option("-o")]

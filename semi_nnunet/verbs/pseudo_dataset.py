@@ -12,7 +12,11 @@ from semi_nnunet.verbs.options import (
     ComputeDevice,
     Dataset,
     FilterScore,
+    ModelConfiguration,
+    ModelFolds,
+    ModelPlans,
     Models,
+    ModelTrainer,
     NewId,
     Processes,
     RareFlag,
@@ -31,8 +35,12 @@ logger = logging.getLogger(__name__)
 def pseudo_dataset(
     dataset: Dataset,
     new_id: NewId,
-    models: Models,
+    models: Models = (),
     *,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     views: Views = (),
     keep: Annotated[Sequence[float], option(several=True)] = (1.0,),
     target: Annotated[str | None, option()] = None,
@@ -80,7 +88,11 @@ def pseudo_dataset(
     Args:
         dataset: The data set with imagesUn.
         new_id: Number of the new data set; later rounds use the following numbers.
-        models: Folders of trained models, see semi_nnunet pseudo-label.
+        models: Folders of trained models (default: that of -d, selected by -c, -tr, -p and -f).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
+        folds: Folds of the model whose logits are averaged (default: every finished fold).
         views: Changed views of each image whose predictions are averaged.
         keep: Fraction of the cases, or a number above 1: the most certain ones; one value, or one
             for each round (ST++: half, then all).
@@ -122,6 +134,10 @@ def pseudo_dataset(
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset
     from semi_nnunet.util.command import typed
     from semi_nnunet.workflows.next_step import format_next_lines
+    from semi_nnunet.workflows.selection import select_models
+
+    source = None if models else dataset
+    models = select_models(models, source, configuration, trainer, plans, folds)
 
     distilled = distil_dataset(dataset, new_id, models, call_with(Distillation, arguments))
     for trained, dice in distilled.dice.items():
