@@ -22,7 +22,7 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
-from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PREDICTED_FILE
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -33,7 +33,6 @@ from semi_nnunet.util.progress import CaseLines
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
-RECORD = "semi_predicted.json"  # names and checksums of the models
 REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -110,7 +109,7 @@ def predict_images(
         predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
-        write_json(folder / RECORD, record)
+        write_json(folder / PREDICTED_FILE, record)
         kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
         left = {case: files for case, files in cases.items() if case not in kept}
         folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
@@ -182,7 +181,7 @@ def find_folder_problems(
         message = f"must be new, or hold predictions of this model, got another {DATASET_JSON}"
         yield Problem(str(out), message, "choose another -o, or remove that folder")
         return
-    earlier = optional_json(out / RECORD)
+    earlier = optional_json(out / PREDICTED_FILE)
     if earlier and record and drop_names(earlier) != drop_names(record):
         by = earlier.get("predicted_by")
         name = by.get("model", "?") if isinstance(by, Mapping) else "?"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 Device = Literal["cpu", "cuda", "mps"]
 FilterScore = Literal["disagreement", "checkpoints", "entropy", "change"]
 View = Literal["flips", "rot90", "gamma", "blur", "noise", "equalize"]
-
-Result = TypeVar("Result")
 
 FIRST = Group("Options", sort_key=1)
 MODEL = Group("The model: -m, or the others", sort_key=2)
@@ -53,15 +50,6 @@ def name_speed(exact: bool, fast: bool) -> Literal["exact", "fast", "alike"]:
     'alike'
     """
     return "exact" if exact else "fast" if fast else "alike"
-
-
-def call_with(function: Callable[..., Result], arguments: Mapping[str, Any]) -> Result:
-    """Call a function or class with those of a verb's arguments that it has.
-
-    >>> call_with(lambda a, b: a // b, {"a": 7, "b": 2, "c": 0})
-    3
-    """
-    return function(**{name: arguments[name] for name in inspect.signature(function).parameters})
 
 
 def one_of() -> Group:

@@ -17,7 +17,6 @@ from semi_nnunet.verbs.options import (
     ModelPlans,
     ModelTrainer,
     OutputFolder,
-    call_with,
     name_speed,
     one_of,
     option,
@@ -87,7 +86,6 @@ def package(
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
-    arguments = locals()
     from semi_nnunet.challenge.packaging import package_model
     from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.files import amount
@@ -96,13 +94,19 @@ def package(
     if out is None:
         raise UserError("-o must be a folder, got none", fix="give the folder to write to")
 
-    given = {
-        "model": select_model(model, dataset, configuration, trainer, plans),
-        "speed": name_speed(exact, fast),
-        "wheel_folder": wheels,
-        "step": step_size,
-    }
-    submission = call_with(package_model, {**arguments, **given})
+    submission = package_model(
+        select_model(model, dataset, configuration, trainer, plans),
+        out,
+        contract=contract,
+        folds=folds,
+        device=device,
+        speed=name_speed(exact, fast),
+        step=step_size,
+        licence=licence,
+        pins=pins,
+        wheel_folder=wheels,
+        extra_index_url=extra_index_url,
+    )
     limit = "" if submission.contract.limit is None else f" --limit {submission.contract.limit:g}"
     lines = [f"{out} is a submission for {submission.contract.about}:"]
     lines += [

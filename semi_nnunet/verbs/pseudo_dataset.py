@@ -22,7 +22,6 @@ from semi_nnunet.verbs.options import (
     RareFlag,
     Seeds,
     Views,
-    call_with,
     option,
 )
 
@@ -125,12 +124,6 @@ def pseudo_dataset(
         UnfinishedError: labelling failed; the reasons were printed.
         UserError: naming everything that is wrong before anything is done, or what failed.
     """
-    arguments = {
-        **locals(),
-        "name": new_name,
-        "most": max_uncertainty,
-        "folds": target_folds,
-    }
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset
     from semi_nnunet.util.command import typed
     from semi_nnunet.workflows.next_step import format_next_lines
@@ -139,7 +132,29 @@ def pseudo_dataset(
     source = None if models else dataset
     models = select_models(models, source, configuration, trainer, plans, folds)
 
-    distilled = distil_dataset(dataset, new_id, models, call_with(Distillation, arguments))
+    options = Distillation(
+        name=new_name,
+        views=views,
+        keep=keep,
+        most=max_uncertainty,
+        score=score,
+        before=before,
+        complete=complete,
+        confidence=confidence,
+        target=target,
+        target_plans=target_plans,
+        target_configuration=target_configuration,
+        rounds=rounds,
+        folds=target_folds,
+        seeds=seeds,
+        dry_run=dry_run,
+        device=device,
+        jobs=jobs,
+        processes=processes,
+        skip_bad=skip_bad,
+        symlink=symlink,
+    )
+    distilled = distil_dataset(dataset, new_id, models, options)
     for trained, dice in distilled.dice.items():
         logger.info(f"{trained}: Dice of imagesTs {dice:.4f}")
     if distilled.following:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from semi_nnunet.discovery.doctor import Finding, dataset
@@ -12,7 +13,7 @@ from semi_nnunet.runs.folders import Folders, find_folders
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
 from semi_nnunet.workflows.before_start import find_data_problems
-from semi_nnunet.workflows.next_step import suggest_training
+from semi_nnunet.workflows.next_step import suggest_for_dataset, suggest_training
 
 
 def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
@@ -28,9 +29,11 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     raw = find_raw_dataset(name_or_id)
     folders = find_folders(raw.name)
     cases = dataset(raw, folders.preprocessed)
-    preprocess = f"semi_nnunet preprocess -d {raw.name}"
+    preprocess = f"semi_nnunet preprocess -d {name_or_id}"
     paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans_file(path))
     if not paths:
+        if (cases.fix or "").startswith("semi_nnunet preprocess"):  # says the same
+            return [replace(cases, fix=preprocess)], [preprocess]
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
     findings, ready = [cases], list[tuple[str, str]]()
     for path in paths:
@@ -41,6 +44,8 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
         return findings, [cases.fix]
     if not ready:
         return findings, [str(findings[-1].fix)]
+    if following := suggest_for_dataset(folders):
+        return findings, following
     plans, configuration = max(ready, key=lambda pair: pair[0].endswith("_cpu"))
     return findings, suggest_training(raw.name, plans, configuration)
 
