@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from semi_nnunet.deploy.trained import TrainedModel, find_model, find_models
 from semi_nnunet.inference.model import (
@@ -23,17 +22,17 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
-from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PREDICTED_FILE
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
+from semi_nnunet.util.progress import CaseLines
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
-RECORD = "semi_predicted.json"  # names and checksums of the models
 REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -110,7 +109,7 @@ def predict_images(
         predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
-        write_json(folder / RECORD, record)
+        write_json(folder / PREDICTED_FILE, record)
         kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
         left = {case: files for case, files in cases.items() if case not in kept}
         folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
@@ -182,7 +181,7 @@ def find_folder_problems(
         message = f"must be new, or hold predictions of this model, got another {DATASET_JSON}"
         yield Problem(str(out), message, "choose another -o, or remove that folder")
         return
-    earlier = optional_json(out / RECORD)
+    earlier = optional_json(out / PREDICTED_FILE)
     if earlier and record and drop_names(earlier) != drop_names(record):
         by = earlier.get("predicted_by")
         name = by.get("model", "?") if isinstance(by, Mapping) else "?"
@@ -258,12 +257,11 @@ class FolderPredictor:
         reader = choose_reader(
             self.description, [file for files in cases.values() for file in files]
         )
-        bar = tqdm(total=len(cases), desc="predicting", unit="case", disable=None)
-        with ThreadPoolExecutor(1) as writing, bar:
+        lines = CaseLines(len(cases))
+        with ThreadPoolExecutor(1) as writing:
             read, in_order = partial(self._read, reader), list(cases.items())
             images = map_ahead(read, in_order) if self.max_memory is None else map(read, in_order)
             for case, image in images:
-                bar.update()
                 if isinstance(image, Problem):
                     problems.append(image)
                     continue
@@ -275,6 +273,7 @@ class FolderPredictor:
                 for future in written[-1:]:
                     future.result()  # at most one waits
                 written.append(writing.submit(self._write, case, labels, image[1]))
+                lines.finish(case)
         files = [future.result() for future in written]
         if problems:
             raise UserError(

@@ -33,6 +33,8 @@ Mixture = list[tuple[float, TargetPatches]]  # weight and mask of each region of
 
 
 class SemiBCPTrainer(TeacherTrainer):
+    """Paste boxes between labelled and unlabelled patches; a teacher labels unlabelled voxels."""
+
     settings_class = BCPSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

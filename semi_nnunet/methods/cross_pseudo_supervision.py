@@ -26,6 +26,8 @@ from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 class SemiCPSTrainer(SemiTrainer):
+    """Train two networks, each on the labels that the other gives to unlabelled patches."""
+
     settings_class = CPSSettings
 
     def companions(self) -> dict[str, nn.Module]:

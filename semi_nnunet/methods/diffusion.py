@@ -32,6 +32,8 @@ from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 class SemiDiffusionTrainer(SemiTrainer):
+    """Train three decoders of one encoder; two of them teach the third on unlabelled patches."""
+
     settings_class = DiffusionSettings
 
     def companions(self) -> dict[str, nn.Module]:

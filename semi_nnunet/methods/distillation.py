@@ -34,6 +34,8 @@ FOLD = "{fold}"  # in the path of a model, replaced by the current fold
 
 
 class SemiDistillationTrainer(SemiTrainer):
+    """Learn the probabilities that trained, frozen models predict for unlabelled patches."""
+
     settings_class = DistillationSettings
     taught_by = "SemiMeanTeacherTrainer"
 

@@ -21,6 +21,8 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiFixMatchTrainer(ConfidentTeacherTrainer):
+    """Learn a teacher's confident labels of unlabelled patches from strongly changed views."""
+
     settings_class = FixMatchSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

@@ -25,6 +25,8 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiMeanTeacherTrainer(ConsistentTeacherTrainer):
+    """Agree with a moving average of the network on changed views of unlabelled patches."""
+
     settings_class = MeanTeacherSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

@@ -40,6 +40,8 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiMixMatchTrainer(TeacherTrainer):
+    """Mix labelled patches with unlabelled ones, whose labels are sharpened mean predictions."""
+
     settings_class = MixMatchSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

@@ -34,6 +34,8 @@ from semi_nnunet.util.verb_commands import suggest_command
 
 
 class SemiPretrainTrainer(SemiTrainer):
+    """Restore hidden blocks of all images; other trainers start from the weights."""
+
     settings_class = PretrainSettings
     segments = False
 

@@ -13,7 +13,7 @@ from semi_nnunet.training.trainer import SemiTrainer, Term
 
 
 class SemiBaselineTrainer(SemiTrainer):
-    """Plain nnU-Net training with this package's loading, settings, history and checkpoints."""
+    """Train on labelled images only, with the same steps and settings as the other trainers."""
 
     uses_unlabelled = False
 

@@ -31,6 +31,8 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
+    """Agree with a moving average of the network where its repeated predictions are certain."""
+
     settings_class = UncertaintyAwareSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

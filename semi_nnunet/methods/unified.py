@@ -37,6 +37,8 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUnifiedTrainer(ConsistentTeacherTrainer):
+    """Mean Teacher; small boxes of unlabelled patches, labelled by it, enter labelled patches."""
+
     settings_class = UnifiedSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

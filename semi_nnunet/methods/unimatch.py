@@ -28,6 +28,8 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUniMatchTrainer(ConfidentTeacherTrainer):
+    """FixMatch with two changed views of each unlabelled patch and one with fewer features."""
+
     settings_class = UniMatchSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:

@@ -7,6 +7,7 @@ another version end in a traceback much later, or train on wrongly preprocessed 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json, undo, undone_on_failure, write_json, writing
 
+logger = logging.getLogger(__name__)
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 REQUIRED_KEYS = (
     "dataset_name", "plans_name", "configurations", "transpose_forward", "image_reader_writer",
@@ -49,10 +51,12 @@ def plan_if_needed(
     plans_name: str,
     planner: str,
     num_processes: int,
+    gpu_memory_gb: float | None = None,
 ) -> dict[str, Any]:
     """Return the plans; make nnU-Net's fingerprint and plans if they are missing or outdated.
 
-    Planning again after labelled cases came or went keeps ``plans["semi"]``.
+    Planning again after labelled cases came or went keeps ``plans["semi"]``. ``gpu_memory_gb`` is
+    the memory that nnU-Net plans for; existing plans are used as they are.
 
     Raises:
         UserError: the existing plans belong to another data set or version, or are derived from
@@ -65,6 +69,9 @@ def plan_if_needed(
     fits = fingerprint_fits(raw, preprocessed)
     existing = read_existing_plans(plans_file, raw)
     if existing and fits:
+        if gpu_memory_gb is not None:
+            fix = "another name (-p) makes new plans"
+            logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
         return existing
     if existing and is_derived(existing):
         raise UserError(
@@ -84,7 +91,9 @@ def plan_if_needed(
             extract_fingerprints(
                 [raw.number], num_processes=num_processes, clean=not fits, verbose=False
             )
-            name = plan_experiments([raw.number], planner, overwrite_plans_name=plans_name)
+            name = plan_experiments(
+                [raw.number], planner, gpu_memory_gb, overwrite_plans_name=plans_name
+            )
             plans = dict(read_json(preprocessed / f"{name}.json"))
             settings = {key: existing[key] for key in ("semi", "semi_planned") if key in existing}
             if settings:

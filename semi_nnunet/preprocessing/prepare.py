@@ -122,6 +122,7 @@ def prepare_for_training(
     skip_outliers: bool = False,
     shards: int | None = None,
     launcher: ShardLauncher | None = None,
+    gpu_memory_gb: float | None = None,
 ) -> dict[str, tuple[int, int]] | None:
     """Verify, plan and preprocess a data set; may be interrupted and called again.
 
@@ -135,6 +136,7 @@ def prepare_for_training(
         shards: number of shards into which the unlabelled cases of each configuration are cut;
             None: no shards.
         launcher: runs the shards; None: this process does, one after the other.
+        gpu_memory_gb: memory that new plans are made for; None: the planner's own.
 
     Returns:
         Configuration -> (labelled cases, unlabelled cases) that are ready; None if the launcher
@@ -147,7 +149,7 @@ def prepare_for_training(
     runs_here = launcher is None or launcher.is_local
     prepared = prepare_labelled(
         dataset, configurations, plans_name, planner, num_processes, skip_bad, skip_outliers,
-        runs_here,
+        runs_here, gpu_memory_gb,
     )  # fmt: skip
     if shards is None:
         with one_at_a_time(prepared.preprocessed):
@@ -177,6 +179,7 @@ def prepare_labelled(
     skip_bad: bool,
     skip_outliers: bool = False,
     checks_memory: bool = True,
+    gpu_memory_gb: float | None = None,
 ) -> PreparedLabelled:
     """Verify all cases, plan, and preprocess the labelled cases.
 
@@ -190,7 +193,7 @@ def prepare_labelled(
     raw, checked = RawDataset.of(folder), preprocessed / CHECKED_FILE
     reports, skipped = verify_dataset(raw, num_processes, skip_bad, read_reports(checked))
     with one_at_a_time(preprocessed):
-        plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes)
+        plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes, gpu_memory_gb)
         selected = select_configurations(plans, configurations)
         skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
         if checks_memory:

@@ -31,6 +31,7 @@ GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
 SUBSETS_FILE = "labelled_subsets.json"  # in a raw data set: published lists of labelled cases
+PREDICTED_FILE = "semi_predicted.json"  # in a folder of predictions: names and checksums of models
 DISTILLED_FILE = "distil.json"  # in a raw data set: the source of its pseudo-labels
 PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # the training cases that a model labelled
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, unless it is all

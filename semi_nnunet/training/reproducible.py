@@ -9,7 +9,9 @@ classes that know no trainer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,7 +129,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.records, self.history = self.run_log.records, self.run_log.history
         self.non_finite = NonFiniteWatch(at_once=self.device.type == "cpu")
         self.resuming = plans.get("continue_training", True)  # False with nnU-Net's --val
-        self._stopped_early = self.is_restoring = False
+        self._stopped_early = self.is_restoring = self._has_split = False
         self._cases: dict[str, list[str]] = {}
         self._sources: dict[str, dict[str, str]] = {}
         self.preemption = Preemption(self.ranks)
@@ -246,9 +248,36 @@ class ReproducibleTrainer(nnUNetTrainer):
         cases, base = self.labelled_identifiers(), Path(self.preprocessed_dataset_folder_base)
         if self.fold != "all":
             require_fold(base, self.fold, cases, self.patient_of)
-        split: tuple[list[str], list[str]] = super().do_split()
+        with self._muted(self._has_split):  # nnU-Net would print the same lines each time
+            split: tuple[list[str], list[str]] = super().do_split()
+        self._has_split = True
         require_usable_split(base, self.fold, split, cases, self.patient_of)
         return split
+
+    @contextmanager
+    def _muted(self, mutes: bool) -> Iterator[None]:
+        """Print nothing into the log inside the block, if ``mutes``."""
+        printed = self.print_to_log_file
+        if mutes:
+            self.print_to_log_file = lambda *words, **options: None  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            self.print_to_log_file = printed  # type: ignore[method-assign]
+
+    def print_plans(self) -> None:
+        cases = {kind: len(names) for kind, names in self.current_cases().items() if names}
+        method = type(self).__doc__ or sys.modules[type(self).__module__].__doc__ or ""
+        if self.ranks.rank == 0:
+            self.run_log.introduce(
+                Path(self.output_folder),
+                type(self).__name__,
+                method.strip().partition("\n")[0],
+                {**cases, "for validation": len(self.do_split()[1])},
+                self.batch_sizes(),
+                self.configuration_manager.patch_size,
+            )
+        super().print_plans()
 
     def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
         training_cases, validation_cases = self.do_split()
@@ -273,6 +302,10 @@ class ReproducibleTrainer(nnUNetTrainer):
     def streams(self, labelled: Any) -> dict[str, Any]:
         """Return name -> nnU-Net loader of each stream of a batch; ``labelled`` is nnU-Net's."""
         return {"labelled": labelled}
+
+    def batch_sizes(self) -> dict[str, int]:
+        """Return the number of patches of each kind in a batch, on all GPUs together."""
+        return {"labelled": self.settings.labelled_batch_size}
 
     def current_cases(self) -> dict[str, list[str]]:
         """Return the cases of this training by kind."""

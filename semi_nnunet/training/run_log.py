@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +19,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import semi_nnunet
-from semi_nnunet.raw.layout import HISTORY_CSV, SETTINGS_JSON
+from semi_nnunet.raw.layout import HISTORY_CSV, SETTINGS_JSON, find_fold_folders
 from semi_nnunet.settings.schema import Resolved
 from semi_nnunet.training.checkpoints import to_plain_values
-from semi_nnunet.training.cost import TrainingCost
+from semi_nnunet.training.cost import TrainingCost, describe_machine, read_cost
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels
 from semi_nnunet.training.step_records import StepRecords
 from semi_nnunet.training.trackers import MlflowTracker, TensorBoardTracker, Tracker
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import could_not_write, write_atomically, write_json
-from semi_nnunet.util.progress import Progress, TimeLeft
+from semi_nnunet.util.files import could_not_write, read_json, write_atomically, write_json
+from semi_nnunet.util.progress import Progress, TimeLeft, readable_time
 
 PROGRESS = "progress.png"
 SHARE = 0.01  # of the training's time, for each picture
@@ -163,7 +163,60 @@ class RunLog:
             },
         }
         write_json(folder / SETTINGS_JSON, to_plain_values(record))
-        self.say("semi_nnunet:", *(f"{key}={value}" for key, value in values.items()))
+
+    def introduce(
+        self,
+        folder: Path,
+        trainer: str,
+        method: str,
+        cases: Mapping[str, int],
+        batch: Mapping[str, int],
+        patch: Sequence[int],
+    ) -> None:
+        """Log what is trained on which images, for how long, and where the settings are.
+
+        Args:
+            folder: of the fold.
+            trainer: class name.
+            method: the method in a sentence.
+            cases: number of images of each kind.
+            batch: number of patches of each kind in a batch, on all GPUs together.
+            patch: size in voxels.
+        """
+        settings, done = self.resolved.settings, len(self.history.rows)
+        batches, steps = settings.accumulate_batches, settings.epochs * settings.steps_per_epoch
+        often = "" if batches == 1 else f", {batches} times"
+        again = f"; continues after epoch {done}" if done else ""
+        unused = "" if "unlabelled" in cases else " (imagesUn is not read)"
+        seconds = self._estimate_epoch_seconds(folder)
+        length = "unknown until the first epochs"
+        if seconds is not None:
+            length = f"about {readable_time(seconds * (settings.epochs - done))}"
+        self.say(
+            f"\n{trainer}: {method}\n"
+            f"images:    {_list_counts(cases)}{unused}\n"
+            f"each step: {_list_counts(batch)} patches of {' x '.join(map(str, patch))}{often}\n"
+            f"length:    {settings.epochs:,} epochs of {settings.steps_per_epoch:,} steps, "
+            f"{steps:,} steps in all{again}\n"
+            f"time:      {length}\n"
+            f"settings:  each with its reason in {folder / SETTINGS_JSON}\n"
+        )
+
+    def _estimate_epoch_seconds(self, folder: Path) -> float | None:
+        """Estimate from earlier epochs of this fold, else of another fold on this machine."""
+        machine = describe_machine(self.cost.device, self.cost.processes)
+        per_epoch = self.resolved.settings.steps_per_epoch
+        for fold in (folder, *sorted(find_fold_folders(folder.parent).values())):
+            with suppress(UserError):
+                shares = read_cost(fold).training
+                rows = [
+                    row for row in History.read_csv(fold / HISTORY_CSV).rows if "seconds" in row
+                ]
+                if rows and [share.machine for share in shares] == [machine]:
+                    settings = read_json(fold / SETTINGS_JSON)["settings"]
+                    steps = len(rows) * settings["steps_per_epoch"]["value"]
+                    return float(shares[0].seconds / steps * per_epoch)
+        return None
 
     def begin_epoch(self) -> None:
         """Start the clock of an epoch."""
@@ -233,6 +286,10 @@ class RunLog:
     def _draw_history(self, folder: str) -> None:
         with self.warn_if_disk_is_full():
             write_history_picture(self.history, Path(folder) / "semi_history.png")
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 # ---- the picture of the history

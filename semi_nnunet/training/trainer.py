@@ -308,6 +308,12 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         """Return the unlabelled cases of the fold, as in :meth:`unlabelled_selection`."""
         return self.unlabelled_selection().in_fold
 
+    def batch_sizes(self) -> dict[str, int]:
+        sizes = super().batch_sizes()
+        if self.uses_unlabelled:
+            sizes["unlabelled"] = self.settings.unlabelled_batch_size
+        return sizes
+
     def current_cases(self) -> dict[str, list[str]]:
         unlabelled = self.unlabelled_selection().trained_on if self.uses_unlabelled else []
         return {**super().current_cases(), "unlabelled": unlabelled}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -71,6 +72,23 @@ def readable_time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+class CaseLines:
+    """Log a line for each finished case with the remaining time; none into a file or a pipe."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._time_left = total, 0, TimeLeft()
+        self._previous = time.monotonic()
+        self._shows = sys.stdout is not None and sys.stdout.isatty()
+
+    def finish(self, case: str) -> None:
+        """Count a case, and log it."""
+        now, self._done = time.monotonic(), self._done + 1
+        left = self._time_left.after(now - self._previous, self._total - self._done)
+        self._previous = now
+        if self._shows:
+            logger.info(f"{case}: {Progress(self._done, self._total, 'case', left)}")
 
 
 def with_progress(cases: Iterable[T], total: int) -> Iterator[T]:

@@ -13,7 +13,6 @@ from semi_nnunet.verbs.options import (
     OutputFile,
     Plans,
     Trainers,
-    call_with,
     option,
 )
 
@@ -70,10 +69,19 @@ def benchmark(
             is too small, ``out`` cannot be written or exists, or not even the baseline can be
             measured.
     """
-    arguments = locals()
     from semi_nnunet.benchmarking.run import describe_costs, measure_steps
 
-    measured = call_with(measure_steps, {**arguments, "rounds": steps})
+    measured = measure_steps(
+        dataset,
+        configuration,
+        plans=plans,
+        trainers=trainers,
+        device=device,
+        threads=threads,
+        rounds=steps,
+        quick=quick,
+        out=out,
+    )
     logger.info("\n".join(describe_costs(measured)))
     return measured
 

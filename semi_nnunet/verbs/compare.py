@@ -85,4 +85,6 @@ def compare(
         logger.info("\n".join(error.notes))
         raise
     logger.info(text.rstrip("\n"))
+    if dataset is not None:
+        logger.info(f"next: semi_nnunet report -d {dataset} -p {plans}")
     return text

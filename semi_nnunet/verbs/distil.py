@@ -9,34 +9,41 @@ from typing import TYPE_CHECKING, Annotated
 from semi_nnunet.verbs.options import (
     MORE,
     Flag,
-    Folds,
     Launcher,
     Model,
-    OptionalDataset,
+    ModelConfiguration,
+    ModelDataset,
+    ModelFolds,
+    ModelPlans,
+    ModelTrainer,
     option,
 )
 
 if TYPE_CHECKING:
+    from semi_nnunet.workflows.selection import select_model
     from semi_nnunet.workflows.slim import SlimResult
 
 logger = logging.getLogger(__name__)
 
 
 def distil(
-    model: Model,
+    model: Model = None,
     *,
+    dataset: ModelDataset = None,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     share: Annotated[float, option()] = 0.125,
     seconds: Annotated[float | None, option()] = None,
-    folds: Folds = None,
     plan_only: Flag = False,
-    dataset: OptionalDataset = None,
     new_plans: Annotated[str | None, option(group=MORE)] = None,
     settings: Annotated[Sequence[str], option("--set", several=True, group=MORE)] = (),
     launcher: Launcher | None = None,
 ) -> SlimResult:
     """Distil a trained model into a small, fast network for the same images.
 
-        semi_nnunet distil -m Dataset042_X/SemiUnifiedTrainer__nnUNetPlans__3d_fullres
+        semi_nnunet distil -d 42 -c 3d_fullres -tr SemiUnifiedTrainer
         semi_nnunet distil -m MODEL --seconds 5 -device cpu
         semi_nnunet distil -m MODEL --share 0.05 -f 0 --set epochs=300
         semi_nnunet distil -m MODEL --plan-only
@@ -51,11 +58,15 @@ def distil(
 
     Args:
         model: Folder TRAINER__PLANS__CONFIGURATION of a trained model.
+        dataset: Data set with the images and labels to learn from (default: the model's); without
+            -m that of the model.
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
+        folds: Folds to distil (default: all folds of the model).
         share: Largest share of the model's operations.
         seconds: Longest time for the median image on the device (default: any).
-        folds: Folds to distil (default: all folds of the model).
         plan_only: Write the plans and train nothing.
-        dataset: Data set with the images and labels to learn from (default: the model's).
         new_plans: Name of the new plans (default: the model's and _slim).
         settings: Settings of the training, as for semi_nnunet plan.
         launcher: Where the trainings run, and the device of --seconds; None: this machine.
@@ -69,15 +80,18 @@ def distil(
             failed.
 
     Example:
-        >>> small = distil("42/SemiMeanTeacherTrainer__short__2d", share=0.1, plan_only=True).networks
+        >>> model = "42/SemiMeanTeacherTrainer__short__2d"
+        >>> small = distil(model, share=0.1, plan_only=True).networks
         >>> small.student.operations <= 0.1 * small.teacher.operations
         True
     """
     from semi_nnunet.workflows.slim import SlimResult, choose_slim_network, train_slim_network
 
     jobs = (launcher or Launcher()).for_jobs()
+    source = None if model else dataset
+    name = select_model(model, source, configuration, trainer, plans)
     networks = choose_slim_network(
-        model, dataset, folds, share, seconds, new_plans, settings, jobs.device
+        name, dataset, folds, share, seconds, new_plans, settings, jobs.device
     )
     logger.info(f"{networks}\nwrote {networks.plans}")
     if plan_only:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.verbs.options import MORE, Images, OutputFolder, call_with, option
+from semi_nnunet.verbs.options import MORE, Images, OutputFolder, option
 
 if TYPE_CHECKING:
     from semi_nnunet.challenge.efficiency import EfficiencyResult
@@ -57,10 +57,17 @@ def efficiency(
         UserError: naming everything that is wrong with the command, the images, the references or
             the output folder.
     """
-    arguments = locals()
     from semi_nnunet.challenge.efficiency import format_mean_costs, measure_efficiency
 
-    measured = call_with(measure_efficiency, arguments)
+    measured = measure_efficiency(
+        command,
+        images,
+        out,
+        references=references,
+        class_tolerances=class_tolerances,
+        ending=ending,
+        limit=limit,
+    )
     logger.info(f"mean of {len(measured.cases)} cases:\n{format_mean_costs(measured)}")
     for problem in measured.problems:
         logger.info(str(problem))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.verbs.options import MORE, Flag, OutputFile, Processes, RareFlag, call_with, option
+from semi_nnunet.verbs.options import MORE, Flag, OutputFile, Processes, RareFlag, option
 
 if TYPE_CHECKING:
     from semi_nnunet.evaluation.measuring import EvaluationResult
@@ -71,13 +71,21 @@ def evaluate(
         >>> evaluate("predictions", "labelsTs", processes=1).cases
         2
     """
-    arguments = locals()
     from semi_nnunet.evaluation.measuring import evaluate_folders
     from semi_nnunet.evaluation.tables import format_class_means, format_lesions
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
-    measured = call_with(
-        evaluate_folders, {**arguments, "in_voxels": voxels, "partial": incomplete}
+    measured = evaluate_folders(
+        predictions,
+        references,
+        out=out,
+        dataset_json=dataset_json,
+        tolerances=tolerances,
+        class_tolerances=class_tolerances,
+        in_voxels=voxels,
+        missed_distance=missed_distance,
+        partial=incomplete,
+        processes=processes,
     )
     logger.info(format_class_means(measured.content))
     tables = "metrics.csv, metrics.json and summary.json"

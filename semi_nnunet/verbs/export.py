@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from semi_nnunet.verbs.options import (
     MORE,
-    Folds,
-    OptionalConfiguration,
-    OptionalDataset,
-    OptionalModel,
-    OptionalPlans,
+    Model,
+    ModelConfiguration,
+    ModelDataset,
+    ModelFolds,
+    ModelPlans,
+    ModelTrainer,
     OutputFolder,
-    Trainer,
     option,
 )
 
@@ -24,14 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def export(
-    model: OptionalModel = None,
+    model: Model = None,
     out: OutputFolder = None,  # type: ignore[assignment]
     *,
-    dataset: OptionalDataset = None,
-    configuration: OptionalConfiguration = None,
-    trainer: Trainer = None,
-    plans: OptionalPlans = None,
-    folds: Folds = None,
+    dataset: ModelDataset = None,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
 ) -> ExportedModel:
     """Turn a trained model into a folder and a zip that stock nnU-Net installs and runs.

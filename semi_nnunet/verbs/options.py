@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import LimitedChoice
@@ -18,11 +17,10 @@ Device = Literal["cpu", "cuda", "mps"]
 FilterScore = Literal["disagreement", "checkpoints", "entropy", "change"]
 View = Literal["flips", "rot90", "gamma", "blur", "noise", "equalize"]
 
-Result = TypeVar("Result")
-
 FIRST = Group("Options", sort_key=1)
-MORE = Group("More options", sort_key=2)
-JOBS = Group("Where it runs", sort_key=3)
+MODEL = Group("The model: -m, or the others", sort_key=2)
+MORE = Group("More options", sort_key=3)
+JOBS = Group("Where it runs", sort_key=4)
 
 
 def option(
@@ -54,15 +52,6 @@ def name_speed(exact: bool, fast: bool) -> Literal["exact", "fast", "alike"]:
     return "exact" if exact else "fast" if fast else "alike"
 
 
-def call_with(function: Callable[..., Result], arguments: Mapping[str, Any]) -> Result:
-    """Call a function or class with those of a verb's arguments that it has.
-
-    >>> call_with(lambda a, b: a // b, {"a": 7, "b": 2, "c": 0})
-    3
-    """
-    return function(**{name: arguments[name] for name in inspect.signature(function).parameters})
-
-
 def one_of() -> Group:
     """Return a group of options that exclude each other."""
     return Group(show=False, validator=LimitedChoice())
@@ -77,12 +66,15 @@ OptionalPlans = Annotated[str | None, option("-p")]
 Configuration = Annotated[str, option("-c")]
 OptionalConfiguration = Annotated[str | None, option("-c")]
 Configurations = Annotated[Sequence[str] | None, option("-c", several=True)]
-Trainer = Annotated[str | None, option("-tr")]
 Trainers = Annotated[Sequence[str] | None, option("-tr", several=True)]
 Folds = Annotated[Sequence[str] | None, option("-f", several=True)]
-Model = Annotated[str, option("-m")]
-OptionalModel = Annotated[str | None, option("-m")]
-Models = Annotated[Sequence[str], option("-m", several=True)]
+Model = Annotated[str | None, option("-m", group=MODEL)]
+Models = Annotated[Sequence[str], option("-m", several=True, group=MODEL)]
+ModelDataset = Annotated[str | None, option("-d", group=MODEL)]
+ModelConfiguration = Annotated[str | None, option("-c", group=MODEL)]
+ModelTrainer = Annotated[str | None, option("-tr", group=MODEL)]
+ModelPlans = Annotated[str | None, option("-p", group=MODEL)]
+ModelFolds = Annotated[Sequence[str] | None, option("-f", several=True, group=MODEL)]
 Images = Annotated[Path, option("-i")]
 OutputFolder = Annotated[Path, option("-o")]
 OutputFile = Annotated[Path | None, option("-o")]

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from semi_nnunet.verbs.options import (
     FIRST,
     MORE,
-    Folds,
     Model,
+    ModelConfiguration,
+    ModelDataset,
+    ModelFolds,
+    ModelPlans,
+    ModelTrainer,
     OutputFolder,
-    call_with,
     name_speed,
     one_of,
     option,
@@ -27,11 +30,15 @@ SPEED, WHEELS = one_of(), one_of()
 
 
 def package(
-    model: Model,
-    out: OutputFolder,
+    model: Model = None,
+    out: OutputFolder = None,  # type: ignore[assignment]
     *,
+    dataset: ModelDataset = None,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
     contract: Annotated[Literal["flare22", "flare24", "generic"], option()] = "generic",
-    folds: Folds = None,
+    folds: ModelFolds = None,
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     exact: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     fast: Annotated[bool, option(group=(FIRST, SPEED))] = False,
@@ -56,6 +63,10 @@ def package(
     Args:
         model: Folder TRAINER__PLANS__CONFIGURATION, a fold in it, or a zip of semi_nnunet export.
         out: New folder; its name becomes the name of the image.
+        dataset: Without -m: number or name of the data set.
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
         contract: Rules of the challenge.
         folds: Folds to package (default: every finished fold).
         device: cpu: without CUDA; cuda: a GPU is used if there is one (default: as the contract
@@ -75,12 +86,27 @@ def package(
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.
     """
-    arguments = locals()
     from semi_nnunet.challenge.packaging import package_model
+    from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.files import amount
+    from semi_nnunet.workflows.selection import select_model
 
-    given = {"speed": name_speed(exact, fast), "wheel_folder": wheels, "step": step_size}
-    submission = call_with(package_model, {**arguments, **given})
+    if out is None:
+        raise UserError("-o must be a folder, got none", fix="give the folder to write to")
+
+    submission = package_model(
+        select_model(model, dataset, configuration, trainer, plans),
+        out,
+        contract=contract,
+        folds=folds,
+        device=device,
+        speed=name_speed(exact, fast),
+        step=step_size,
+        licence=licence,
+        pins=pins,
+        wheel_folder=wheels,
+        extra_index_url=extra_index_url,
+    )
     limit = "" if submission.contract.limit is None else f" --limit {submission.contract.limit:g}"
     lines = [f"{out} is a submission for {submission.contract.about}:"]
     lines += [

@@ -14,7 +14,6 @@ from semi_nnunet.verbs.options import (
     Flag,
     Plans,
     RareFlag,
-    call_with,
     option,
 )
 
@@ -103,14 +102,31 @@ def plan(
         >>> plan("42", new_plans="short", settings=short).name
         'short'
     """
-    arguments = {**locals(), "name": new_plans, "weights": encoder_weights}
     if as_long_as:
-        arguments |= choose_length(dataset, plans, configurations, as_long_as, settings, new_plans)
+        from semi_nnunet.runs.longer_baseline import name_longer_plans
+
+        settings = choose_length(dataset, plans, configurations, as_long_as, settings)
+        new_plans = new_plans or name_longer_plans(plans, as_long_as)
     from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
     from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
     from semi_nnunet.workflows.plan import plan_dataset
 
-    planned = call_with(plan_dataset, arguments)
+    planned = plan_dataset(
+        dataset,
+        plans=plans,
+        name=new_plans,
+        configurations=configurations,
+        settings=settings,
+        budget=budget,
+        patch=patch,
+        spacing=spacing,
+        architecture=architecture,
+        encoder=encoder,
+        weights=encoder_weights,
+        device=device,
+        reset=reset,
+        trainers=trainers,
+    )
     lines: list[object] = []
     if planned.keeps_sizes:
         file = f"{planned.name}.json"
@@ -141,24 +157,19 @@ def choose_length(
     configurations: Sequence[str] | None,
     trainer: str,
     settings: Sequence[str] | Mapping[str, Any],
-    name: str | None,
-) -> dict[str, Any]:
-    """Return the settings and the name of plans with which the baseline trains as long."""
+) -> list[str]:
+    """Return the settings of plans with which the baseline trains as long."""
     from semi_nnunet.benchmarking.plan_length import plan_longer_baseline
-    from semi_nnunet.runs.longer_baseline import name_longer_plans
     from semi_nnunet.settings.assignments import format_assignment
 
     longer = plan_longer_baseline(dataset, plans, configurations, trainer)
     given = settings if isinstance(settings, Mapping) else {}
     texts = [format_assignment(key, value) for key, value in {**given, **longer}.items()]
-    return {
-        "settings": [*(() if given else settings), *texts],
-        "name": name or name_longer_plans(plans, trainer),
-    }
+    return [*(() if given else settings), *texts]
 
 
 def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str]) -> Iterator[str]:
-    """Yield the duration of a training of each preprocessed configuration at benchmarked rates."""
+    """Yield the length of a training of each configuration, benchmarked or as earlier ones took."""
     from semi_nnunet.runs.folders import find_folders
     from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.progress import readable_time
@@ -167,10 +178,11 @@ def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str
         folders = find_folders(dataset)
     except UserError:  # nnUNet_results is not set, and holds the benchmarks
         return
-    if planned.ready and not folders.benchmarks.is_dir():
+    if planned.ready and not any(folders.results.glob("*")):  # no training, no benchmark
         yield "the length of a training is known after semi_nnunet benchmark"
         return
     from semi_nnunet.automatic.rates import estimate_training_hours  # takes seconds
+    from semi_nnunet.benchmarking.plan_length import read_recorded_rates
 
     for configuration in planned.ready:
         for trainer in trainers or (RECOMMENDED,):
@@ -182,7 +194,10 @@ def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str
                 folders, planned.name, configuration, trainer, epochs * steps,
                 validation_steps / steps,
             )  # fmt: skip
-            length = "unknown before a benchmark with these plans"
+            recorded = read_recorded_rates(folders, planned.name, configuration, trainer)
+            length = "unknown before semi_nnunet benchmark with these plans"
             if hours is not None:
                 length = f"about {readable_time(3600 * hours)}"
+            elif trainer in recorded:
+                length = f"about {readable_time(recorded[trainer] * epochs * steps)}, as before"
             yield f"{configuration}: {epochs * steps:,} steps of {trainer} here: {length}"

@@ -13,13 +13,13 @@ from semi_nnunet.verbs.options import (
     FIRST,
     MORE,
     ComputeDevice,
-    Folds,
-    OptionalConfiguration,
-    OptionalDataset,
-    OptionalModel,
-    OptionalPlans,
+    Model,
+    ModelConfiguration,
+    ModelDataset,
+    ModelFolds,
+    ModelPlans,
+    ModelTrainer,
     OutputFile,
-    Trainer,
     name_speed,
     one_of,
     option,
@@ -30,15 +30,15 @@ SPEED = one_of()
 
 
 def predict(
-    model: OptionalModel = None,
+    model: Model = None,
     images: Annotated[Any, Parameter(name="-i", group=FIRST, required=True)] = None,
     out: OutputFile = None,
     *,
-    dataset: OptionalDataset = None,
-    configuration: OptionalConfiguration = None,
-    trainer: Trainer = None,
-    plans: OptionalPlans = None,
-    folds: Folds = None,
+    dataset: ModelDataset = None,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     exact: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     fast: Annotated[bool, option(group=(FIRST, SPEED))] = False,
     device: ComputeDevice = None,
@@ -48,6 +48,7 @@ def predict(
     step_size: Annotated[float | None, option("--step-size", "-step_size", group=MORE)] = None,
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
     resume: Annotated[bool, option("--continue_prediction", "--c", group=MORE)] = False,
+    save_probabilities: Annotated[bool, option("--save_probabilities", show=False)] = False,
     coarse: Annotated[str | None, option(group=MORE)] = None,
     max_memory: Annotated[float | None, option(group=MORE)] = None,
     spacings: Annotated[Sequence[Sequence[float]] | None, Parameter(parse=False)] = None,
@@ -82,6 +83,7 @@ def predict(
         step_size: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
         checkpoint: Name of the file in each fold.
         resume: Keep the complete predictions that are in the folder.
+        save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).
         spacings: Spacing of each array in mm (Python only).
@@ -103,6 +105,11 @@ def predict(
 
     if images is None:
         raise UserError("no images are given", fix="give their folder")
+    if save_probabilities:
+        raise UserError(
+            "predict never holds the probabilities of a whole image, so it cannot save them",
+            fix="semi_nnunet pseudo-label --save_probabilities, or nnUNetv2_predict",
+        )
     name = select_model(model, dataset, configuration, trainer, plans, checkpoint)
     selected = name_folds(name, folds)
     speed = name_speed(exact, fast)

@@ -34,6 +34,7 @@ def preprocess(
     skip_bad: Flag = False,
     skip_outliers: RareFlag = False,
     planner: Annotated[str, option("-pl", group=MORE)] = "ExperimentPlanner",
+    gpu_memory_target: Annotated[float | None, option("-gpu_memory_target", group=MORE)] = None,
     shards: Annotated[int | None, option(group=JOBS)] = None,
     launcher: Launcher | None = None,
     worker: Annotated[bool, Parameter(show=False, negative="")] = False,
@@ -69,6 +70,8 @@ def preprocess(
         skip_bad: Set bad unlabelled cases aside, listed in semi_skipped.json, and continue.
         skip_outliers: Set unlabelled cases aside that differ much from the labelled ones.
         planner: nnU-Net's planner, used if there are no plans yet.
+        gpu_memory_target: GB of GPU memory to plan for, if there are no plans yet (default: the
+            planner's).
         shards: Number of shards of imagesUn (default: --jobs; without --jobs and --launcher: none).
         launcher: Where the shards are preprocessed; None: on this machine.
         worker: This process preprocesses a shard; set by the launcher.
@@ -86,11 +89,16 @@ def preprocess(
     """
     from semi_nnunet.preprocessing.planning import get_default_plans_name
     from semi_nnunet.preprocessing.prepare import prepare_for_training
+    from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.names import require_positive
     from semi_nnunet.workflows import prepare as steps
     from semi_nnunet.workflows.next_step import suggest_training
 
     require_positive({"--shards": shards, "-np": processes})
+    if gpu_memory_target is not None and not gpu_memory_target > 0:
+        raise UserError(
+            f"-gpu_memory_target must be above 0, got {gpu_memory_target:g}", fix="correct it"
+        )
     jobs = (launcher or Launcher()).for_jobs()
     if jobs.only is not None:  # a process of a cluster, or the worker that it starts
         open_shards = steps.list_shards(
@@ -115,6 +123,7 @@ def preprocess(
         skip_outliers,
         count,
         None if count is None else steps.ShardJobs(jobs, processes),
+        gpu_memory_target,
     )
     if counts is None:
         return None

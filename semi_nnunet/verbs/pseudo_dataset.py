@@ -12,13 +12,16 @@ from semi_nnunet.verbs.options import (
     ComputeDevice,
     Dataset,
     FilterScore,
+    ModelConfiguration,
+    ModelFolds,
+    ModelPlans,
     Models,
+    ModelTrainer,
     NewId,
     Processes,
     RareFlag,
     Seeds,
     Views,
-    call_with,
     option,
 )
 
@@ -31,8 +34,12 @@ logger = logging.getLogger(__name__)
 def pseudo_dataset(
     dataset: Dataset,
     new_id: NewId,
-    models: Models,
+    models: Models = (),
     *,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     views: Views = (),
     keep: Annotated[Sequence[float], option(several=True)] = (1.0,),
     target: Annotated[str | None, option()] = None,
@@ -80,7 +87,11 @@ def pseudo_dataset(
     Args:
         dataset: The data set with imagesUn.
         new_id: Number of the new data set; later rounds use the following numbers.
-        models: Folders of trained models, see semi_nnunet pseudo-label.
+        models: Folders of trained models (default: that of -d, selected by -c, -tr, -p and -f).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
+        folds: Folds of the model whose logits are averaged (default: every finished fold).
         views: Changed views of each image whose predictions are averaged.
         keep: Fraction of the cases, or a number above 1: the most certain ones; one value, or one
             for each round (ST++: half, then all).
@@ -118,17 +129,37 @@ def pseudo_dataset(
         >>> pseudo_dataset("42", 143, [model], target="SemiBaselineTrainer", dry_run=True).dice
         {}
     """
-    arguments = {
-        **locals(),
-        "name": new_name,
-        "most": max_uncertainty,
-        "folds": target_folds,
-    }
     from semi_nnunet.pseudo_labels.distillation import Distillation, distil_dataset
     from semi_nnunet.util.command import typed
     from semi_nnunet.workflows.next_step import format_next_lines
+    from semi_nnunet.workflows.selection import select_models
 
-    distilled = distil_dataset(dataset, new_id, models, call_with(Distillation, arguments))
+    source = None if models else dataset
+    models = select_models(models, source, configuration, trainer, plans, folds)
+
+    options = Distillation(
+        name=new_name,
+        views=views,
+        keep=keep,
+        most=max_uncertainty,
+        score=score,
+        before=before,
+        complete=complete,
+        confidence=confidence,
+        target=target,
+        target_plans=target_plans,
+        target_configuration=target_configuration,
+        rounds=rounds,
+        folds=target_folds,
+        seeds=seeds,
+        dry_run=dry_run,
+        device=device,
+        jobs=jobs,
+        processes=processes,
+        skip_bad=skip_bad,
+        symlink=symlink,
+    )
+    distilled = distil_dataset(dataset, new_id, models, options)
     for trained, dice in distilled.dice.items():
         logger.info(f"{trained}: Dice of imagesTs {dice:.4f}")
     if distilled.following:

@@ -11,16 +11,15 @@ from cyclopts import Parameter
 from semi_nnunet.verbs.options import (
     JOBS,
     MORE,
-    Folds,
     Images,
     Launcher,
+    ModelConfiguration,
+    ModelDataset,
+    ModelFolds,
+    ModelPlans,
     Models,
-    OptionalConfiguration,
-    OptionalDataset,
-    OptionalPlans,
+    ModelTrainer,
     OutputFolder,
-    RareFlag,
-    Trainer,
     Views,
     option,
 )
@@ -36,14 +35,14 @@ def pseudo_label(
     out: OutputFolder,
     models: Models = (),
     *,
-    dataset: OptionalDataset = None,
-    configuration: OptionalConfiguration = None,
-    trainer: Trainer = None,
-    plans: OptionalPlans = None,
-    folds: Folds = None,
+    dataset: ModelDataset = None,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     views: Views = (),
     confidence: Annotated[float, option()] = 0.0,
-    npz: RareFlag = False,
+    npz: Annotated[bool, option("--npz", "--save_probabilities", group=MORE)] = False,
     partial_labels: Annotated[Path | None, option(group=MORE)] = None,
     shards: Annotated[int | None, option(group=JOBS)] = None,
     launcher: Launcher | None = None,
@@ -96,16 +95,11 @@ def pseudo_label(
         ('phantom_0003', 'phantom_0004')
     """
     from semi_nnunet.pseudo_labels import label
-    from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.names import require_positive
-    from semi_nnunet.workflows.selection import name_folds, select_model
+    from semi_nnunet.workflows.selection import select_models
 
     require_positive({"--shards": shards})
-    if len(models) < 2:
-        name = select_model(models[0] if models else None, dataset, configuration, trainer, plans)
-        models = [name_folds(name, folds)]
-    elif folds or dataset or any((configuration, trainer, plans)):
-        raise UserError("-m names the models already", fix="omit -d, -c, -tr, -p and -f")
+    models = select_models(models, dataset, configuration, trainer, plans, folds)
     request = label.make_labelling_request(
         images, out, models, views, confidence, npz, partial_labels
     )

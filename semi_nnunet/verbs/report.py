@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.verbs.options import FIRST, MORE, Plans, call_with, one_of, option
+from semi_nnunet.verbs.options import FIRST, MORE, Plans, one_of, option
 
 if TYPE_CHECKING:
     from semi_nnunet.reporting.page import WrittenReport
@@ -60,10 +60,18 @@ def report(
         >>> report("42", plans="short").path.name
         'report.html'
     """
-    arguments = locals()
     from semi_nnunet.reporting.page import write_report_page
 
-    written = call_with(write_report_page, arguments)
+    written = write_report_page(
+        dataset,
+        values=values,
+        plans=plans,
+        baseline=baseline,
+        metric=metric,
+        choice=choice,
+        efficiency=efficiency,
+        out=out,
+    )
     logger.info("\n".join((written.headline, *written.sentences)))
     logger.info(f"wrote {written.path} ({written.size / 2**20:.1f} MB)")
     return written

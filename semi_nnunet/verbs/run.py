@@ -13,7 +13,6 @@ from semi_nnunet.verbs.options import (
     ComputeDevice,
     Flag,
     Processes,
-    call_with,
     one_of,
     option,
 )
@@ -82,7 +81,6 @@ def run(
     Raises:
         UserError: the recipe is wrong, a folder or number is missing, or a stage failed.
     """
-    arguments = {**locals(), "distilled": pseudo_labelled, "report": out}
     if list:
         list_recipes()
         return None
@@ -94,7 +92,22 @@ def run(
             f"{'a recipe' if recipe is None else '--converted'} is missing",
             fix="semi_nnunet run RECIPE SRC --converted ID --split ID; semi_nnunet run --list",
         )
-    followed = follow_recipe(recipe, call_with(FollowOptions, arguments))
+    followed = follow_recipe(
+        recipe,
+        FollowOptions(
+            source=source,
+            converted=converted,
+            split=split,
+            distilled=pseudo_labelled,
+            only=only,
+            first=first,
+            dry_run=dry_run,
+            device=device,
+            jobs=jobs,
+            processes=processes,
+            report=out,
+        ),
+    )
     lines = ["\n# published"]
     lines += [
         f"#   {row.method}: {row.metric} {row.value} ({row.source})" for row in followed.published

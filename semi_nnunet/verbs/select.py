@@ -13,6 +13,11 @@ from semi_nnunet.verbs.options import (
     ComputeDevice,
     Dataset,
     FilterScore,
+    ModelConfiguration,
+    ModelFolds,
+    ModelPlans,
+    Models,
+    ModelTrainer,
     RareFlag,
     Views,
     option,
@@ -26,8 +31,12 @@ logger = logging.getLogger(__name__)
 
 def select(
     dataset: Dataset,
-    models: Annotated[Sequence[str], option("-m", several=True)] = (),
+    models: Models = (),
     *,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     keep: Annotated[float, option()] = 0.5,
     score: Annotated[FilterScore, option()] = "entropy",
     views: Views = (),
@@ -55,7 +64,11 @@ def select(
 
     Args:
         dataset: The data set with imagesUn.
-        models: Folders of trained models, see semi_nnunet pseudo-label.
+        models: Folders of trained models (default: that of -d, selected by -c, -tr, -p and -f).
+        configuration: Without -m: such as 3d_fullres (default: the only trained one).
+        trainer: Without -m: class name (default: SemiUnifiedTrainer, or the only trained one).
+        plans: Without -m: plans identifier (default: nnUNetPlans, or the only trained ones).
+        folds: Folds of the model whose logits are averaged (default: every finished fold).
         keep: Fraction of the images, or a number above 1.
         score: Uncertainty score.
         views: Changed views of each image whose predictions are averaged.
@@ -81,11 +94,14 @@ def select(
     from semi_nnunet.pseudo_labels.choice import SelectionRule
     from semi_nnunet.pseudo_labels.select import select_all, select_images
     from semi_nnunet.runs.launching import JobLauncher
+    from semi_nnunet.workflows.selection import select_models
 
     if undo:
         select_all(dataset)
         logger.info("trainings use all unlabelled images")
         return None
+    source = None if models else dataset
+    models = select_models(models, source, configuration, trainer, plans, folds)
     selected = select_images(
         dataset,
         models,

@@ -32,8 +32,12 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
         >>> status("42")[0]
         'short:'
     """
+    from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.workflows.next_step import format_next_lines, suggest_for_dataset
     from semi_nnunet.workflows.status import report_trainings as list_trainings
 
     lines = list_trainings(dataset, plans)
     logger.info("\n".join(lines))
+    if next_commands := suggest_for_dataset(find_folders(dataset), plans):
+        logger.info(format_next_lines(next_commands))
     return lines

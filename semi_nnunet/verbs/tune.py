@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from semi_nnunet.verbs.options import (
     ComputeDevice,
-    Folds,
-    OptionalConfiguration,
-    OptionalDataset,
-    OptionalModel,
-    OptionalPlans,
-    Trainer,
+    Model,
+    ModelConfiguration,
+    ModelDataset,
+    ModelFolds,
+    ModelPlans,
+    ModelTrainer,
     option,
 )
 
@@ -23,13 +23,13 @@ logger = logging.getLogger(__name__)
 
 
 def tune(
-    model: OptionalModel = None,
+    model: Model = None,
     *,
-    dataset: OptionalDataset = None,
-    configuration: OptionalConfiguration = None,
-    trainer: Trainer = None,
-    plans: OptionalPlans = None,
-    folds: Folds = None,
+    dataset: ModelDataset = None,
+    configuration: ModelConfiguration = None,
+    trainer: ModelTrainer = None,
+    plans: ModelPlans = None,
+    folds: ModelFolds = None,
     lose: Annotated[float, option()] = 0.1,
     device: ComputeDevice = None,
 ) -> MirrorChoice:

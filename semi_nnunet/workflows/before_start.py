@@ -39,7 +39,11 @@ from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, refresh_records
-from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
+from semi_nnunet.workflows.next_step import (
+    suggest_for_dataset,
+    suggest_preprocessing,
+    suggest_training,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -263,9 +267,11 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     raw = find_raw_dataset(name_or_id)
     folders = find_folders(raw.name)
     cases = dataset(raw, folders.preprocessed)
-    preprocess = suggest_command("preprocess", dataset=raw.name)
+    preprocess = suggest_command("preprocess", dataset=name_or_id)
     paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans_file(path))
     if not paths:
+        if (cases.fix or "").startswith("semi_nnunet preprocess"):  # says the same
+            return [replace(cases, fix=preprocess)], [preprocess]
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
     findings, ready = [cases], list[tuple[str, str]]()
     for path in paths:
@@ -276,6 +282,8 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
         return findings, [cases.fix]
     if not ready:
         return findings, [str(findings[-1].fix)]
+    if following := suggest_for_dataset(folders):
+        return findings, following
     plans, configuration = max(ready, key=lambda pair: pair[0].endswith("_cpu"))
     return findings, suggest_training(raw.name, plans, configuration)
 

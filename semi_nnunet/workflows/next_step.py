@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from semi_nnunet.discovery.names import RECOMMENDED
-from semi_nnunet.raw.layout import DEFAULT_PLANS, PLANS_JSON, get_preprocessed_dataset
+from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.raw.layout import (
+    DEFAULT_PLANS,
+    PLANS_JSON,
+    PREDICTED_FILE,
+    get_preprocessed_dataset,
+)
 from semi_nnunet.raw.plans import read_plans
-from semi_nnunet.runs.folders import ALL, find_folders
+from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.seeds import split_seed_name
 from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
@@ -91,21 +97,78 @@ def suggest_measuring(jobs: Sequence[Job], plans: str) -> list[str]:
     for (trainer, configuration), folds_and_seeds in runs.items():
         trainers_of[configuration, frozenset(folds_and_seeds)].append(trainer)
     for (configuration, pairs), trainers in trainers_of.items():
-        folds = sorted({fold for fold, _ in pairs})
-        seeds = max(seed for _, seed in pairs) + 1
-        command = suggest_command(
-            "crossval", dataset=folders.results.name, plans=plans, configurations=[configuration],
-            trainers=trainers, folds=folds, seeds=seeds, device=detect_device(),
-        )  # fmt: skip
-        lines.append(command)
+        lines.append(_format_crossval(folders.results.name, plans, configuration, trainers, pairs))
     return lines
+
+
+def _format_crossval(
+    dataset: str,
+    plans: str,
+    configuration: str,
+    trainers: Sequence[str],
+    pairs: Collection[tuple[str, int]],
+) -> str:
+    """Return the command that trains, predicts and measures pairs of fold and seed."""
+    return suggest_command(
+        "crossval", dataset=dataset, plans=plans, configurations=[configuration],
+        trainers=trainers, folds=sorted({fold for fold, _ in pairs}),
+        seeds=max(seed for _, seed in pairs) + 1, device=detect_device(),
+    )  # fmt: skip
+
+
+def suggest_baseline(jobs: Sequence[Job], plans: str) -> list[str]:
+    """Return the commands that train the baseline of each method's training that has none.
+
+    Args:
+        jobs: of one data set, with these plans or plans of their seeds.
+    """
+    missing = defaultdict[str, set[tuple[str, int]]](set)  # configuration -> fold and seed
+    for job in jobs:
+        if job.trainer != BASELINE and job.is_trained and job.segments:
+            missing[job.configuration].add((job.fold, job.seed))
+    for job in jobs:
+        if job.trainer == BASELINE:
+            missing[job.configuration].discard((job.fold, job.seed))
+    return [
+        _format_crossval(jobs[0].folders.results.name, plans, configuration, [BASELINE], pairs)
+        for configuration, pairs in missing.items()
+        if pairs
+    ]
+
+
+def suggest_after_training(jobs: Sequence[Job], plans: str) -> list[str]:
+    """Return the commands that come after trainings: measure, train the baseline, or compare.
+
+    Args:
+        jobs: of one data set, with these plans or plans of their seeds.
+
+    Returns:
+        [] if nothing is trained.
+    """
+    if not any(job.is_trained and job.segments for job in jobs):
+        return []
+    compare, report = (
+        suggest_command(verb, dataset=jobs[0].folders.results.name, plans=plans)
+        for verb in ("compare", "report")
+    )
+    open_steps = [*suggest_measuring(jobs, plans), *suggest_baseline(jobs, plans)]
+    return [*open_steps, compare] if open_steps else [compare, report]
+
+
+def suggest_for_dataset(folders: Folders, plans: str | None = None) -> list[str]:
+    """Return the commands that come after the trainings of a data set, for all plans or some."""
+    groups = defaultdict[str, list[Job]](list)
+    for job in find_jobs(folders, plans):
+        groups[plans or split_seed_name(job.plans)[0]].append(job)
+    return [line for name in sorted(groups) for line in suggest_after_training(groups[name], name)]
 
 
 def suggest_after_measuring(measured: Path) -> list[str]:
     """Return the commands that compare the trainings that predictions may come from.
 
     ``nnUNetv2_predict`` copies plans and data set next to its predictions, but not the trainer's
-    name, so that predictions in a user's folder belong to no known training.
+    name, so that predictions in a user's folder belong to no known training. ``semi_nnunet
+    predict`` names the model there.
 
     Returns:
         The commands that measure the trainings with these plans, then the comparison; [] if this
@@ -113,17 +176,16 @@ def suggest_after_measuring(measured: Path) -> list[str]:
     """
     copied = optional_json(measured / PLANS_JSON)
     name, plans = copied.get("dataset_name"), copied.get("plans_name")
+    model = (optional_json(measured / PREDICTED_FILE).get("predicted_by") or {}).get("model", "")
+    if not name and model.count("/") == 1 and model.count("__") == 2:
+        name, plans = model.split("/")[0], split_seed_name(model.split("__")[1])[0]
     if not (name and plans):
         return []
     try:
         folders = find_folders(str(name))
     except UserError:  # such as predictions of another machine
         return []
-    jobs = find_jobs(folders, str(plans))
-    if not any(job.is_trained for job in jobs):
-        return []
-    compare = suggest_command("compare", dataset=str(name), plans=str(plans))
-    return [*suggest_measuring(jobs, str(plans)), compare]
+    return suggest_after_training(find_jobs(folders, str(plans)), str(plans))
 
 
 def format_next_lines(commands: Iterable[str]) -> str:

@@ -78,6 +78,32 @@ def select_model(
     return name
 
 
+def select_models(
+    models: Sequence[str],
+    dataset: str | None,
+    configuration: str | None,
+    trainer: str | None,
+    plans: str | None,
+    folds: Sequence[str] | None,
+) -> list[str]:
+    """Return the names of the given models, or of the one that the other arguments select.
+
+    Args:
+        models: their folders; () if the other arguments select one.
+        dataset, configuration, trainer, plans: see :func:`select_model`.
+        folds: of a single model; None for all that are trained.
+
+    Raises:
+        UserError: several models are given and something else, or see :func:`select_model`.
+    """
+    if len(models) < 2:
+        name = select_model(models[0] if models else None, dataset, configuration, trainer, plans)
+        return [name_folds(name, folds)]
+    if folds or dataset or any((configuration, trainer, plans)):
+        raise UserError("-m names the models already", fix="omit -d, -c, -tr, -p and -f")
+    return [str(model) for model in models]
+
+
 def list_trained_models(folder: Path, checkpoint: str) -> Iterator[tuple[str, str, str]]:
     """Yield trainer, plans and configuration of every model with a trained fold."""
     for path in folder.glob("*__*__*"):

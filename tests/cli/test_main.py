@@ -78,6 +78,7 @@ SPELLINGS = {  # the short options, and the parameters that they may name
     "-device": {"device"},
     "-num_gpus": {"gpus"},
     "-chk": {"checkpoint"},
+    "-gpu_memory_target": {"gpu_memory_target"},
     "-step_size": {"step_size"},
     "-pl": {"planner"},
     "-pretrained_weights": {"pretrained_weights"},

@@ -18,13 +18,13 @@ from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
 from semi_nnunet.inference.predict import (
-    RECORD,
     FolderPredictor,
     is_same_description,
     load_predictor,
     predict_images,
 )
 from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.layout import PREDICTED_FILE
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.memory import GIB, at_most, data_bytes
@@ -181,9 +181,9 @@ def test_predictions_of_two_models_are_not_mixed(pool, tmp_path):
     assert file.read_bytes() == content
     moved = Path(shutil.copytree(first, tmp_path / "Dataset950_Moved" / first.name))
     assert predict_images(moved, pool.images, out, device="cpu") == [file]
-    (out / RECORD).unlink()  # of an earlier version, or nnU-Net's own
+    (out / PREDICTED_FILE).unlink()  # of an earlier version, or nnU-Net's own
     assert predict_images(first, pool.images, out, device="cpu") == [file]
-    (out / RECORD).unlink()
+    (out / PREDICTED_FILE).unlink()
     shutil.copy(file, out / "older.nii.gz")
     with pytest.raises(UserError, match=r"older.nii.gz .*unknown model"):
         predict_images(first, pool.images, out, device="cpu")

@@ -116,7 +116,12 @@ def test_predictions_in_a_folder_of_the_users_lead_to_the_trainings(empty, monke
     write_json(predictions / "plans.json", plans)
     assert suggest_after_measuring(predictions) == []  # nothing is trained here
     leave(fake_job(empty, OURS))
-    measure, compare = suggest_after_measuring(predictions)
+    measure, baseline, compare = suggest_after_measuring(predictions)
+    assert f"-tr {BASE} -f 0 " in baseline
+    write_json(predictions / "plans.json", {})
+    record = {"predicted_by": {"model": f"{name}/{OURS}__tiny_seed1__2d"}}
+    write_json(predictions / "semi_predicted.json", record)
+    assert suggest_after_measuring(predictions) == [measure, baseline, compare]
     assert measure.startswith("semi_nnunet crossval ") and measure.endswith(" --device cpu")
     assert compare == f"semi_nnunet compare -d {name} -p tiny"
     assert format_next_lines([measure, compare]) == f"next: {measure}\n      {compare}"
