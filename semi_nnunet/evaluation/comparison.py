@@ -12,7 +12,7 @@ import numpy as np
 
 from semi_nnunet.evaluation.points import (
     find_difference_unit,
-    format_gain,
+    format_difference,
     format_interval,
     format_mean,
 )
@@ -373,7 +373,7 @@ def format_overall_table(compared: Sequence[ModelComparison], metric: str) -> st
         rows.append(
             [*format_model(item.model), "" if item.steps is None else str(item.steps),
              format_mean(item.mean, metric), format_mean(item.baseline_mean, metric),
-             format_gain(d.mean, metric), format_interval(d, metric),
+             format_difference(d.mean, metric), format_interval(d, metric),
              format_p(item.p_holm), f"{d.better} of {d.cases}", format_seed_gains(item, metric),
              item.reasoned_verdict(metric)]
         )  # fmt: skip
@@ -384,7 +384,7 @@ def format_overall_table(compared: Sequence[ModelComparison], metric: str) -> st
 
 def format_seed_gains(item: ModelComparison, metric: str) -> str:
     """Return the gain of every seed; a single seed is marked as such."""
-    gains = [format_gain(gain, metric) for _, gain in sorted(item.seeds.items())]
+    gains = [format_difference(gain, metric) for _, gain in sorted(item.seeds.items())]
     return ", ".join(gains) if len(gains) > 1 else f"seed {next(iter(item.seeds))} only"
 
 
@@ -400,7 +400,7 @@ def format_class_table(compared: Sequence[ModelComparison], metric: str) -> str:
     for item in rank_comparisons(compared, metric):
         for name, (d, p) in item.classes.items():
             rows.append(
-                [*format_model(item.model), markdown.plain(name), format_gain(d.mean, metric),
+                [*format_model(item.model), markdown.plain(name), format_difference(d.mean, metric),
                  format_interval(d, metric), format_p(p), item.class_verdict(name, metric)]
             )  # fmt: skip
     return markdown.table(rows)

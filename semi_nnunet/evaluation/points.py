@@ -24,10 +24,10 @@ def format_mean(value: float, metric: str) -> str:
     return f"{get_shown_factor(metric) * value:.2f}"
 
 
-def format_gain(difference: float, metric: str) -> str:
+def format_difference(difference: float, metric: str) -> str:
     """Return a signed difference with two decimals.
 
-    >>> format_gain(0.0142, "dice"), format_gain(-0.00001, "dice")
+    >>> format_difference(0.0142, "dice"), format_difference(-0.00001, "dice")
     ('+1.42', '0.00')
     """
     text = f"{get_shown_factor(metric) * difference:+.2f}"
@@ -38,7 +38,8 @@ def format_interval(difference: Difference, metric: str) -> str:
     """Return an interval such as "+1.00 to +2.00"."""
     if math.isnan(difference.low):
         return "one case only"
-    return f"{format_gain(difference.low, metric)} to {format_gain(difference.high, metric)}"
+    low, high = (format_difference(end, metric) for end in (difference.low, difference.high))
+    return f"{low} to {high}"
 
 
 def find_difference_unit(metric: str) -> str:

@@ -168,7 +168,7 @@ def answer_that_baseline_is_best(
         f"The best other method on the validation cases: {describe_difference(validation, item)}",
         describe_evidence(validation, item),
     ]
-    sentences += describe_unranked(validation, ranked)
+    sentences += [*describe_unranked(validation, ranked), *describe_fewer_seeds(validation)]
     if test and (on_test := find_comparison(test, item.model)):
         sentences.append(f"The same on the test cases: {describe_difference(test, on_test)}")
     headline = f"No: on the validation cases, no method is better than {best}."

@@ -13,7 +13,7 @@ from semi_nnunet.evaluation.comparison import (
     format_p,
     group_by_model,
 )
-from semi_nnunet.evaluation.points import format_gain, format_interval, format_mean
+from semi_nnunet.evaluation.points import format_difference, format_interval, format_mean
 from semi_nnunet.evaluation.values import Model, Value, credit_absence, read_values
 from semi_nnunet.runs.folders import Folders, load_patient_finder
 from semi_nnunet.runs.job import Job
@@ -128,7 +128,7 @@ def format_equal_time_table(compared: Sequence[EqualTimeComparison], metric: str
         rows.append(
             [*format_model(item.model), *format_length(row.method),
              *format_length(row.baseline), format_mean(item.mean, metric),
-             format_mean(item.baseline_mean, metric), format_gain(item.overall.mean, metric),
+             format_mean(item.baseline_mean, metric), format_difference(item.overall.mean, metric),
              format_interval(item.overall, metric), format_p(item.p_holm),
              item.reasoned_verdict(metric)]
         )  # fmt: skip
