@@ -200,10 +200,10 @@ def prepare_labelled(
         if read_json(preprocessed / DATASET_JSON) != raw.content:  # the plans fit nevertheless
             write_json(preprocessed / DATASET_JSON, raw.content)
         labelled, unlabelled = list_cases(raw, reports, skipped)
-        for configuration in selected:
-            spec = PreprocessingSpec(plans, configuration, raw.content)
+        specs = [PreprocessingSpec(plans, name, raw.content) for name in selected]
+        for spec in specs:
             preprocess_labelled(labelled, spec, preprocessed, num_processes)
-        folder = preprocessed / PreprocessingSpec(plans, selected[0], raw.content).data_identifier
+        folder = preprocessed / specs[0].data_identifier
         warn_of_outdated_plans(preprocessed, read_sources(folder, raw.labelled))
         copy_ground_truth(labelled, preprocessed / GROUND_TRUTH, raw.content["file_ending"])
     return PreparedLabelled(preprocessed, plans_name, selected, len(labelled), unlabelled)

@@ -267,10 +267,11 @@ def describe_left_out(preprocessed: Path, cases: Iterable[str]) -> str:
     left_out = sorted({*cases} - listed)
     if not folds or not left_out:
         return ""
+    path = preprocessed / SPLITS_FILE
     return (
-        f"WARNING: {preprocessed / SPLITS_FILE} leaves out {len(left_out)} labelled cases, which "
-        f"no fold trains or validates on: {list_first(left_out)}. Fix: add them, or remove that "
-        f"file for new folds, and train the folds again"
+        f"WARNING: {path} leaves out {len(left_out)} labelled cases, which no fold trains or "
+        f"validates on: {list_first(left_out)}. Fix: add them, or remove {path} for new folds, and "
+        f"train the folds again"
     )
 
 

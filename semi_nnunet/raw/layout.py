@@ -37,6 +37,8 @@ CHECKED_FILE = "semi_checked.jsonl"  # reports of the images in which preprocess
 METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
 MEASURED_FROM = "semi_measured_from.json"  # the predictions and references that it measures
 PREDICTED_FROM = "semi_predicted_from.json"  # the images and the network of predictions
+NETWORK = "the network"  # in that record; of several folds each has its name after it
+TRAINED_FROM = "semi_trained_from.json"  # the data that one of nnU-Net's own trainers learns from
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from semi_nnunet.runs.inputs import (
     find_changed_measures,
     find_changed_test_inputs,
     list_test_inputs,
+    record_trained_from,
 )
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
@@ -46,9 +47,8 @@ from semi_nnunet.util.provenance import recorded
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
 
-@cache
 def list_pool_cases(folder: Path) -> list[str]:
-    """Return the unlabelled cases of a preprocessed folder; cached, as there may be 100,000."""
+    """Return the unlabelled cases of a preprocessed folder."""
     return UnlabelledCases(folder).present()
 
 
@@ -191,12 +191,20 @@ class Job:
         preprocessed, name = self.folders.preprocessed, self._configuration_plan["data_identifier"]
         return get_unlabelled_folder(preprocessed, name) if unlabelled else preprocessed / name
 
-    def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
-        """Return the sorted unlabelled cases, without patients that the fold validates on."""
+    def unlabelled_cases(
+        self,
+        patient_of: PatientOf,
+        list_cases_in: Callable[[Path], list[str]] = list_pool_cases,
+    ) -> list[str]:
+        """Return the sorted unlabelled cases, without patients that the fold validates on.
+
+        Args:
+            list_cases_in: returns the cases of a preprocessed folder.
+        """
         folder = self.case_folder(unlabelled=True)
         if folder is None:
             return []
-        cases = list_pool_cases(folder)
+        cases = list_cases_in(folder)
         folds = dict(enumerate(load_folds(self.folders.preprocessed)))
         if self.fold == ALL or int(self.fold) not in folds:
             return cases
@@ -361,6 +369,8 @@ def build_training_command(job: Job, device: str) -> Iterator[Command]:
         mode: Command = ("--val",)
     else:
         mode = ("--c",) if job.has_checkpoint else ()
+        if not mode and job.trainer not in our_trainers():
+            record_trained_from(job)
     keep = ("--npz",) if job.npz else ()
     fold = (job.folders.results.name, job.configuration, job.fold)
     model = ("-tr", job.trainer, "-p", job.plans)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +30,10 @@ from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.names import list_first
-from semi_nnunet.verify.reports import find_changed_cases, read_reports, refresh_records
+from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
 
 logger = logging.getLogger(__name__)
 
@@ -186,12 +187,14 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
         return
     skipped = optional_json(folders.preprocessed / SKIPPED_FILE)
     cases = RawDataset.of(folders.raw).cases
-    if changed := find_changed_cases(cases, reports, skipped):
+    changed, refreshed = find_changed_cases(cases, reports, skipped)
+    if changed:
         message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
         fix = f"semi_nnunet preprocess -d {folders.raw.name}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
-    else:
-        refresh_records(path, cases, reports)
+    elif refreshed != reports:
+        with suppress(OSError, UserError):  # a folder that cannot be written stays as it is
+            write_reports(path, refreshed.values())
 
 
 def find_data_problems(

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
-from semi_nnunet.raw.folds import PatientOf
-from semi_nnunet.runs.folders import ALL
-from semi_nnunet.runs.job import Job
+from semi_nnunet.raw.folds import (
+    Fold,
+    PatientOf,
+    load_folds,
+    make_folds,
+    read_pseudo_labelled_cases,
+)
+from semi_nnunet.raw.layout import SETTINGS_JSON, SPLITS_FILE
+from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
+from semi_nnunet.runs.inputs import read_trained_from
+from semi_nnunet.runs.job import Job, list_pool_cases
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
@@ -22,6 +30,7 @@ from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
+from semi_nnunet.workflows.before_start import find_description_changes, find_raw_changes
 
 MATCHED = list_settings_of_scope(SemiSettings, schema.MATCHED)
 OF_ANY_TRAINING = list_settings_of_scope(SemiSettings, schema.MATCHED, schema.SUPERVISED)
@@ -36,7 +45,7 @@ def read_record(job: Job) -> dict[str, Any]:
     unlabelled cases of a training that filters them are left out, because it may have been resumed
     after the filtering.
     """
-    record = optional_json(job.folder / "semi_settings.json")
+    record = optional_json(job.folder / SETTINGS_JSON)
     values = {name: entry["value"] for name, entry in record.get("settings", {}).items()}
     settings = {name: value for name, value in values.items() if name not in OWN}
     cases = record.get("cases", {})
@@ -149,13 +158,14 @@ def format_recorded_value(name: str, value: Any) -> str:
 def find_changed_trainings(
     jobs: Sequence[Job], plans: Mapping[str, Any], patient_of: PatientOf
 ) -> Iterator[Problem]:
-    """Yield trainings, done or begun, whose settings or unlabelled cases have changed since.
+    """Yield trainings, done or begun, whose settings, cases or data have changed since.
 
     Args:
         jobs: with these plans, or with those of a seed.
         plans: of seed 0.
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
+    data = CurrentData(jobs[0].folders, patient_of)
 
     @cache
     def collect(configuration: str) -> DatasetProperties:
@@ -170,20 +180,16 @@ def find_changed_trainings(
         return dict(json.loads(json.dumps(to_plain_values(resolved.as_dict()))))  # as recorded
 
     for job in jobs:
-        if job.trainer not in classes or not job.has_checkpoint:
+        if not job.has_checkpoint:
             continue
-        if not (recorded := read_record(job)):
-            continue
-        current = resolve(job.trainer, job.configuration)
-        if POOL in recorded:
-            current = {**current, POOL: job.unlabelled_cases(patient_of)}
-        if CASES in recorded and job.fold == ALL:
-            current = {**current, CASES: job.folders.labelled_cases()}
-        if changes := find_source_changes(job):
+        if changes := data.find_changes(job):
             message = f"was trained before a change of the data: {list_first(changes)}"
             fix = f"move {job.folder} away to train again, or restore these files and preprocess"
             yield Problem(str(job), message, fix)
             continue
+        if job.trainer not in classes or not (recorded := read_record(job)):
+            continue
+        current = {**resolve(job.trainer, job.configuration), **data.list_cases(job, recorded)}
         differences = [
             f"{name} {format_recorded_value(name, recorded[name])} "
             f"(now {format_recorded_value(name, current[name])})"
@@ -198,14 +204,76 @@ def find_changed_trainings(
             yield Problem(str(job), message, fix)
 
 
-def find_source_changes(job: Job) -> list[str]:
-    """Return the images and labels that have changed since a training began, and were preprocessed.
+def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
+    """Yield what a table of trainings does not show: data that have changed since.
 
-    Trainings of earlier versions did not record them.
+    Nothing counts as changed if the preprocessed data are gone.
     """
-    recorded = optional_json(job.folder / "semi_settings.json").get("sources", {})
-    changes = list[str]()
-    for kind, sources in recorded.items():
-        folder = job.case_folder(kind == "unlabelled")
-        changes += describe_source_changes(sources, read_sources(folder, sources)) if folder else []
-    return changes
+    if not folders.preprocessed.is_dir():
+        return
+    yield from find_description_changes(folders)
+    yield from find_raw_changes(folders)
+    data, trainings = CurrentData(folders, load_patient_finder(folders)), dict[str, list[Job]]()
+    for job in jobs:
+        recorded = read_record(job)
+        current = data.list_cases(job, recorded)
+        changes = data.find_changes(job)
+        changes += [f"the {name}" for name in current if current[name] != recorded[name]]
+        if changes:
+            trainings.setdefault(list_first(changes), []).append(job)
+    for changes, outdated in trainings.items():
+        message = f"trained before a change of the data: {changes}"
+        yield Problem(
+            list_first([str(job) for job in outdated]),
+            message,
+            "semi_nnunet crossval names the fix",
+        )
+
+
+class CurrentData:
+    """The cases and the preprocessed data of a data set now, each list read once."""
+
+    def __init__(self, folders: Folders, patient_of: PatientOf):
+        self.folders, self.patient_of = folders, patient_of
+        self._read_sources = cache(read_sources)
+        self._list_pool_cases = cache(list_pool_cases)
+
+    @cached_property
+    def _folds(self) -> dict[str, Fold]:
+        """The folds, or those that a training would make if their file was removed."""
+        preprocessed = self.folders.preprocessed
+        folds = load_folds(preprocessed) or make_folds(
+            self._labelled, self.patient_of, read_pseudo_labelled_cases(preprocessed)
+        )
+        return {str(number): fold for number, fold in enumerate(folds)}
+
+    @cached_property
+    def _labelled(self) -> list[str]:
+        return self.folders.labelled_cases()
+
+    def list_cases(self, job: Job, recorded: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the cases of each recorded kind that a training would see now."""
+        cases = dict[str, list[str]]()
+        if POOL in recorded:
+            cases[POOL] = job.unlabelled_cases(self.patient_of, self._list_pool_cases)
+        if CASES in recorded and job.fold == ALL:
+            cases[CASES] = self._labelled
+        return cases
+
+    def find_changes(self, job: Job) -> list[str]:
+        """Return the images and labels that have changed since a training began.
+
+        Trainings of earlier versions did not record them; of nnU-Net's own trainers, only
+        ``crossval`` does.
+        """
+        recorded, changes = read_trained_from(job), list[str]()
+        fold = self._folds.get(job.fold, {}) if recorded else {}
+        sides = {"labelled": fold.get("train"), "validation": fold.get("val")}
+        for kind, sources in recorded.items():
+            if folder := job.case_folder(kind == "unlabelled"):
+                now = self._read_sources(folder)
+                changes += describe_source_changes(sources, now)
+                if (side := sides.get(kind)) is not None:
+                    others = {*sources} ^ {case for case in side if case in now}
+                    changes += [f"the side of {case} in {SPLITS_FILE}" for case in sorted(others)]
+        return list(dict.fromkeys(changes))
