@@ -31,7 +31,14 @@ from semi_nnunet.raw.plans import held_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import read_json, undo, undone_on_failure, write_json, writing
+from semi_nnunet.util.files import (
+    optional_json,
+    read_json,
+    undo,
+    undone_on_failure,
+    write_json,
+    writing,
+)
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 REQUIRED_KEYS = (
@@ -223,7 +230,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     if not (fingerprint.is_file() and description.is_file()):
         return False
     raw = RawDataset.of(raw_dataset)
-    same_number = len(read_json(fingerprint)["spacings"]) == raw.content["numTraining"]
+    same_number = len(optional_json(fingerprint).get("spacings", ())) == raw.content["numTraining"]
     old_keys, new_keys = (
         _keep_planning_keys(content) for content in (read_json(description), raw.content)
     )

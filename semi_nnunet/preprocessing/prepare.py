@@ -221,7 +221,7 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
     if not fingerprint.is_file():
         return  # the plans were copied without it
     digest, record = sha256_of_file(fingerprint), optional_json(path)
-    if record.get("fingerprint") != digest:
+    if record.get("fingerprint") != digest or not isinstance(record.get("cases"), dict):
         write_json(path, {"fingerprint": digest, "cases": sources})
         return
     changes = [
