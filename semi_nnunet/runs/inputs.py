@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from semi_nnunet.evaluation.measuring import find_changed_inputs
 from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.description import find_cases
-from semi_nnunet.raw.folds import load_folds
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     NETWORK,
@@ -17,6 +16,7 @@ from semi_nnunet.raw.layout import (
     TRAINED_FROM,
 )
 from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER
+from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.provenance import find_changed
 
@@ -44,7 +44,7 @@ def record_trained_from(job: Job) -> None:
 
     The trainers of this package record more, in semi_settings.json.
     """
-    folder, folds = job.case_folder(unlabelled=False), load_folds(job.folders.preprocessed)
+    folder, folds = job.case_folder(unlabelled=False), foresee_folds(job.folders)
     if folder is None:
         return
     if job.fold == ALL:

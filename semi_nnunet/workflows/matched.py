@@ -11,15 +11,10 @@ from typing import Any
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
-from semi_nnunet.raw.folds import (
-    Fold,
-    PatientOf,
-    load_folds,
-    make_folds,
-    read_pseudo_labelled_cases,
-)
+from semi_nnunet.raw.folds import Fold, PatientOf
 from semi_nnunet.raw.layout import SETTINGS_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
+from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.runs.inputs import read_trained_from
 from semi_nnunet.runs.job import Job, list_pool_cases
 from semi_nnunet.settings import schema
@@ -240,12 +235,8 @@ class CurrentData:
 
     @cached_property
     def _folds(self) -> dict[str, Fold]:
-        """The folds, or those that a training would make if their file was removed."""
-        preprocessed = self.folders.preprocessed
-        folds = load_folds(preprocessed) or make_folds(
-            self._labelled, self.patient_of, read_pseudo_labelled_cases(preprocessed)
-        )
-        return {str(number): fold for number, fold in enumerate(folds)}
+        """Number -> fold."""
+        return {str(number): fold for number, fold in enumerate(foresee_folds(self.folders))}
 
     @cached_property
     def _labelled(self) -> list[str]:

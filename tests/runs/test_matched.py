@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from semi_nnunet.preprocessing.manifest import read_sources
-from semi_nnunet.raw.folds import case_as_patient, load_folds
+from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.raw.layout import TRAINED_FROM
+from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.runs.job import build_training_command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -100,7 +101,7 @@ def test_a_pool_that_changed_after_a_training_is_refused(folders):
 def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
     _, ours = jobs_of(folders)
     cases = ours.unlabelled_cases(case_as_patient)
-    fold = load_folds(folders.preprocessed)[0]
+    fold = foresee_folds(folders)[0]
     labelled = sorted(fold["train"])
     now = {
         "labelled": read_sources(ours.case_folder(unlabelled=False), labelled),
