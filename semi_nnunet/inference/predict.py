@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,13 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
-from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PREDICTED_FILE
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    FINAL_CHECKPOINT,
+    MODEL,
+    NETWORK,
+    PREDICTED_FROM,
+)
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -30,9 +36,22 @@ from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
 from semi_nnunet.util.progress import CaseLines
+from semi_nnunet.util.provenance import (
+    FileRecord,
+    Inputs,
+    Records,
+    compare_inputs,
+    read_inputs,
+    read_record,
+    require_unchanged,
+    write_record,
+)
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
+EARLIER_RECORD = "semi_predicted.json"  # of the models only, by version 0.3.0 and before
+OPTIONS = "options"  # in a record of predictions
+COARSE, FIRST_STAGE = "the coarse network", "first stage of "  # the same
 REFUSED = "nothing can be predicted:"
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -99,9 +118,12 @@ def predict_images(
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
         description = find_model(str(model), checkpoint).dataset_json
-        record = describe_models(models)
         cases = find_cases(images, description["file_ending"])
-        problems += find_folder_problems(cases, Path(images), folder, description, record)
+        networks = list_networks(models)
+        earlier = read_prediction_record(folder)
+        problems += find_folder_problems(
+            cases, Path(images), folder, description, networks, earlier
+        )
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
@@ -109,11 +131,81 @@ def predict_images(
         predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
-        write_json(folder / PREDICTED_FILE, record)
+        inputs = {**networks, OPTIONS: str(options), **list_images(cases)}
+        records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
+        outdated = find_outdated_cases(cases, earlier, inputs)
+        for path in find_predictions(folder, outdated, description["file_ending"]).values():
+            path.unlink()  # else a killed command would leave it as one of the present image
+        write_record(folder / PREDICTED_FROM, {MODEL: models[0].name, **records})
+        (folder / EARLIER_RECORD).unlink(missing_ok=True)
         kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
         left = {case: files for case, files in cases.items() if case not in kept}
         folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
-        return [*kept.values(), *(folder_predictor.predict(left) if left else ())]
+        files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
+        require_unchanged(records, inputs)
+        return files
+
+
+def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
+    """Return the images of cases by their names in a record of predictions."""
+    return {f"image {Path(file).name}": Path(file) for files in cases.values() for file in files}
+
+
+def list_networks(models: Sequence[TrainedModel]) -> dict[str, Path]:
+    """Return the checkpoints of the model and of the coarse one, with their first stages."""
+    networks = dict[str, Path]()
+    for title, model in zip((NETWORK, COARSE), models, strict=False):
+        stage: TrainedModel | None = model
+        while stage is not None:
+            for fold, path in stage.checkpoints.items():
+                networks[name_network(title, fold, stage.folds)] = path
+            title, stage = f"{FIRST_STAGE}{title}", stage.previous
+    return networks
+
+
+def name_network(title: str, fold: str, folds: Collection[str]) -> str:
+    """Return the name of a network in a record; that of an only fold is not named after it."""
+    return title if len(folds) == 1 else f"{title} of fold {fold}"
+
+
+def read_prediction_record(folder: Path) -> Records:
+    """Return what the predictions in a folder were made from; {} if that is not known.
+
+    Earlier versions recorded only names and checksums of the models.
+    """
+    if (folder / PREDICTED_FROM).is_file():
+        return read_record(folder / PREDICTED_FROM)
+    records = dict[str, FileRecord | str]()
+    for (key, model), title in zip(
+        optional_json(folder / EARLIER_RECORD).items(), (NETWORK, COARSE), strict=False
+    ):
+        if key == "predicted_by":
+            records[MODEL] = model["model"]
+        while model is not None:
+            for fold, digest in model["folds"].items():
+                records[name_network(title, fold, model["folds"])] = digest
+            title, model = f"{FIRST_STAGE}{title}", model.get("previous")
+    return records
+
+
+def find_outdated_cases(
+    cases: Mapping[str, Sequence[str]], earlier: Records, inputs: Inputs
+) -> list[str]:
+    """Return the cases whose predictions were made from other images, or in another way.
+
+    Args:
+        cases: case -> its images.
+        earlier: the record of the predictions; of earlier versions, it lacks images and options.
+        inputs: the present ones.
+    """
+    if OPTIONS not in earlier and not any(name.startswith("image ") for name in earlier):
+        return []
+    changed = {*compare_inputs(earlier, inputs)}
+    if OPTIONS in changed:
+        return list(cases)
+    return [
+        case for case, files in cases.items() if changed.intersection(list_images({case: files}))
+    ]
 
 
 def find_predictions(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
@@ -131,25 +223,13 @@ def is_complete(image: Path) -> bool:
     return True
 
 
-def describe_models(models: Sequence[TrainedModel]) -> dict[str, Any]:
-    """Return names and checksums of the models that predict a folder."""
-    keys = ("predicted_by", "coarse")
-    return {key: model.record() for key, model in zip(keys, models, strict=False)}
-
-
-def drop_names(record: Any) -> Any:
-    """Return a record of :func:`describe_models` without names: a model may be moved."""
-    if not isinstance(record, Mapping):
-        return record
-    return {key: drop_names(value) for key, value in record.items() if key != "model"}
-
-
 def find_folder_problems(
     cases: Mapping[str, Any],
     images: Path,
     out: Path,
     description: Mapping[str, Any],
-    record: Mapping[str, Any],
+    networks: Inputs,
+    earlier: Records,
 ) -> Iterator[Problem]:
     """Yield a problem if there are no images, or if files in the output folder would be lost.
 
@@ -159,7 +239,8 @@ def find_folder_problems(
         cases: of the images.
         images, out: folders.
         description: content of the model's dataset.json.
-        record: of the models, see :func:`describe_models`; empty if one is missing.
+        networks: of the models, see :func:`list_networks`; empty if one is missing.
+        earlier: what the present predictions were made from.
     """
     ending = description["file_ending"]
     if not cases:
@@ -181,10 +262,9 @@ def find_folder_problems(
         message = f"must be new, or hold predictions of this model, got another {DATASET_JSON}"
         yield Problem(str(out), message, "choose another -o, or remove that folder")
         return
-    earlier = optional_json(out / PREDICTED_FILE)
-    if earlier and record and drop_names(earlier) != drop_names(record):
-        by = earlier.get("predicted_by")
-        name = by.get("model", "?") if isinstance(by, Mapping) else "?"
+    known = {name: entry for name, entry in earlier.items() if is_network(name)}
+    if known and networks and compare_inputs(known, networks):
+        name = earlier.get(MODEL, "another model")
         message = f"must be new, or hold predictions of this model, got those of {name} with "
         yield Problem(
             str(out), f"{message}other weights", "choose another -o, or remove that folder"
@@ -195,6 +275,11 @@ def find_folder_problems(
     elif lost and not path.exists():
         message = f"holds {lost[0]}, which is not a prediction of ours and would be lost"
         yield Problem(str(out), message, "choose another -o")
+
+
+def is_network(name: str) -> bool:
+    """Return whether an entry of a record names a network, neither an image nor options."""
+    return name.removeprefix(FIRST_STAGE).startswith((NETWORK, COARSE))
 
 
 def is_same_description(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

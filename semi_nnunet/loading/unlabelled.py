@@ -15,7 +15,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import SELECTED_FILE
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_json
+from semi_nnunet.util.files import read_names
 from semi_nnunet.util.names import list_first
 
 LocationPrior = Mapping[Any, np.ndarray]
@@ -98,7 +98,7 @@ class UnlabelledCases:
         path = self.folder.parent / SELECTED_FILE
         if not (cases and path.is_file()):
             return cases
-        selected = set(read_json(path)["cases"])
+        selected = {*read_names(path, "cases")}
         if not selected.intersection(cases):
             raise UserError(
                 f"none of the {len(selected)} cases in {path} is preprocessed",

@@ -11,12 +11,15 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from semi_nnunet.util.files import sha256_of_file, writing
+from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.validation import line_as
 
 # The parts of a case's source, in their order; the last is missing in entries of version 0.2.0.
@@ -82,12 +85,16 @@ class ManifestEntry:
         )
 
 
-def read_sources(case_folder: str | Path, cases: Collection[str]) -> dict[str, str]:
-    """Return case -> short hashes of what it was made from; cases without an entry are left out."""
+def read_sources(case_folder: str | Path, cases: Collection[str] | None = None) -> dict[str, str]:
+    """Return case -> short hashes of what it was made from; cases without an entry are left out.
+
+    Args:
+        cases: whose hashes to return; None: all.
+    """
     entries = Manifest(case_folder).read()
     return {
         case: "-".join(part[:SHORT] for part in entries[case].source.split("-"))
-        for case in sorted(cases)
+        for case in sorted(entries if cases is None else cases)
         if case in entries
     }
 
@@ -137,14 +144,9 @@ class Manifest:
                     entries[case] = entry
         return entries
 
-    def _read_list(self, path: Path) -> dict[str, ManifestEntry]:
+    def _read_list(self, path: Path) -> Mapping[str, ManifestEntry]:
         """Return case -> its last entry in one list."""
-        entries: dict[str, ManifestEntry] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                if entry := line_as(ManifestEntry, line):
-                    entries[entry.case] = entry
-        return entries
+        return _parse_list(path, read_state(path)) if path.is_file() else {}
 
     def present(self) -> dict[str, ManifestEntry]:
         """Return the entries whose files all exist."""
@@ -172,3 +174,18 @@ class Manifest:
                 file.write((b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+
+@lru_cache(maxsize=4)  # checks before a training, and the training, read the same lists
+def _parse_list(path: Path, state: tuple[int, ...]) -> Mapping[str, ManifestEntry]:
+    """Return case -> its last entry in a list with this state."""
+    entries: dict[str, ManifestEntry] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        if entry := line_as(ManifestEntry, line):
+            entries[entry.case] = entry
+    return MappingProxyType(entries)
+
+
+def forget_lists() -> None:
+    """Free the memory of the lists that were read, before long work."""
+    _parse_list.cache_clear()

@@ -27,11 +27,19 @@ from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
-from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
+from semi_nnunet.raw.plans import held_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import read_json, undo, undone_on_failure, write_json, writing
+from semi_nnunet.util.files import (
+    optional_json,
+    read_json,
+    undo,
+    undone_on_failure,
+    write_json,
+    writing,
+)
 
 logger = logging.getLogger(__name__)
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
@@ -65,41 +73,46 @@ def plan_if_needed(
     raw = RawDataset.of(raw_dataset)
     plans_file = preprocessed / f"{plans_name}.json"
     written = [plans_file, preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON]
-    undo(written)
-    fits = fingerprint_fits(raw, preprocessed)
-    existing = read_existing_plans(plans_file, raw)
-    if existing and fits:
-        if gpu_memory_gb is not None:
-            fix = "another name (-p) makes new plans"
-            logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
-        return existing
-    if existing and is_derived(existing):
-        raise UserError(
-            f"{plans_file} was derived from other plans, and the labelled cases or dataset.json "
-            f"have changed since",
-            fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
-            f"then make these plans again (semi_nnunet plan)",
-        )
-    log_stage(f"planning {plans_name}")
-    get_default_plans_name(planner)  # raises if there is no such planner
-    with (
-        variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails if it is 0
-        writing(f"{plans_name}.json and fingerprint to {preprocessed}", preprocessed),
-    ):
-        preprocessed.mkdir(parents=True, exist_ok=True)
-        with undone_on_failure(written):
-            extract_fingerprints(
-                [raw.number], num_processes=num_processes, clean=not fits, verbose=False
+    with held_plans(preprocessed, plans_name):
+        undo(written)
+        fits = fingerprint_fits(raw, preprocessed)
+        existing = read_existing_plans(plans_file, raw)
+        if existing and fits:
+            if gpu_memory_gb is not None:
+                fix = "another name (-p) makes new plans"
+                logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
+            return existing
+        if existing and is_derived(existing):
+            raise UserError(
+                f"{plans_file} was derived from other plans, and the labelled cases or "
+                f"dataset.json have changed since",
+                fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
+                f"then make these plans again (semi_nnunet plan)",
             )
-            name = plan_experiments(
-                [raw.number], planner, gpu_memory_gb, overwrite_plans_name=plans_name
-            )
-            plans = dict(read_json(preprocessed / f"{name}.json"))
-            settings = {key: existing[key] for key in ("semi", "semi_planned") if key in existing}
-            if settings:
-                plans |= settings
-                write_json(preprocessed / f"{name}.json", plans)
-    return plans
+        log_stage(f"planning {plans_name}")
+        get_default_plans_name(planner)  # raises if there is no such planner
+        with (
+            variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails if it is 0
+            writing(f"{plans_name}.json and fingerprint to {preprocessed}", preprocessed),
+        ):
+            preprocessed.mkdir(parents=True, exist_ok=True)
+            with undone_on_failure(written):
+                # the new fingerprint may equal the old one: background voxels do not count
+                (preprocessed / PLANNED_FROM).unlink(missing_ok=True)
+                extract_fingerprints(
+                    [raw.number], num_processes=num_processes, clean=not fits, verbose=False
+                )
+                name = plan_experiments(
+                    [raw.number], planner, gpu_memory_gb, overwrite_plans_name=plans_name
+                )
+                plans = dict(read_json(preprocessed / f"{name}.json"))
+                settings = {
+                    key: existing[key] for key in ("semi", "semi_planned") if key in existing
+                }
+                if settings:
+                    plans |= settings
+                    write_json(preprocessed / f"{name}.json", plans)
+        return plans
 
 
 def select_configurations(
@@ -226,7 +239,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     if not (fingerprint.is_file() and description.is_file()):
         return False
     raw = RawDataset.of(raw_dataset)
-    same_number = len(read_json(fingerprint)["spacings"]) == raw.content["numTraining"]
+    same_number = len(optional_json(fingerprint).get("spacings", ())) == raw.content["numTraining"]
     old_keys, new_keys = (
         _keep_planning_keys(content) for content in (read_json(description), raw.content)
     )

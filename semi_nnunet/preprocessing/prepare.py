@@ -203,10 +203,10 @@ def prepare_labelled(
         if read_json(preprocessed / DATASET_JSON) != raw.content:  # the plans fit nevertheless
             write_json(preprocessed / DATASET_JSON, raw.content)
         labelled, unlabelled = list_cases(raw, reports, skipped)
-        for configuration in selected:
-            spec = PreprocessingSpec(plans, configuration, raw.content)
+        specs = [PreprocessingSpec(plans, name, raw.content) for name in selected]
+        for spec in specs:
             preprocess_labelled(labelled, spec, preprocessed, num_processes)
-        folder = preprocessed / PreprocessingSpec(plans, selected[0], raw.content).data_identifier
+        folder = preprocessed / specs[0].data_identifier
         warn_of_outdated_plans(preprocessed, read_sources(folder, raw.labelled))
         copy_ground_truth(labelled, preprocessed / GROUND_TRUTH, raw.content["file_ending"])
     return PreparedLabelled(preprocessed, plans_name, selected, len(labelled), unlabelled)
@@ -224,7 +224,7 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
     if not fingerprint.is_file():
         return  # the plans were copied without it
     digest, record = sha256_of_file(fingerprint), optional_json(path)
-    if record.get("fingerprint") != digest:
+    if record.get("fingerprint") != digest or not isinstance(record.get("cases"), dict):
         write_json(path, {"fingerprint": digest, "cases": sources})
         return
     changes = [

@@ -127,7 +127,7 @@ class LabellingRequest:
             return source == " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
         records = [FileRecord(*values) for values in json.loads(source)]
         return len(records) == len(files) and all(
-            record.matches(path) for record, path in zip(records, files, strict=True)
+            record.refreshed(path) for record, path in zip(records, files, strict=True)
         )
 
     def record(self) -> dict[str, Any]:

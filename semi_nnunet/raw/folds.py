@@ -24,7 +24,7 @@ from typing import Any
 
 from semi_nnunet.raw.layout import DATASET_JSON, PSEUDO_LABELLED_FILE, SPLITS_FILE
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.files import read_json, read_names, write_json
 from semi_nnunet.util.names import list_first
 
 PATIENT_KEY = "patient"  # of dataset.json
@@ -267,10 +267,11 @@ def describe_left_out(preprocessed: Path, cases: Iterable[str]) -> str:
     left_out = sorted({*cases} - listed)
     if not folds or not left_out:
         return ""
+    path = preprocessed / SPLITS_FILE
     return (
-        f"WARNING: {preprocessed / SPLITS_FILE} leaves out {len(left_out)} labelled cases, which "
-        f"no fold trains or validates on: {list_first(left_out)}. Fix: add them, or remove that "
-        f"file for new folds, and train the folds again"
+        f"WARNING: {path} leaves out {len(left_out)} labelled cases, which no fold trains or "
+        f"validates on: {list_first(left_out)}. Fix: add them, or remove {path} for new folds, and "
+        f"train the folds again"
     )
 
 
@@ -282,7 +283,7 @@ def save_folds(preprocessed: Path, folds: Sequence[Fold]) -> None:
 def read_pseudo_labelled_cases(preprocessed: str | Path) -> set[str]:
     """Return the training cases that a model labelled, listed by ``semi_nnunet pseudo-dataset``."""
     path = Path(preprocessed) / PSEUDO_LABELLED_FILE
-    return set(read_json(path)) if path.is_file() else set()
+    return {*read_names(path)} if path.is_file() else set()
 
 
 def find_split_patients(fold: Mapping[str, Collection[str]], patient_of: PatientOf) -> list[str]:

@@ -31,7 +31,6 @@ GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates
 UNLABELLED_IMAGES = "imagesUn"
 STOCK_TRAINER = "nnUNetTrainer"  # nnU-Net's own
 SUBSETS_FILE = "labelled_subsets.json"  # in a raw data set: published lists of labelled cases
-PREDICTED_FILE = "semi_predicted.json"  # in a folder of predictions: names and checksums of models
 DISTILLED_FILE = "distil.json"  # in a raw data set: the source of its pseudo-labels
 PSEUDO_LABELLED_FILE = "semi_pseudo_labelled.json"  # the training cases that a model labelled
 SELECTED_FILE = "semi_selected.json"  # the unlabelled cases to train on, unless it is all
@@ -40,6 +39,9 @@ METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
 LESIONS_FILE = "lesions.csv"  # each lesion of the predictions and references, if asked for
 MEASURED_FROM = "semi_measured_from.json"  # the predictions and references that it measures
 PREDICTED_FROM = "semi_predicted_from.json"  # the images and the network of predictions
+MODEL = "model"  # in that record: its name
+NETWORK = "the network"  # in that record; of several folds each has its name after it
+TRAINED_FROM = "semi_trained_from.json"  # the data that one of nnU-Net's own trainers learns from
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.lock import held
+
+logger = logging.getLogger(__name__)
 
 
 def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
@@ -29,6 +34,17 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
     else:
         fix = f"semi_nnunet preprocess -d {preprocessed.name} first"
     raise UserError(f"{path} {defect}", fix=fix)
+
+
+@contextmanager
+def held_plans(preprocessed: Path, name: str) -> Iterator[None]:
+    """Hold the lock on plans of a preprocessed data set; wait for the process that has it."""
+
+    def log_waiting(holder: str) -> None:
+        logger.info("%s writes the plans %s: waiting for it", holder, name)
+
+    with held(preprocessed / f".semi_plan_{name}.lock", log_waiting):
+        yield
 
 
 def require_own_names(path: Path, plans: Mapping[str, Any]) -> None:

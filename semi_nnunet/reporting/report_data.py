@@ -51,7 +51,7 @@ from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.names import unique, unknown
 from semi_nnunet.workflows.compare import build_unmeasured_error, count_steps
 from semi_nnunet.workflows.equal_time import EqualTimeComparison, LongerBaselines
-from semi_nnunet.workflows.matched import find_mismatches
+from semi_nnunet.workflows.matched import find_mismatches, find_outdated_trainings
 
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ONLY = (
@@ -208,6 +208,7 @@ def build_report_from_trainings(
     }
     notes = describe_equal_time(report, equal_time.get(report.answer.subset, []))
     notes += [*find_mismatches(jobs, baseline), *longer.find_mismatches(), *map(str, stale)]
+    notes += map(str, find_outdated_trainings(folders, [*jobs, *longer.all_jobs]))
     report = replace(add_notes(report, notes), equal_time=equal_time)
     return replace(report, trained=collect_training_records(report, folders, jobs, baseline))
 

@@ -67,6 +67,14 @@ def find_fold_problems(folders: Folders, folds: Sequence[str]) -> Iterator[Probl
             yield Problem(str(splits), message, "correct or delete it: folds are made again")
 
 
+def foresee_folds(folders: Folders) -> list[patients.Fold]:
+    """Return the folds, or without splits_final.json those that a training would make."""
+    if folds := patients.load_folds(folders.preprocessed):
+        return folds
+    cases, patient_of = folders.labelled_cases(), load_patient_finder(folders)
+    return patients.make_folds(cases, patient_of, read_pseudo_labelled_cases(folders.preprocessed))
+
+
 def write_missing_folds(
     folders: Folders, plans: dict[str, Any], configurations: Sequence[str], folds: Sequence[str]
 ) -> None:

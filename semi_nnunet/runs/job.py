@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from semi_nnunet.loading.stage_predictions import (
     predicts_unlabelled,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
+from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.description import find_cases, list_cases
 from semi_nnunet.raw.folds import PatientOf, exclude_patients_of, load_folds
 from semi_nnunet.raw.layout import (
@@ -25,27 +26,30 @@ from semi_nnunet.raw.layout import (
     HISTORY_CSV,
     MEASURED_FROM,
     METRICS_FILE,
+    NETWORK,
     PLANS_JSON,
     PREDICTED_FROM,
+    SETTINGS_JSON,
     SUMMARY_JSON,
+    TRAINED_FROM,
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
+from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import is_filled, read_json
+from semi_nnunet.util.files import is_filled, optional_json, read_json, write_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import find_changed, recorded
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
 
-@cache
 def list_pool_cases(folder: Path) -> list[str]:
-    """Return the unlabelled cases of a preprocessed folder; cached, as there may be 100,000."""
+    """Return the unlabelled cases of a preprocessed folder."""
     return UnlabelledCases(folder).present()
 
 
@@ -188,12 +192,20 @@ class Job:
         preprocessed, name = self.folders.preprocessed, self._configuration_plan["data_identifier"]
         return get_unlabelled_folder(preprocessed, name) if unlabelled else preprocessed / name
 
-    def unlabelled_cases(self, patient_of: PatientOf) -> list[str]:
-        """Return the sorted unlabelled cases, without patients that the fold validates on."""
+    def unlabelled_cases(
+        self,
+        patient_of: PatientOf,
+        list_cases_in: Callable[[Path], list[str]] = list_pool_cases,
+    ) -> list[str]:
+        """Return the sorted unlabelled cases, without patients that the fold validates on.
+
+        Args:
+            list_cases_in: returns the cases of a preprocessed folder.
+        """
         folder = self.case_folder(unlabelled=True)
         if folder is None:
             return []
-        cases = list_pool_cases(folder)
+        cases = list_cases_in(folder)
         folds = dict(enumerate(load_folds(self.folders.preprocessed)))
         if self.fold == ALL or int(self.fold) not in folds:
             return cases
@@ -358,6 +370,8 @@ def build_training_command(job: Job, device: str) -> Iterator[Command]:
         mode: Command = ("--val",)
     else:
         mode = ("--c",) if job.has_checkpoint else ()
+        if not mode and job.trainer not in our_trainers():
+            record_trained_from(job)
     keep = ("--npz",) if job.npz else ()
     fold = (job.folders.results.name, job.configuration, job.fold)
     model = ("-tr", job.trainer, "-p", job.plans)
@@ -393,8 +407,38 @@ def list_test_inputs(job: Job) -> dict[str, Path | str]:
         if job.previous_stage is not None:
             prediction = job.previous_stage.test / f"{case}{folders.file_ending}"
             inputs[f"first stage {case}"] = prediction
-    inputs["the network"] = job.checkpoint
+    inputs[NETWORK] = job.checkpoint
     return {name: path for name, path in inputs.items() if Path(path).is_file()}
+
+
+def record_trained_from(job: Job) -> None:
+    """Record the preprocessed data of a fold for one of nnU-Net's own trainers, before it starts.
+
+    The trainers of this package record more, in semi_settings.json.
+    """
+    folder, folds = job.case_folder(unlabelled=False), foresee_folds(job.folders)
+    if folder is None:
+        return
+    if job.fold == ALL:
+        cases = dict.fromkeys(("labelled", "validation"), job.folders.labelled_cases())
+    elif int(job.fold) < len(folds):
+        fold = folds[int(job.fold)]
+        cases = {"labelled": fold["train"], "validation": fold["val"]}
+    else:
+        return
+    sources = {kind: read_sources(folder, names) for kind, names in cases.items()}
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_json(job.folder / TRAINED_FROM, sources)
+
+
+def read_trained_from(job: Job) -> dict[str, dict[str, str]]:
+    """Return kind of cases -> case -> what it was made from when the training began.
+
+    Trainings of earlier versions, and those of nnU-Net's own trainers without ``crossval``, have
+    no record.
+    """
+    recorded = optional_json(job.folder / SETTINGS_JSON).get("sources")
+    return dict(recorded or optional_json(job.folder / TRAINED_FROM))
 
 
 def find_changed_test_inputs(job: Job) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 from semi_nnunet.evaluation.values import Model, Table
@@ -13,6 +14,7 @@ from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.lock import holder_of
 from semi_nnunet.util.names import unique, unknown
+from semi_nnunet.util.validation import fits
 
 REQUESTED = "semi_crossval/jobs.json"  # in the results of a data set
 
@@ -63,13 +65,17 @@ def record_requested_jobs(folders: Folders, plans: str, jobs: Sequence[Job]) -> 
 
 def read_requested_jobs(folders: Folders, plans: str | None = None) -> list[Job]:
     """Return the jobs of the latest crossval with these plans; None: with any."""
-    requested = optional_json(folders.results / REQUESTED)
-    return [
-        Job(folders, *key)
-        for name, keys in requested.items()
-        for key in keys
-        if plans in (None, name)
-    ]
+    path = folders.results / REQUESTED
+    requested = {name: keys for name, keys in optional_json(path).items() if plans in (None, name)}
+    if not all(
+        fits(tuple[tuple[str, str, str, int, str], ...], keys) for keys in requested.values()
+    ):
+        raise UserError(
+            f"{path} must hold lists of trainer, configuration, fold, seed and plans, got "
+            f"{json.dumps(requested):.80}",
+            fix="remove it; the next semi_nnunet crossval writes it again",
+        )
+    return [Job(folders, *key) for keys in requested.values() for key in keys]
 
 
 def list_metric_tables(jobs: Iterable[Job], subset: str) -> list[Table]:

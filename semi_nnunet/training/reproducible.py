@@ -27,8 +27,9 @@ from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.planning.teaching import collect_idle_inputs
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
-from semi_nnunet.preprocessing.manifest import Manifest, read_sources
+from semi_nnunet.preprocessing.manifest import Manifest, forget_lists, read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder, describe_left_out
 from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.settings.common import SemiSettings
@@ -63,7 +64,7 @@ from semi_nnunet.training.precision import compute_dtype, describe_slow_dtype
 from semi_nnunet.training.run_log import RunLog
 from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import UserError, install_error_hook, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, install_error_hook, raise_if_any
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.seeds import derived_seed
@@ -354,6 +355,15 @@ class ReproducibleTrainer(nnUNetTrainer):
             )
             if warning := describe_slow_dtype(self.settings.mixed_precision, self.device):
                 self.say(warning)
+            for problem in self._find_idle_inputs():
+                self.say(f"WARNING: {problem}")
+        forget_lists()
+
+    def _find_idle_inputs(self) -> list[Problem]:
+        """Return what takes part in this training without being able to teach anything."""
+        folder, plans = Path(self.preprocessed_dataset_folder_base), self.plans_manager.plans
+        settings = {type(self).__name__: self.settings} if self._cases.get("unlabelled") else {}
+        return collect_idle_inputs(folder, plans, self.configuration_name, settings, str(self.fold))
 
     def _require_current_preprocessing(self) -> None:
         """Raise if the plans or the labels were edited after preprocessing."""

@@ -418,6 +418,25 @@ def optional_json(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def read_names(path: str | Path, key: str | None = None) -> list[str]:
+    """Read a JSON list of names, such as cases.
+
+    Args:
+        key: of the list, if the file holds an object.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    content = read_json(path) if key is None else optional_json(path).get(key)
+    if isinstance(content, list) and all(isinstance(name, str) for name in content):
+        return content
+    place = "" if key is None else f" as {key!r}"
+    raise UserError(
+        f"{path} must hold a list of names{place}, got {json.dumps(content):.80}",
+        fix=f"correct it, or remove it and {MAKE_AGAIN}",
+    )
+
+
 def sha256_of_file(path: str | Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ compared without reading them, and a copied or touched file does not count as ch
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -68,19 +68,23 @@ class FileRecord:
         """Everything but the digest, see :func:`read_state`."""
         return self.size, self.modified_ns, self.changed_ns, self.inode
 
-    def at(self, path: Path) -> FileRecord:
-        """Return the record of another file with this content, which is not read."""
-        return FileRecord(*read_state(path), self.digest)
+    def refreshed(self, path: Path) -> FileRecord | None:
+        """Return the record of a file with this content as it is now; None if it has another.
 
-    def matches(self, path: Path) -> bool:
-        """Return whether a file exists and still has this content; reads it only if in doubt."""
+        The file is read only if in doubt.
+        """
         try:
             state = read_state(path)
             if state == self.state:
-                return True
-            return state[0] == self.size and sha256_of_version(path) == self.digest
+                return self
+            if state[0] != self.size or sha256_of_version(path) != self.digest:
+                return None
+            return FileRecord(*state, self.digest)
         except OSError:
-            return False
+            return None
+
+
+Records = Mapping[str, FileRecord | str]  # name -> the record of a file, or the text
 
 
 def read_state(path: str | Path) -> tuple[int, int, int, int]:
@@ -110,11 +114,28 @@ def recorded(record: Path, inputs: Inputs) -> Iterator[None]:
         UserError: an input changed meanwhile, so that the result may be of neither content.
     """
     record.unlink(missing_ok=True)
-    records = {
-        name: FileRecord.of(source) if isinstance(source, Path) else source
+    records = read_inputs(inputs)
+    yield
+    require_unchanged(records, inputs)
+    write_record(record, records)
+
+
+def read_inputs(
+    inputs: Inputs, read: Callable[[Path], FileRecord] = FileRecord.of
+) -> dict[str, FileRecord | str]:
+    """Read the inputs and return their records.
+
+    Args:
+        read: returns the record of a file.
+    """
+    return {
+        name: read(source) if isinstance(source, Path) else source
         for name, source in inputs.items()
     }
-    yield
+
+
+def require_unchanged(records: Records, inputs: Inputs) -> None:
+    """Raise a UserError if inputs are not as recorded."""
     raise_if_any(
         "Files changed while they were used:",
         [
@@ -123,6 +144,10 @@ def recorded(record: Path, inputs: Inputs) -> Iterator[None]:
             if not is_unchanged(entry, inputs[name])
         ],
     )
+
+
+def write_record(record: Path, records: Records) -> None:
+    """Write the records of inputs to a file."""
     write_json(
         record,
         {
@@ -143,6 +168,11 @@ def find_changed(record: Path, inputs: Inputs) -> list[str]:
         records = read_record(record)
     except (UserError, TypeError):  # damaged by hand: it is not known what the result is of
         return list(inputs)
+    return compare_inputs(records, inputs)
+
+
+def compare_inputs(records: Records, inputs: Inputs) -> list[str]:
+    """Return the names of inputs that are new, gone or have another content than recorded."""
     gone = [name for name in records if name not in inputs]
     changed = [
         name
@@ -161,7 +191,9 @@ def read_record(record: Path) -> dict[str, FileRecord | str]:
 
 
 def is_unchanged(entry: FileRecord | str, source: Path | str) -> bool:
-    """Return whether an input is still as recorded."""
-    if isinstance(entry, FileRecord) and isinstance(source, Path):
-        return entry.matches(source)
-    return entry == source
+    """Return whether an input is still as recorded; of a file, a text is its SHA-256."""
+    if not isinstance(source, Path):
+        return entry == source
+    if isinstance(entry, FileRecord):
+        return entry.refreshed(source) is not None
+    return source.is_file() and sha256_of_version(source) == entry

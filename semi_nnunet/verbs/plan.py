@@ -18,6 +18,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
+    from semi_nnunet.util.errors import Problem
     from semi_nnunet.workflows.plan import WrittenPlans
 
 logger = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ def plan(
         lines += format_decided_settings(planned.rows, planned.configurations, trainers)
     plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
+    lines += [f"WARNING: {problem}" for problem in find_warnings(planned, trainers)]
     lines += [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
         command = suggest_preprocessing(dataset, planned.name, planned.coarser)
@@ -166,6 +168,20 @@ def choose_length(
     given = settings if isinstance(settings, Mapping) else {}
     texts = [format_assignment(key, value) for key, value in {**given, **longer}.items()]
     return [*(() if given else settings), *texts]
+
+
+def find_warnings(planned: WrittenPlans, trainers: Sequence[str]) -> list[Problem]:
+    """Return what teaches nothing in the preprocessed configurations of plans, each once."""
+    from semi_nnunet.util.files import read_json
+    from semi_nnunet.workflows.before_start import collect_warnings
+
+    content, names = read_json(planned.path), trainers or (RECOMMENDED,)
+    problems = [
+        problem
+        for configuration in planned.ready
+        for problem in collect_warnings(planned.path.parent, content, configuration, names)
+    ]
+    return list(dict.fromkeys(problems))
 
 
 def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str]) -> Iterator[str]:

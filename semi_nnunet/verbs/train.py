@@ -84,7 +84,11 @@ def train(
     from semi_nnunet.util.environment import variable
     from semi_nnunet.util.errors import raise_if_any
     from semi_nnunet.util.names import require_positive, unknown
-    from semi_nnunet.workflows.before_start import find_data_problems
+    from semi_nnunet.workflows.before_start import (
+        find_data_problems,
+        find_description_changes,
+        find_raw_changes,
+    )
     from semi_nnunet.workflows.next_step import format_device_option
 
     folders, fold = find_folders(dataset), str(fold)
@@ -98,7 +102,11 @@ def train(
         *find_fold_problems(folders, [fold]),
     ]
     if not problems:
-        problems = [*find_data_problems(folders, content, plans, [configuration], [trainer])]
+        problems = [
+            *find_description_changes(folders),
+            *find_raw_changes(folders),
+            *find_data_problems(folders, content, plans, [configuration], [trainer]),
+        ]
     raise_if_any("The training cannot start:", problems)
     weights = None if pretrained_weights is None else str(pretrained_weights)
     if weights is not None:

@@ -13,7 +13,6 @@ import inspect
 import json
 import os
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -88,30 +87,36 @@ def compute_report_source(paths: Sequence[str], records: Sequence[FileRecord], r
 
 def find_changed_cases(
     cases: Iterable[RawCase], reports: KnownReports, skipped: Collection[str]
-) -> list[str]:
-    """Return the labelled and unlabelled cases that are new, gone or other than in the reports.
+) -> tuple[list[str], KnownReports]:
+    """Find the labelled and unlabelled cases that are new, gone or other than in the reports.
 
     Args:
         cases: present ones.
         reports: those of the last preprocessing; without records of files nothing is known.
         skipped: unlabelled cases that it set aside.
+
+    Returns:
+        The changed cases; and the reports, those of unchanged cases with the present states of
+        their files. A copied data set, for example, has other times and inodes.
     """
     known = {key: report for key, report in reports.items() if report.records and key[0] != "test"}
-    if not known:
-        return []
-    changed = list[str]()
-    for case in cases:
+    changed, refreshed = list[str](), dict(reports)
+    for case in cases if known else ():
         if case.subset == "test" or (case.subset == "unlabelled" and case.case in skipped):
             continue
         report = known.pop((case.subset, case.case), None)
         if report is None:
             changed.append(f"{case.case} (new)")
-        elif not all(
-            record.matches(Path(path))
+            continue
+        records = tuple(
+            record.refreshed(Path(path))
             for path, record in zip(case.files, report.records, strict=False)
-        ):
+        )
+        if None in records or len(case.files) != len(report.records):
             changed.append(case.case)
-    return changed + [f"{case} (gone)" for _, case in known]
+        elif records != report.records:
+            refreshed[case.subset, case.case] = replace(report, records=records)
+    return changed + [f"{case} (gone)" for _, case in known], refreshed
 
 
 @cache
@@ -120,28 +125,6 @@ def _describe_programs() -> str:
     sources = [Path(inspect.getfile(item)) for item in (scan_raw, inspect_file, Geometry)]
     sources.append(Path(__file__).with_name("integrity.py"))
     return " ".join([*map(version, READERS), *map(sha256_of_file, sources)])
-
-
-def refresh_records(path: Path, cases: Iterable[RawCase], reports: KnownReports) -> None:
-    """Store the present states of unchanged files, so that they need not be read again.
-
-    A copied data set has other times and inodes. A folder that cannot be written stays as it is.
-
-    Args:
-        path: of the reports.
-        cases: whose labelled and unlabelled files have the contents of the reports.
-        reports: those in the file.
-    """
-    refreshed = dict(reports)
-    for case in cases:
-        report = reports.get((case.subset, case.case))
-        if report is not None and case.subset != "test":
-            pairs = zip(case.files, report.records, strict=False)
-            records = tuple(record.at(Path(file)) for file, record in pairs)
-            refreshed[case.subset, case.case] = replace(report, records=records)
-    if refreshed != reports:
-        with suppress(OSError, UserError):
-            write_reports(path, refreshed.values())
 
 
 def read_reports(path: Path) -> KnownReports:

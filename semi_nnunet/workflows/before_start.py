@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from semi_nnunet.discovery.doctor import Finding, dataset
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.discovery.settings import settings_classes
+from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.planning.teaching import collect_idle_inputs
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
@@ -34,11 +37,11 @@ from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
-from semi_nnunet.verify.reports import find_changed_cases, read_reports, refresh_records
+from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
 from semi_nnunet.workflows.next_step import (
     suggest_for_dataset,
     suggest_preprocessing,
@@ -197,13 +200,15 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
         return
     skipped = optional_json(folders.preprocessed / SKIPPED_FILE)
     cases = RawDataset.of(folders.raw).cases
-    if changed := find_changed_cases(cases, reports, skipped):
+    changed, refreshed = find_changed_cases(cases, reports, skipped)
+    if changed:
         message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
         command = suggest_command("preprocess", dataset=folders.raw.name)
         fix = f"{command}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
-    else:
-        refresh_records(path, cases, reports)
+    elif refreshed != reports:
+        with suppress(OSError, UserError):  # a folder that cannot be written stays as it is
+            write_reports(path, refreshed.values())
 
 
 def find_data_problems(
@@ -254,6 +259,27 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
         yield Problem(str(folders.test_labels), message, fix)
 
 
+def collect_warnings(
+    preprocessed: Path, plans: Mapping[str, Any], configuration: str, trainers: Sequence[str]
+) -> list[Problem]:
+    """Return what would take part in a training without being able to teach anything.
+
+    Args:
+        preprocessed: folder of the data set; the configuration is preprocessed with these plans.
+        trainers: class names; of those that use no unlabelled images, the settings do not matter.
+    """
+    classes, facts = settings_classes(), our_trainers()
+    names = [name for name in trainers if name in facts and facts[name].uses_unlabelled]
+    settings = dict[str, SemiSettings]()
+    if names:
+        description = read_json(preprocessed / DATASET_JSON)
+        properties = collect_properties(plans, configuration, description, preprocessed)
+    for name in names:
+        resolved = resolve_settings(classes[name], name, configuration, plans, properties, classes)
+        settings[name] = resolved.settings
+    return collect_idle_inputs(preprocessed, plans, configuration, settings)
+
+
 def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     """Examine a data set up to the start of a training, without writing or verifying images.
 
@@ -278,6 +304,7 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
         finding, configurations = examine_plans(folders, path)
         findings.append(finding)
         ready += [(path.stem, configuration) for configuration in configurations]
+        findings += examine_teaching(folders, path, configurations)
     if cases.fix is not None:
         return findings, [cases.fix]
     if not ready:
@@ -286,6 +313,20 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
         return findings, following
     plans, configuration = max(ready, key=lambda pair: pair[0].endswith("_cpu"))
     return findings, suggest_training(raw.name, plans, configuration)
+
+
+def examine_teaching(
+    folders: Folders, path: Path, configurations: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield findings on what teaches nothing, each once for the ready configurations of plans."""
+    content = read_json(path) if configurations else {}
+    problems = [
+        problem
+        for name in configurations
+        for problem in collect_warnings(folders.preprocessed, content, name, [RECOMMENDED])
+    ]
+    for problem in dict.fromkeys(problems):
+        yield Finding(path.stem, f"{problem.where}: {problem.what}", problem.fix)
 
 
 def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:

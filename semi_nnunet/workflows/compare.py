@@ -42,7 +42,7 @@ from semi_nnunet.workflows.equal_time import (
     format_equal_time_table,
     select_jobs,
 )
-from semi_nnunet.workflows.matched import find_mismatches
+from semi_nnunet.workflows.matched import find_mismatches, find_outdated_trainings
 from semi_nnunet.workflows.next_step import suggest_measuring
 
 
@@ -97,6 +97,7 @@ def compare_trainings(
     longer = LongerBaselines.find(find_folders(dataset), plans, jobs) if dataset else None
     measured = [*jobs, *longer.all_jobs] if longer else jobs
     stale, errors, compared = find_stale_tables(measured), list[UserError](), False
+    outdated = map(str, find_outdated_trainings(longer.folders, measured) if longer else ())
     paragraphs = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
     for subset, subset_values in values_of.items():
         if not subset_values:
@@ -113,6 +114,7 @@ def compare_trainings(
     if errors and not compared:
         if not writes_values:
             raise errors[0]
+        paragraphs += outdated
         return "\n\n".join(paragraphs) + "\n"  # the file may be compared with another machine's
     if not compared:
         reason = UserError(NO_VALUES)
@@ -122,7 +124,7 @@ def compare_trainings(
             reason = build_unmeasured_error(jobs, plans, dataset)
         raise NothingToCompareError(reason, paragraphs)
     mismatches = [*find_mismatches(jobs, baseline), *(longer.find_mismatches() if longer else ())]
-    text = "\n\n".join([*paragraphs, *mismatches]) + "\n"
+    text = "\n\n".join([*paragraphs, *mismatches, *outdated]) + "\n"
     if out:
         write_text(out, text)
     return text

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cache, cached_property
 from typing import Any
 
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import build_settings_resolver
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
-from semi_nnunet.raw.folds import PatientOf
-from semi_nnunet.raw.layout import DATASET_JSON, SETTINGS_JSON
-from semi_nnunet.runs.folders import ALL
-from semi_nnunet.runs.job import Job
+from semi_nnunet.raw.folds import Fold, PatientOf
+from semi_nnunet.raw.layout import DATASET_JSON, SETTINGS_JSON, SPLITS_FILE
+from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
+from semi_nnunet.runs.folds import foresee_folds
+from semi_nnunet.runs.job import Job, list_pool_cases, read_trained_from
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import list_settings_of_scope
@@ -21,6 +23,7 @@ from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
+from semi_nnunet.workflows.before_start import find_description_changes, find_raw_changes
 
 MATCHED = list_settings_of_scope(SemiSettings, schema.MATCHED)
 OF_ANY_TRAINING = list_settings_of_scope(SemiSettings, schema.MATCHED, schema.SUPERVISED)
@@ -148,33 +151,29 @@ def format_recorded_value(name: str, value: Any) -> str:
 def find_changed_trainings(
     jobs: Sequence[Job], plans: Mapping[str, Any], patient_of: PatientOf
 ) -> Iterator[Problem]:
-    """Yield trainings, done or begun, whose settings or unlabelled cases have changed since.
+    """Yield trainings, done or begun, whose settings, cases or data have changed since.
 
     Args:
         jobs: with these plans, or with those of a seed.
         plans: of seed 0.
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
-
+    data = CurrentData(jobs[0].folders, patient_of)
     description = read_json(folder / DATASET_JSON)
     resolve = build_settings_resolver(plans, description, folder, classes)
-
     for job in jobs:
-        if job.trainer not in classes or not job.has_checkpoint:
+        if not job.has_checkpoint:
             continue
-        if not (recorded := read_record(job)):
-            continue
-        resolved = resolve(job.trainer, job.configuration).as_dict()
-        current = dict(json.loads(json.dumps(to_plain_values(resolved))))  # as recorded
-        if POOL in recorded:
-            current = {**current, POOL: job.unlabelled_cases(patient_of)}
-        if CASES in recorded and job.fold == ALL:
-            current = {**current, CASES: job.folders.labelled_cases()}
-        if changes := find_source_changes(job):
+        if changes := data.find_changes(job):
             message = f"was trained before a change of the data: {list_first(changes)}"
             fix = f"move {job.folder} away to train again, or restore these files and preprocess"
             yield Problem(str(job), message, fix)
             continue
+        if job.trainer not in classes or not (recorded := read_record(job)):
+            continue
+        resolved = to_plain_values(resolve(job.trainer, job.configuration).as_dict())
+        current = dict(json.loads(json.dumps(resolved)))  # as recorded
+        current |= data.list_cases(job, recorded)
         differences = [
             f"{name} {format_recorded_value(name, recorded[name])} "
             f"(now {format_recorded_value(name, current[name])})"
@@ -189,14 +188,72 @@ def find_changed_trainings(
             yield Problem(str(job), message, fix)
 
 
-def find_source_changes(job: Job) -> list[str]:
-    """Return the images and labels that have changed since a training began, and were preprocessed.
+def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
+    """Yield what a table of trainings does not show: data that have changed since.
 
-    Trainings of earlier versions did not record them.
+    Nothing counts as changed if the preprocessed data are gone.
     """
-    recorded = optional_json(job.folder / SETTINGS_JSON).get("sources", {})
-    changes = list[str]()
-    for kind, sources in recorded.items():
-        folder = job.case_folder(kind == "unlabelled")
-        changes += describe_source_changes(sources, read_sources(folder, sources)) if folder else []
-    return changes
+    if not folders.preprocessed.is_dir():
+        return
+    yield from find_description_changes(folders)
+    yield from find_raw_changes(folders)
+    data, trainings = CurrentData(folders, load_patient_finder(folders)), dict[str, list[Job]]()
+    for job in jobs:
+        recorded = read_record(job)
+        current = data.list_cases(job, recorded)
+        changes = data.find_changes(job)
+        changes += [f"the {name}" for name in current if current[name] != recorded[name]]
+        if changes:
+            trainings.setdefault(list_first(changes), []).append(job)
+    for changes, outdated in trainings.items():
+        message = f"trained before a change of the data: {changes}"
+        yield Problem(
+            list_first([str(job) for job in outdated]),
+            message,
+            "semi_nnunet crossval names the fix",
+        )
+
+
+class CurrentData:
+    """The cases and the preprocessed data of a data set now, each list read once."""
+
+    def __init__(self, folders: Folders, patient_of: PatientOf):
+        self.folders, self.patient_of = folders, patient_of
+        self._read_sources = cache(read_sources)
+        self._list_pool_cases = cache(list_pool_cases)
+
+    @cached_property
+    def _folds(self) -> dict[str, Fold]:
+        """Number -> fold."""
+        return {str(number): fold for number, fold in enumerate(foresee_folds(self.folders))}
+
+    @cached_property
+    def _labelled(self) -> list[str]:
+        return self.folders.labelled_cases()
+
+    def list_cases(self, job: Job, recorded: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the cases of each recorded kind that a training would see now."""
+        cases = dict[str, list[str]]()
+        if POOL in recorded:
+            cases[POOL] = job.unlabelled_cases(self.patient_of, self._list_pool_cases)
+        if CASES in recorded and job.fold == ALL:
+            cases[CASES] = self._labelled
+        return cases
+
+    def find_changes(self, job: Job) -> list[str]:
+        """Return the images and labels that have changed since a training began.
+
+        Trainings of earlier versions did not record them; of nnU-Net's own trainers, only
+        ``crossval`` does.
+        """
+        recorded, changes = read_trained_from(job), list[str]()
+        fold = self._folds.get(job.fold, {}) if recorded else {}
+        sides = {"labelled": fold.get("train"), "validation": fold.get("val")}
+        for kind, sources in recorded.items():
+            if folder := job.case_folder(kind == "unlabelled"):
+                now = self._read_sources(folder)
+                changes += describe_source_changes(sources, now)
+                if (side := sides.get(kind)) is not None:
+                    others = {*sources} ^ {case for case in side if case in now}
+                    changes += [f"the side of {case} in {SPLITS_FILE}" for case in sorted(others)]
+        return list(dict.fromkeys(changes))

@@ -9,8 +9,9 @@ from pathlib import Path
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.raw.layout import (
     DEFAULT_PLANS,
+    MODEL,
     PLANS_JSON,
-    PREDICTED_FILE,
+    PREDICTED_FROM,
     get_preprocessed_dataset,
 )
 from semi_nnunet.raw.plans import read_plans
@@ -176,7 +177,7 @@ def suggest_after_measuring(measured: Path) -> list[str]:
     """
     copied = optional_json(measured / PLANS_JSON)
     name, plans = copied.get("dataset_name"), copied.get("plans_name")
-    model = (optional_json(measured / PREDICTED_FILE).get("predicted_by") or {}).get("model", "")
+    model = str(optional_json(measured / PREDICTED_FROM).get(MODEL, ""))
     if not name and model.count("/") == 1 and model.count("__") == 2:
         name, plans = model.split("/")[0], split_seed_name(model.split("__")[1])[0]
     if not (name and plans):

@@ -39,7 +39,7 @@ from semi_nnunet.planning.shown import NetworkFacts, describe_networks
 from semi_nnunet.planning.topology import name_patch_plans, name_spacing_plans
 from semi_nnunet.preprocessing.planning import select_configurations
 from semi_nnunet.raw.layout import DATASET_JSON, DEFAULT_PLANS, get_preprocessed_dataset
-from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.raw.plans import held_plans, read_plans
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
 from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
 from semi_nnunet.training.checkpoints import to_plain_values
@@ -131,63 +131,67 @@ def plan_dataset(
     if name:
         require_plans_name(name)
     folder, classes = get_preprocessed_dataset(dataset), settings_classes()
-    start, description = read_plans(folder, plans), read_json(folder / DATASET_JSON)
     if isinstance(settings, Mapping):
         settings = [format_assignment(key, value) for key, value in settings.items()]
     assigned = parse_assignments(settings)
     raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
     sized = name_patch_plans(name_spacing_plans(name_budget_plans(plans, budget), spacing), patch)
     name = name or name_architecture_plans(sized, architecture, encoder)
-    exists = name != plans and (folder / f"{name}.json").is_file()
-    earlier = read_plans(folder, name) if exists else {}
-    inherited: dict[str, Any] = {}
-    if not reset:
-        inherited = collect_user_layers(start)
-        inherited = merge_layers(inherited, collect_user_layers(earlier)) if exists else inherited
-    was_ready = list_preprocessed_configurations(start, folder)
-    if budget or spacing or patch or architecture:
-        require_own_network(start, plans)
-    draft, ceiling = PlansDraft(start), load_label_ceiling(start, description, folder)
-    keeps_labels = ceiling.is_kept_at
-    if spacing:
-        draft.plans = apply_spacing(draft.plans, configurations, spacing, name)
-        draft.options["spacing"] = list(spacing)
-        keeps_labels = reject_other_spacings
-    if budget:
-        shrink_draft(draft, description, earlier, name, budget, device, patch, keeps_labels)
-    if patch:
-        draft.plans = apply_patch(draft.plans, configurations, patch)
-        draft.options["patch"] = list(patch)
-    if architecture:
-        replace_draft_network(draft, configurations, architecture, encoder, weights)
-    content = draft.plans
-    if configurations:
-        select_configurations(content, configurations)  # raises if one does not exist
-    content["plans_name"] = name
-    requested = merge_layers(draft.required, assigned)
-    assigned = merge_layers(merge_layers(draft.length, inherited), requested)
-    shown = tuple(configurations or was_ready or content["configurations"])
-    content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
-    rows = [mark_kept(row, assigned, inherited, requested) for row in rows]
-    planned = {"given": assigned, "semi": content["semi"], "from": plans}
-    if name == plans:  # planned in place: they keep their origin
-        origin = content.get("semi_planned", {})
-        planned |= {key: origin[key] for key in ("from", *PLANNING_OPTIONS) if key in origin}
-    content["semi_planned"] = planned | draft.options
-    networks = describe_networks(content, description, shown, ceiling)
-    path = folder / f"{name}.json"
-    write_json(path, to_plain_values(content))
-    ready = list_preprocessed_configurations(content, folder)
-    return WrittenPlans(
-        name=name,
-        path=path,
-        rows=rows,
-        configurations=shown,
-        networks=networks,
-        ready=tuple(key for key in shown if key in ready),
-        coarser=tuple(key for key in was_ready if key in shown and key not in ready),
-        keeps_sizes=draft.keeps_sizes,
-    )
+    read_plans(folder, plans)  # raises before a lock makes the folder
+    with held_plans(folder, name):  # else one of two calls at once is lost
+        start, description = read_plans(folder, plans), read_json(folder / DATASET_JSON)
+        exists = name != plans and (folder / f"{name}.json").is_file()
+        earlier = read_plans(folder, name) if exists else {}
+        inherited: dict[str, Any] = {}
+        if not reset:
+            inherited = collect_user_layers(start)
+            inherited = (
+                merge_layers(inherited, collect_user_layers(earlier)) if exists else inherited
+            )
+        was_ready = list_preprocessed_configurations(start, folder)
+        if budget or spacing or patch or architecture:
+            require_own_network(start, plans)
+        draft, ceiling = PlansDraft(start), load_label_ceiling(start, description, folder)
+        keeps_labels = ceiling.is_kept_at
+        if spacing:
+            draft.plans = apply_spacing(draft.plans, configurations, spacing, name)
+            draft.options["spacing"] = list(spacing)
+            keeps_labels = reject_other_spacings
+        if budget:
+            shrink_draft(draft, description, earlier, name, budget, device, patch, keeps_labels)
+        if patch:
+            draft.plans = apply_patch(draft.plans, configurations, patch)
+            draft.options["patch"] = list(patch)
+        if architecture:
+            replace_draft_network(draft, configurations, architecture, encoder, weights)
+        content = draft.plans
+        if configurations:
+            select_configurations(content, configurations)  # raises if one does not exist
+        content["plans_name"] = name
+        requested = merge_layers(draft.required, assigned)
+        assigned = merge_layers(merge_layers(draft.length, inherited), requested)
+        shown = tuple(configurations or was_ready or content["configurations"])
+        content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
+        rows = [mark_kept(row, assigned, inherited, requested) for row in rows]
+        planned = {"given": assigned, "semi": content["semi"], "from": plans}
+        if name == plans:  # planned in place: they keep their origin
+            origin = content.get("semi_planned", {})
+            planned |= {key: origin[key] for key in ("from", *PLANNING_OPTIONS) if key in origin}
+        content["semi_planned"] = planned | draft.options
+        networks = describe_networks(content, description, shown, ceiling)
+        path = folder / f"{name}.json"
+        write_json(path, to_plain_values(content))
+        ready = list_preprocessed_configurations(content, folder)
+        return WrittenPlans(
+            name=name,
+            path=path,
+            rows=rows,
+            configurations=shown,
+            networks=networks,
+            ready=tuple(key for key in shown if key in ready),
+            coarser=tuple(key for key in was_ready if key in shown and key not in ready),
+            keeps_sizes=draft.keeps_sizes,
+        )
 
 
 def mark_kept(

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.raw.layout import get_preprocessed_dataset
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
+from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.names import unique
 from semi_nnunet.util.shards import Shard
 from semi_nnunet.util.verb_commands import build_command
+from semi_nnunet.workflows.before_start import collect_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,18 @@ class ShardJobs:
 def count_usable_processes() -> int:
     """Return the number of cores, at most nnU-Net's 8."""
     return min(MOST_PROCESSES, usable_cores())
+
+
+def collect_data_warnings(dataset: str, ready: PreparedCounts) -> list[Problem]:
+    """Return what is preprocessed without being able to teach anything, each once."""
+    preprocessed = get_preprocessed_dataset(dataset)
+    plans = read_plans(preprocessed, ready.plans)
+    problems = [
+        problem
+        for configuration in ready.counts
+        for problem in collect_warnings(preprocessed, plans, configuration, [])
+    ]
+    return list(dict.fromkeys(problems))
 
 
 def list_shards(

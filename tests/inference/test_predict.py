@@ -18,13 +18,14 @@ from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
 from semi_nnunet.inference.predict import (
+    EARLIER_RECORD,
     FolderPredictor,
     is_same_description,
     load_predictor,
     predict_images,
 )
 from semi_nnunet.raw.description import find_cases
-from semi_nnunet.raw.layout import PREDICTED_FILE
+from semi_nnunet.raw.layout import PREDICTED_FROM
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.memory import GIB, at_most, data_bytes
@@ -181,12 +182,40 @@ def test_predictions_of_two_models_are_not_mixed(pool, tmp_path):
     assert file.read_bytes() == content
     moved = Path(shutil.copytree(first, tmp_path / "Dataset950_Moved" / first.name))
     assert predict_images(moved, pool.images, out, device="cpu") == [file]
-    (out / PREDICTED_FILE).unlink()  # of an earlier version, or nnU-Net's own
+    (out / PREDICTED_FROM).unlink()  # nnU-Net's own
     assert predict_images(first, pool.images, out, device="cpu") == [file]
-    (out / PREDICTED_FILE).unlink()
+    (out / PREDICTED_FROM).unlink()
     shutil.copy(file, out / "older.nii.gz")
     with pytest.raises(UserError, match=r"older.nii.gz .*unknown model"):
         predict_images(first, pool.images, out, device="cpu")
+
+
+def test_changed_images_are_predicted_again(pool, tmp_path):
+    for path in sorted(pool.images.iterdir())[2:]:
+        path.unlink()
+    model, out = pool.models[0].folder, tmp_path / "out"
+    options = {"device": "cpu", "mirror": False}
+    kept, other = predict_images(model, pool.images, out, **options)
+    times, (image, second) = kept.stat().st_mtime_ns, sorted(pool.images.iterdir())
+    shutil.copy(image, second)
+    predict_images(model, pool.images, out, resume=True, **options)
+    assert kept.stat().st_mtime_ns == times and np.array_equal(read(other), read(kept))
+    predict_images(model, pool.images, out, resume=True, device="cpu", mirror=True)
+    assert kept.stat().st_mtime_ns > times  # predicted in another way
+
+
+def test_predictions_of_an_earlier_version_are_kept_and_not_mixed(pool, tmp_path):
+    for path in sorted(pool.images.iterdir())[1:]:
+        path.unlink()
+    out, (first, second, *_) = tmp_path / "out", pool.models
+    (file,) = predict_images(first.folder, pool.images, out, device="cpu")
+    (out / PREDICTED_FROM).unlink()
+    write_json(out / EARLIER_RECORD, {"predicted_by": first.record()})
+    times = file.stat().st_mtime_ns
+    with pytest.raises(UserError, match=f"got those of .*{first.name} with other weights"):
+        predict_images(second.folder, pool.images, out, device="cpu")
+    predict_images(first.folder, pool.images, out, device="cpu", resume=True)
+    assert file.stat().st_mtime_ns == times and not (out / EARLIER_RECORD).exists()
 
 
 def test_no_incomplete_prediction_remains(pool, tmp_path, monkeypatch):

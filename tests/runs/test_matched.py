@@ -8,10 +8,18 @@ import pytest
 
 from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.folds import case_as_patient
+from semi_nnunet.raw.layout import TRAINED_FROM
+from semi_nnunet.runs.folds import foresee_folds
+from semi_nnunet.runs.job import build_training_command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.workflows.crossval import make_jobs
-from semi_nnunet.workflows.matched import CASES, find_mismatches, read_matched_settings
+from semi_nnunet.workflows.matched import (
+    CASES,
+    find_mismatches,
+    find_outdated_trainings,
+    read_matched_settings,
+)
 from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave
 from tests.runs.tiny import TINY
 
@@ -95,7 +103,8 @@ def test_a_pool_that_changed_after_a_training_is_refused(folders):
 def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
     _, ours = jobs_of(folders)
     cases = ours.unlabelled_cases(case_as_patient)
-    labelled = folders.labelled_cases()
+    fold = foresee_folds(folders)[0]
+    labelled = sorted(fold["train"])
     now = {
         "labelled": read_sources(ours.case_folder(unlabelled=False), labelled),
         "unlabelled": read_sources(ours.case_folder(unlabelled=True), cases),
@@ -113,6 +122,31 @@ def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
         write_json(path, {**read_json(path), "sources": changed})
         with pytest.raises(UserError, match=rf"{name} of {case}.* Fix: move "):
             jobs_of(folders)
+        (problem,) = find_outdated_trainings(folders, [ours])
+        assert problem.where == str(ours) and f"{name} of {case}" in problem.what
+    fewer = {case: now["labelled"][case] for case in labelled[1:]}
+    write_json(path, {**read_json(path), "sources": {**now, "labelled": fewer}})
+    with pytest.raises(UserError, match=f"the side of {labelled[0]} in splits_final.json"):
+        jobs_of(folders)
+
+
+def test_data_that_change_after_a_training_of_nnunet_itself_are_named(folders):
+    (job,) = make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    (command,) = build_training_command(job, "cpu")
+    assert command[0] == "nnUNetv2_train"
+    job.checkpoint.write_bytes(b"weights")
+    assert make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1) == [job]
+    path = job.folder / TRAINED_FROM
+    sources = read_json(path)
+    for kind in ("labelled", "validation"):
+        case = min(sources[kind])
+        parts = sources[kind][case].split("-")
+        changed = {**sources[kind], case: "-".join([parts[0], "another", *parts[2:]])}
+        write_json(path, {**sources, kind: changed})
+        with pytest.raises(UserError, match=f"label of {case}.* Fix: move "):
+            make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
+    path.unlink()  # trained by hand, or by an earlier version
+    assert make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1) == [job]
 
 
 def test_a_labelled_case_that_came_after_a_training_of_all_is_refused(folders):

@@ -119,8 +119,8 @@ def test_predictions_in_a_folder_of_the_users_lead_to_the_trainings(empty, monke
     measure, baseline, compare = suggest_after_measuring(predictions)
     assert f"-tr {BASE} -f 0 " in baseline
     write_json(predictions / "plans.json", {})
-    record = {"predicted_by": {"model": f"{name}/{OURS}__tiny_seed1__2d"}}
-    write_json(predictions / "semi_predicted.json", record)
+    record = {"model": f"{name}/{OURS}__tiny_seed1__2d"}
+    write_json(predictions / "semi_predicted_from.json", record)
     assert suggest_after_measuring(predictions) == [measure, baseline, compare]
     assert measure.startswith("semi_nnunet crossval ") and measure.endswith(" --device cpu")
     assert compare == f"semi_nnunet compare -d {name} -p tiny"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.workflows.plan import KEPT, plan_dataset
+from tests.warm import warm
 
 
 @pytest.fixture
@@ -168,3 +171,15 @@ def test_unknown_options_are_refused_and_nothing_is_written(folder, options, mes
     with pytest.raises(UserError, match=message):
         plan_dataset(folder.name, **options)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*.json")} == earlier
+
+
+def test_two_calls_at_once_keep_the_settings_of_both(folder):
+    code = "import semi_nnunet, sys; semi_nnunet.plan(sys.argv[1], settings=[sys.argv[2]])"
+    given = {"epochs": 7, "seed": 3, "steps_per_epoch": 11}
+    commands = [
+        warm([sys.executable, "-c", code, folder.name, f"{key}={value}"])
+        for key, value in given.items()
+    ]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
+    assert read_json(folder / "nnUNetPlans.json")["semi_planned"]["given"] == given

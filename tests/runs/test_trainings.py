@@ -10,6 +10,7 @@ import pytest
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
+    REQUESTED,
     find_jobs,
     find_stale_tables,
     list_metric_tables,
@@ -99,3 +100,12 @@ def test_a_table_of_an_earlier_training_is_left_out_and_named(empty):
     assert f"validation of {old}" in problem.what
     assert "touch the file" in problem.fix
     assert list_metric_tables([new], "test") == []  # there are no labels
+
+
+@pytest.mark.parametrize("content", ['{"tiny": [["trainer"]]}', '{"tiny": 5}', '{"tiny"', "[]"])
+def test_a_damaged_list_of_jobs_is_to_be_removed(folders, content):
+    path = folders.results / REQUESTED
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(UserError, match="remove it"):
+        read_requested_jobs(folders)

@@ -1,0 +1,110 @@
+"""Labels, classes and streams of images that teach nothing are named, and no others."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from semi_nnunet.cli.main import main
+from semi_nnunet.planning.teaching import find_idle_images, find_idle_labels, find_idle_settings
+from semi_nnunet.preprocessing.manifest import ManifestEntry
+from semi_nnunet.settings.methods import MeanTeacherSettings
+from semi_nnunet.settings.rules import DatasetProperties
+from semi_nnunet.settings.schema import resolve
+from semi_nnunet.util.files import read_json, write_json
+
+LABELS = {"background": 0, "liver": 1, "tumour": 2}
+
+
+def entry(name: str, classes: str = "", content: str = "", quantiles: Any = None) -> ManifestEntry:
+    """Return the entry of a case that shows the classes, each a digit."""
+    facts: dict[str, Any] = {"classes": {value: {} for value in classes}}
+    facts["foreground_slices"] = 0.5 if classes else 0
+    facts["quantiles"] = quantiles or [[0.0, 0.5, 1.0]]
+    return ManifestEntry(name, f"{content or name}-label-plans-spacing", {"file": [1, ""]}, facts)
+
+
+def entries(**classes: str) -> dict[str, ManifestEntry]:
+    return {name: entry(name, shown) for name, shown in classes.items()}
+
+
+@pytest.mark.parametrize(
+    ("labelled", "named"),
+    [
+        (entries(a="12", b="12"), []),
+        (entries(a="1", b="1"), ["no case shows tumour"]),
+        (entries(a="", b=""), ["0 everywhere"]),
+        (entries(a="1", b="12"), ["fold 0 validates tumour"]),
+        (entries(a="12", b="1"), []),
+    ],
+)
+def test_labels_and_classes(labelled: dict[str, ManifestEntry], named: list[str]) -> None:
+    folds = {"0": {"train": ["a"], "val": ["b"]}}
+    problems = [*find_idle_labels(labelled, LABELS, folds)]
+    assert len(problems) == len(named)
+    assert all(text in problem.what for text, problem in zip(named, problems, strict=True))
+
+
+def test_the_classes_of_regions_and_of_earlier_preprocessing_are_not_known() -> None:
+    regions = {"background": 0, "whole": [1, 2], "core": [2]}
+    assert [*find_idle_labels(entries(a="1"), regions, {})] == []
+    earlier = {"a": replace(entry("a"), facts={})}
+    assert [*find_idle_labels(earlier, LABELS, {})] == []
+
+
+def test_images() -> None:
+    images = {name: entry(name) for name in ("a", "b")}
+    assert [*find_idle_images(images)] == []
+    same = {name: entry(name, content="one") for name in ("a", "b")}
+    (problem,) = find_idle_images(same)
+    assert "the same voxels" in problem.what
+    (problem,) = find_idle_images({**images, "c": entry("c", quantiles=[[0.0, 0.0, 0.0]])})
+    assert problem.what.endswith(": c")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, None),
+        ({"unlabelled_weight": 0.0}, "unlabelled_weight"),
+        ({"consistency_weight": 0.0}, "consistency_weight"),
+        ({"unlabelled_start_steps": 20, "follow_reliability": False}, "ends after 20 steps"),
+        ({"unlabelled_start_steps": 19, "follow_reliability": False}, None),
+        ({"unlabelled_start_steps": 20, "follow_reliability": True}, None),  # counts from the start
+    ],
+)
+def test_settings(given: dict[str, Any], named: str | None) -> None:
+    properties = DatasetProperties(2, 2, 2, (8, 8), (8.0, 8.0))
+    values = {"epochs": 2, "steps_per_epoch": 10, **given}
+    settings = resolve(
+        MeanTeacherSettings, properties, {key: (value, "") for key, value in values.items()}
+    ).settings
+    problems = [*find_idle_settings("SemiMeanTeacherTrainer", settings)]
+    assert [named in problem.what for problem in problems if named] == [True] * bool(named)
+    assert bool(problems) == bool(named)
+
+
+def test_plan_doctor_and_the_start_of_a_training_name_them(
+    prepared_dataset: Any, make_trainer: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    trainer = make_trainer("SemiMeanTeacherTrainer", unlabelled_weight=0.0)
+    log = next(Path(trainer.output_folder).glob("training_log*.txt")).read_text(encoding="utf-8")
+    assert "WARNING: SemiMeanTeacherTrainer: unlabelled images have no weight" in log
+    dataset = prepared_dataset("labels", 1)
+    preprocessed = tmp_path / "preprocessed" / dataset.name
+    shutil.copytree(dataset.preprocessed, preprocessed)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    description = read_json(preprocessed / "dataset.json")
+    description["labels"]["unseen"] = 4
+    write_json(preprocessed / "dataset.json", description)
+    assert main(["plan", "-d", dataset.name, "--set", "unlabelled_weight=0"]) == 0
+    output = capsys.readouterr().out
+    assert "WARNING: SemiUnifiedTrainer: unlabelled images have no weight" in output
+    assert output.count("no case shows unseen") == 1
+    write_json(preprocessed / "dataset.json", dataset.dataset_json)
+    assert main(["doctor", "-d", dataset.name]) == 1
+    assert "unlabelled images have no weight" in capsys.readouterr().out
