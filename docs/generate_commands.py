@@ -162,7 +162,7 @@ def program_rows() -> list[Row]:
 def converter_tables() -> Iterator[str]:
     """Yield the options of ``convert`` and the names of the converters."""
     kvasir = build_app(["convert", "kvasir"])["convert"]["kvasir"]
-    common = {"SOURCE", "-d", "--name", "-np"}
+    common = {"SOURCE", "--new-id", "--new-name", "-np"}
     rows = [row_of(a) for a in visible_arguments(kvasir) if common & {*a.names}]
     yield table([Row("`NAME`", "A converter of the table below."), *rows])
     yield "\n".join(("| converter | data |", "|---|---|",

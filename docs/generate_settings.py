@@ -47,7 +47,7 @@ semi_nnunet plan -d 42 --budget cpu                                # nnUNetPlans
 semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50
 ```
 
-* With `--name`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written next
+* With `--new-plans`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written next
   to the old ones. Use them by name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
 * A setting without a trainer's name is for all trainers. `TRAINER.SETTING` is for one.
 * Planning again keeps what was given before. `--reset` forgets it.

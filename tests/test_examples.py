@@ -20,8 +20,8 @@ MODULES = [
     and (path.parent.name != "verbs" or path.name == "options.py")  # run as a story, below
 ]
 STORY = (  # of the front door; the others need downloads, or take long
-    "preprocess", "plan", "split", "auto", "train", "status", "predict", "evaluate", "tune", "export",
-    "install", "distil", "pseudo_dataset", "pseudo_label", "crossval", "report",
+    "preprocess", "plan", "split", "auto", "train", "status", "predict", "evaluate", "tune",
+    "export", "install", "distil", "pseudo_dataset", "pseudo_label", "crossval", "report",
     "select",
 )  # fmt: skip
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
