@@ -164,17 +164,18 @@ def draw_scribbles(mask: np.ndarray, share: float, rng: np.random.Generator) -> 
 
 def walk(voxels: np.ndarray, share: float, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Return the share of connected voxels (N, 2) that a walk from a random one reaches first."""
-    start = tuple(map(int, voxels[rng.integers(len(voxels))]))
-    remaining = {(int(y), int(x)) for y, x in voxels} - {start}
+    line = [(int(y), int(x)) for y, x in voxels]
+    start = line[rng.integers(len(line))]
+    remaining = {*line} - {start}
     front, reached = deque([start]), [start]
-    wanted = max(1, round(share * len(voxels)))
-    while front and len(reached) < wanted:
+    count = max(1, round(share * len(line)))
+    while front and len(reached) < count:
         y, x = front.popleft()
         near = [(y + dy, x + dx) for dy, dx in NEIGHBOURS if (y + dy, x + dx) in remaining]
         remaining.difference_update(near)
         front += near
         reached += near
-    return reached[:wanted]
+    return reached[:count]
 
 
 def draw_points(mask: np.ndarray, number: float, rng: np.random.Generator) -> np.ndarray:

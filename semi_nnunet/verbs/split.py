@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,7 +83,8 @@ def split(
 
     source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else case_list
-    problems, sparsity, kept, tests = list[Problem](), None, list[str](), tuple[str, ...]()
+    problems, sparsity, kept = list[Problem](), None, list[str]()
+    tests: Sequence[str] = ()
     if sparse is not None:
         with collect_errors(problems, "--sparse"):
             sparsity = parse_sparsity(sparse)
