@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cc3d
 import numpy as np
+from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 
 from semi_nnunet.raw.lesion_rules import LesionRule
@@ -81,19 +81,20 @@ def find_lesions(prediction: np.ndarray, reference: np.ndarray) -> LesionOverlap
     ([2, 1], [2], [[0, 0]])
     """
     ours, theirs = label_components(prediction), label_components(reference)
-    sizes = [np.bincount(labels.ravel())[1:] for labels in (ours, theirs)]
+    predicted, truth = (np.bincount(labels.ravel())[1:] for labels in (ours, theirs))
     common = prediction & reference
-    pairs, shared = np.unique(
-        np.stack([ours[common], theirs[common]], 1), axis=0, return_counts=True
-    )
-    return LesionOverlaps(sizes[0], sizes[1], pairs.reshape(-1, 2).astype(np.int64) - 1, shared)
+    codes = (ours[common].astype(np.int64) - 1) * len(truth) + theirs[common] - 1
+    pairs, shared = np.unique(codes, return_counts=True)
+    indices = np.stack(np.divmod(pairs, max(len(truth), 1)), 1)
+    return LesionOverlaps(predicted, truth, indices, shared)
 
 
 def label_components(mask: np.ndarray) -> np.ndarray:
-    """Return the number of each voxel's component, from 1; 0 outside the mask."""
-    labels: np.ndarray = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=8 if mask.ndim == 2 else 26
-    )
+    """Return the number of each voxel's component, from 1; 0 outside the mask.
+
+    By SciPy: connected-components-3d 4.1.1 joins components of small bool images, or fails.
+    """
+    labels: np.ndarray = label(mask, np.ones((3,) * mask.ndim))[0]
     return labels
 
 
@@ -184,8 +185,8 @@ def pool_lesions(cases: Sequence[LesionOverlaps], rules: Sequence[LesionRule]) -
     pooled: dict[str, Any] = {}
     for rule in rules:
         matches = [match_lesions(case, rule) for case in cases]
-        detected = np.concatenate([match.detected for match in matches] or [[]])
-        correct = np.concatenate([match.correct for match in matches] or [[]])
+        detected = np.concatenate([np.zeros(0, bool), *(match.detected for match in matches)])
+        correct = np.concatenate([np.zeros(0, bool), *(match.correct for match in matches)])
         false = len(correct) - int(correct.sum())
         healthy_false = [len(case.predicted) for case in healthy]
         pooled[rule.name] = {

@@ -229,7 +229,7 @@ def format_lesions(pooled: Mapping[str, Mapping[str, Mapping[str, float]]]) -> s
         pooled: "lesions" of metrics.json.
     """
     counted = ("reference", "detected", "false", "per case", "per healthy case")
-    lines = [("lesions", "matched by", *counted)]
+    lines: list[Sequence[str]] = [("lesions", "matched by", *counted)]
     for name, rules in pooled.items():
         for rule, counts in rules.items():
             numbers = (str(counts[key]) for key in ("lesions", "detected", "false_positives"))

@@ -86,7 +86,8 @@ class UnlabelledBatch:
     Args:
         x_weak: (B, C, *spatial), geometry only.
         x_strong: the same voxels after appearance changes.
-        mask: bool (B, 1, *spatial), False in the padding outside the image.
+        mask: bool (B, 1, *spatial), False in the padding outside the image, and where a partly
+            labelled case is annotated.
         keys: the case ids.
     """
 

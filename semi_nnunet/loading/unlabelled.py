@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,22 @@ from semi_nnunet.util.files import read_names
 from semi_nnunet.util.names import list_first
 
 LocationPrior = Mapping[Any, np.ndarray]
+UNLABELLED = 0  # in segmentations of images without a label
+
+
+@dataclass(frozen=True)
+class IgnoredVoxels:
+    """Labelled cases whose ignored voxels count as unlabelled.
+
+    Args:
+        folder: of the preprocessed labelled cases.
+        cases: their names.
+        label: nnU-Net's ignore label.
+    """
+
+    folder: Path
+    cases: tuple[str, ...]
+    label: int
 
 
 def compute_foreground_prior(
@@ -57,16 +74,17 @@ class UnlabelledCases:
         """Return the finished cases, only selected ones if ``semi_nnunet select`` was used."""
         return self._filter_selected(self._list_finished())
 
-    def all(self, labelled: Sequence[str]) -> list[str]:
+    def all(self, labelled: Sequence[str], may_be_empty: bool = False) -> list[str]:
         """Return the cases that are :meth:`present`.
 
         Raises:
-            UserError: there are none, files are damaged, or a case is also labelled.
+            UserError: there are none, unless ``may_be_empty``; files are damaged, or a case is also
+                labelled.
         """
         finished = self._list_finished()
         cases = self._filter_selected(finished)
         self._require_complete(finished)
-        if not cases:
+        if not cases and not may_be_empty:
             raise UserError(
                 f"training on unlabelled images needs some, found none in {self.folder}",
                 fix=f"put them into imagesUn of the raw data set and run {self.command}",
@@ -110,16 +128,18 @@ class UnlabelledCases:
 class UnlabelledDataset(nnUNetBaseDataset):
     """Images of a ``*_unlabeled`` folder.
 
-    ``load_case`` returns nnU-Net's four values. The segmentation is a read-only array of zeros that
-    takes no memory and means "inside the image", as nnU-Net's loader pads it with -1.
+    ``load_case`` returns nnU-Net's four values. The segmentation is a read-only array of one value
+    that takes no memory and means "unlabelled"; nnU-Net's loader pads it with -1. It is 0 or, with
+    labelled cases whose ignored voxels count as unlabelled, the ignore label.
 
     Args:
         folder: the preprocessed folder.
-        cases: the identifiers to use.
+        cases: the identifiers to use; those of ``ignored``, too.
         prior: :func:`compute_foreground_prior`, or {} for uniform sampling.
         folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
         located: case -> positions at which a network sees foreground, relative to the image; if
             not empty, they replace the prior of the case.
+        ignored: labelled cases whose ignored voxels count as unlabelled; None: there are none.
     """
 
     def __init__(
@@ -129,22 +149,32 @@ class UnlabelledDataset(nnUNetBaseDataset):
         prior: LocationPrior,
         folder_with_segs_from_previous_stage: str | None = None,
         located: Mapping[str, LocationPrior] | None = None,
+        ignored: IgnoredVoxels | None = None,
     ):
         super().__init__(str(folder), list(cases), folder_with_segs_from_previous_stage)
-        self.prior, self.located = prior, located or {}
+        self.prior, self.located, self.ignored = prior, located or {}, ignored
         blosc2.set_nthreads(1)
 
     def load_case(self, identifier: str) -> tuple[Any, np.ndarray, Any, dict[str, Any]]:
-        data = self._open(Path(self.source_folder) / f"{identifier}.b2nd")
+        ignored = self.ignored
+        is_labelled = ignored is not None and identifier in ignored.cases
+        folder = Path(ignored.folder if ignored and is_labelled else self.source_folder)
+        data = self._open(folder / f"{identifier}.b2nd")
         previous = self.folder_with_segs_from_previous_stage
         seg_prev = None if previous is None else self._open(Path(previous) / f"{identifier}.b2nd")
-        properties = dict(load_pickle(str(Path(self.source_folder) / f"{identifier}.pkl")))
+        properties = dict(load_pickle(str(folder / f"{identifier}.pkl")))
         shape = data.shape[1:]
         properties["class_locations"] = {
             key: np.c_[np.zeros(len(relative), dtype=int), (relative * shape).astype(int)]
             for key, relative in (self.located.get(identifier) or self.prior).items()
         }
-        return data, np.broadcast_to(np.zeros((), dtype=np.int8), (1, *shape)), seg_prev, properties
+        if is_labelled:
+            seg = self._open(folder / f"{identifier}_seg.b2nd")
+        else:
+            value = UNLABELLED if ignored is None else ignored.label
+            kind = np.min_scalar_type(value)  # unsigned, so that nnU-Net's int16 is a copy of it
+            seg = np.broadcast_to(np.array(value, kind), (1, *shape))
+        return data, seg, seg_prev, properties
 
     @staticmethod
     def _open(path: Path) -> Any:

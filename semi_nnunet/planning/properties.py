@@ -15,6 +15,7 @@ from semi_nnunet.preprocessing.fingerprint import (
     compute_foreground_slices,
     compute_intensity_shift,
     find_lookalike_classes,
+    list_partly_labelled,
 )
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import get_unlabelled_folder
@@ -64,6 +65,7 @@ def collect_properties(
         foreground_slices=compute_foreground_slices(labelled.values()),
         foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
         lookalike_classes=lookalikes,
+        partly_labelled_cases=len(list_partly_labelled(labelled)),
     )
 
 

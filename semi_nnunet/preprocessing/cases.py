@@ -207,7 +207,8 @@ def preprocess_case(
             configuration,
             spec.dataset_json,
         )
-        facts = _read_facts(aside, case.name, with_label=case.label is not None)
+        with_label, ignore = case.label is not None, spec.dataset_json["labels"].get("ignore")
+        facts = _read_facts(aside, case.name, with_label, ignore)
         case.require_unchanged()
         for name in names:
             (aside / name).replace(folder / name)
@@ -220,14 +221,17 @@ def preprocess_case(
     return ManifestEntry.of(case.name, source, [folder / name for name in names], facts)
 
 
-def _read_facts(folder: Path, case: str, with_label: bool) -> dict[str, Any]:
+def _read_facts(
+    folder: Path, case: str, with_label: bool, ignore: int | None = None
+) -> dict[str, Any]:
     """Compute the facts of a preprocessed case from its files, for the manifest."""
     image = blosc2.open(str(folder / f"{case}.b2nd"), mode="r")[:]
     properties = load_pickle(str(folder / f"{case}.pkl"))
     facts = compute_image_facts(image, properties)
     if with_label:
         facts |= compute_class_facts(image, properties["class_locations"])
-        facts |= compute_label_facts(blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:])
+        segmentation = blosc2.open(str(folder / f"{case}_seg.b2nd"), mode="r")[:]
+        facts |= compute_label_facts(segmentation, ignore)
     return facts
 
 
@@ -347,7 +351,8 @@ def adopt_stock_preprocessing(
     ):
         return False
     try:
-        facts = {case.name: _read_facts(folder, case.name, with_label=True) for case in cases}
+        ignore = spec.dataset_json["labels"].get("ignore")
+        facts = {case.name: _read_facts(folder, case.name, True, ignore) for case in cases}
         for case in cases:
             blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):

@@ -42,13 +42,30 @@ def compute_image_facts(
     }
 
 
-def compute_label_facts(segmentation: np.ndarray) -> dict[str, Any]:
-    """Return the fraction of slices of (1, z, y, x) that show any foreground.
+def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> dict[str, Any]:
+    """Return the fraction of annotated slices of (1, z, y, x) that show any foreground.
 
     >>> compute_label_facts(np.array([[[[0, 0]], [[0, 2]]]]))
     {'foreground_slices': 0.5}
+
+    Args:
+        ignore: nnU-Net's ignore label; its fraction of the voxels is returned as "ignored".
     """
-    return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}
+    if ignore is None:
+        return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}
+    is_ignored = segmentation == ignore
+    shows = ((segmentation > 0) & ~is_ignored).any((0, 2, 3))[~is_ignored.all((0, 2, 3))]
+    fraction = round(float(shows.mean()), 4) if len(shows) else 1.0
+    return {"foreground_slices": fraction, "ignored": float(is_ignored.mean())}
+
+
+def list_partly_labelled(labelled: Mapping[str, ManifestEntry]) -> list[str]:
+    """Return the cases with ignored voxels; cases of earlier versions do not name them.
+
+    Args:
+        labelled: case -> entry of the labelled cases.
+    """
+    return sorted(case for case, entry in labelled.items() if entry.facts.get("ignored", 0) > 0)
 
 
 def compute_class_facts(image: np.ndarray, locations: Mapping[Any, Any]) -> dict[str, Any]:

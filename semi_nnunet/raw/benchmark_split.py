@@ -301,7 +301,7 @@ def write_split(
             missing or cannot be made sparse, or a case of ``source`` is labelled and unlabelled.
     """
     description = read_json(source / DATASET_JSON)
-    record = {"source": source.name, "labelled": list(labelled)}
+    record: dict[str, Any] = {"source": source.name, "labelled": list(labelled)}
     if held_out:
         record["held_out"] = list(held_out)
     if sparsity is not None:

@@ -413,7 +413,8 @@ def _find_unlabelled_problems(
 ) -> Iterator[Problem]:
     folder, ending = raw.folder / UNLABELLED_IMAGES, raw.description["file_ending"]
     all_pseudo_labelled = (raw.folder / DISTILLED_FILE).is_file()
-    if not ids["unlabelled"] and not all_pseudo_labelled:
+    has_ignored_voxels = "ignore" in raw.description["labels"]  # they are unlabelled, too
+    if not (ids["unlabelled"] or all_pseudo_labelled or has_ignored_voxels):
         defect = f"holds no image CASE_0000{ending}" if folder.is_dir() else "the folder is absent"
         yield Problem(UNLABELLED_IMAGES, defect, "put the unlabelled images there")
     for name in sorted(files):

@@ -1,8 +1,9 @@
 """Sparse labels made from full ones: some slices, scribbles, points or boxes; the rest is ignored.
 
 Scribbles, points and boxes are drawn slice by slice, as people annotate, for every class that the
-slice shows and for its background. Scribbles are parts of skeletons, as in ScribbleBench (Gotkowski
-et al. 2024, arXiv:2403.12834), without its scribbles along the borders of classes.
+slice shows and for its background. As in ScribbleBench (Gotkowski et al. 2024, arXiv:2403.12834)
+some scribbles are inside a class and others follow its border. Differs from it: inner scribbles are
+parts of skeletons instead of random curves, and every slice is annotated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, label
+from scipy.ndimage import binary_erosion, distance_transform_edt, label, maximum
 from skimage.morphology import skeletonize
 
 from semi_nnunet.raw.classes import get_declared_values
@@ -26,7 +27,7 @@ from semi_nnunet.util.names import list_first
 
 IGNORE = "ignore"  # nnU-Net's name of the label of voxels that do not count
 NEIGHBOURS = tuple(step for step in product((-1, 0, 1), repeat=2) if step != (0, 0))
-INNER = 0.5  # points lie at least half as deep in a class as its deepest voxel
+INNER = 0.5  # depth of inner voxels, relative to the deepest one of their class
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Sparsity:
 
     Args:
         kind: "slices", "scribbles", "points" or "box".
-        amount: fraction of the slices; share of each skeleton; number of points for each class and
+        amount: fraction of the slices; share of each line; number of points for each class and
             slice; edge of a box, relative to the slice.
     """
 
@@ -59,7 +60,7 @@ def _is_share(value: float) -> bool:
 
 AMOUNTS = {
     "slices": _Amount(None, "a fraction of the slices above 0 and at most 1", _is_share),
-    "scribbles": _Amount(0.5, "a share of each skeleton above 0 and at most 1", _is_share),
+    "scribbles": _Amount(0.5, "a share of each line above 0 and at most 1", _is_share),
     "points": _Amount(
         1, "a whole number of points from 1", lambda value: value >= 1 and value == int(value)
     ),
@@ -90,7 +91,7 @@ def parse_sparsity(text: str) -> Sparsity:
     except ValueError:
         example = 0.1 if known.default is None else known.default
         raise UserError(
-            f"--sparse {kind} needs {known.rule}, got {amount or 'none'!r}",
+            f"--sparse {kind} needs {known.rule}, got {repr(amount) if amount else 'none'}",
             fix=f"for example --sparse {kind}={example:g}",
         ) from None
     return Sparsity(kind, value)
@@ -128,7 +129,7 @@ def make_sparse(
     slices = np.moveaxis(full, axis, 0)
     kept = np.zeros(slices.shape, bool)
     if sparsity.kind == "slices":
-        kept[choose_slices(len(slices), sparsity.amount, rng)] = True
+        kept[space_slices(len(slices), sparsity.amount, rng)] = True
     else:
         draw = {"scribbles": draw_scribbles, "points": draw_points, "box": draw_box}[sparsity.kind]
         for index, classes in enumerate(slices):
@@ -137,42 +138,44 @@ def make_sparse(
     return np.where(np.moveaxis(kept, 0, axis), full, ignore).astype(full.dtype)
 
 
-def choose_slices(number: int, fraction: float, rng: np.random.Generator) -> np.ndarray:
-    """Return evenly spaced slices with a random start; at least one."""
+def space_slices(number: int, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Choose evenly spaced slices with a random start; at least one."""
     count = max(1, round(fraction * number))
     return ((np.arange(count) + rng.random()) * number / count).astype(int)
 
 
 def draw_scribbles(mask: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a part of the skeleton of each component of a mask (Y, X).
+    """Draw two lines in each component of a mask (Y, X).
 
-    A part is the share of the skeleton's voxels that is nearest along it to a random start. Tiny
-    components may have no skeleton; their deepest voxel replaces it.
+    They are parts of its skeleton and of the outline of its inner voxels, which follows its border.
+    A part is the share of a line's voxels that is nearest along it to a random start.
     """
     components, count = label(mask, np.ones((3, 3)))
-    skeleton, drawn = skeletonize(mask), np.zeros(mask.shape, bool)
-    for number in range(1, count + 1):
-        voxels = np.argwhere(skeleton & (components == number))
-        if not len(voxels):
-            depth = measure_depth(components == number)
-            voxels = np.argwhere(depth == depth.max())[:1]
-        drawn[tuple(np.transpose(walk(voxels, share, rng)))] = True
+    deepest = maximum(depth := measure_depth(mask), components, range(count + 1))
+    inner = mask & (depth >= INNER * np.asarray(deepest)[components])
+    outline, drawn = inner & ~binary_erosion(inner), np.zeros(mask.shape, bool)
+    for line in (skeletonize(mask), outline):
+        for number in range(1, count + 1):
+            voxels = np.argwhere(line & (components == number))
+            if len(voxels):  # a tiny component has no skeleton
+                drawn[tuple(np.transpose(walk(voxels, share, rng)))] = True
     return drawn
 
 
 def walk(voxels: np.ndarray, share: float, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Return the share of connected voxels (N, 2) that a walk from a random one reaches first."""
-    start = tuple(map(int, voxels[rng.integers(len(voxels))]))
-    remaining = {(int(y), int(x)) for y, x in voxels} - {start}
+    line = [(int(y), int(x)) for y, x in voxels]
+    start = line[rng.integers(len(line))]
+    remaining = {*line} - {start}
     front, reached = deque([start]), [start]
-    wanted = max(1, round(share * len(voxels)))
-    while front and len(reached) < wanted:
+    count = max(1, round(share * len(line)))
+    while front and len(reached) < count:
         y, x = front.popleft()
         near = [(y + dy, x + dx) for dy, dx in NEIGHBOURS if (y + dy, x + dx) in remaining]
         remaining.difference_update(near)
         front += near
         reached += near
-    return reached[:wanted]
+    return reached[:count]
 
 
 def draw_points(mask: np.ndarray, number: float, rng: np.random.Generator) -> np.ndarray:
@@ -240,7 +243,7 @@ class SparseLabelWriter:
         if problem := self._find_problem(values, full.shape):
             self.problems.append(Problem(str(source), *problem))
             return
-        axis = find_slice_axis(properties["spacing"], full.shape)
+        axis = find_thickest_axis(properties["spacing"], full.shape)
         rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
         sparse = make_sparse(full, self.sparsity, self.ignore, rng, axis)
         self._full |= values
@@ -269,11 +272,11 @@ class SparseLabelWriter:
             )
 
 
-def find_slice_axis(spacing: Any, shape: tuple[int, ...]) -> int:
+def find_thickest_axis(spacing: Any, shape: tuple[int, ...]) -> int:
     """Return the axis across which the slices are thickest; the first of equal ones.
 
-    >>> find_slice_axis((1.0, 1.0, 5.0), (64, 64, 20)), find_slice_axis((1.0, 1.0, 1.0), (8, 8, 8))
-    (2, 0)
+    >>> find_thickest_axis((1.0, 1.0, 5.0), (64, 64, 20))
+    2
     """
     if shape[0] == 1:
         return 0

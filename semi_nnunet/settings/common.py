@@ -167,6 +167,9 @@ class SemiSettings:
     unlabelled_foreground_oversampling: float = planned(
         rules.unlabelled_foreground_oversampling, low=0, high=1, topic=SAMPLING, scope=UNLABELLED
     )
+    unlabelled_from_ignored: bool = planned(
+        rules.unlabelled_from_ignored, topic=SAMPLING, scope=UNLABELLED
+    )
     locate_epochs: tuple[int, ...] = setting(
         (),
         "oversampled patches are drawn where labelled cases have foreground; from each of these "

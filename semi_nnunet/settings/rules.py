@@ -31,6 +31,7 @@ class DatasetProperties:
         foreground_classes: number of classes without background, or of regions.
         lookalike_classes: names of two classes that look alike and always lie in the same order,
             or None.
+        partly_labelled_cases: number of labelled cases with ignored voxels.
     """
 
     labelled_cases: int
@@ -42,6 +43,7 @@ class DatasetProperties:
     foreground_slices: float = 1.0
     foreground_classes: int = 1
     lookalike_classes: tuple[str, str] | None = None
+    partly_labelled_cases: int = 0
 
 
 def epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
@@ -165,6 +167,15 @@ def unlabelled_foreground_oversampling(
     return 0.33, (
         f"{coverage}: a third of the patches, as in nnU-Net, is drawn where labelled cases have "
         f"foreground"
+    )
+
+
+def unlabelled_from_ignored(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    if not properties.partly_labelled_cases:
+        return False, "no labelled case has ignored voxels (nnU-Net's ignore label)"
+    return True, (
+        f"{properties.partly_labelled_cases} labelled cases have ignored voxels; as voxels without "
+        f"a label they join those of the unlabelled images"
     )
 
 

@@ -13,6 +13,7 @@ from semi_nnunet.augment.mixing import TargetPatches
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.loading.batched_transforms import BatchedTransforms
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
+from semi_nnunet.loading.unlabelled import UNLABELLED
 from semi_nnunet.raw.classes import AnnotatedClasses
 
 Batches = list[dict[str, dict[str, Any]]]  # of an optimizer step, as StepDataset makes them
@@ -28,6 +29,8 @@ class DeviceBatches:
         strong_view: appearance changes that make the strong view of unlabelled patches.
         annotated: classes that each labelled case annotates; None for all.
         augmentations: stream -> nnU-Net's transforms that are applied on the device.
+        unlabelled_value: of unlabelled voxels, see
+            :class:`~semi_nnunet.loading.unlabelled.UnlabelledDataset`.
     """
 
     device: torch.device
@@ -35,6 +38,7 @@ class DeviceBatches:
     strong_view: AppearanceView
     annotated: AnnotatedClasses | None = None
     augmentations: Mapping[str, BatchedTransforms] = field(default_factory=dict)
+    unlabelled_value: int = UNLABELLED
 
     def __call__(self, batch: dict[str, dict[str, Any]]) -> tuple[LabelledBatch, UnlabelledBatch]:
         """Return both parts of a batch; the unlabelled part is empty without such a stream."""
@@ -49,9 +53,9 @@ class DeviceBatches:
             return labelled, UnlabelledBatch(empty, empty, empty[:, :1].bool(), ())
         raw = batch["unlabelled"]
         x_weak, target = self._patches("unlabelled", raw)
-        inside = target[:, :1] >= 0  # -1: padding
+        mask = target[:, :1] == self.unlabelled_value  # others: padding, and annotated voxels
         keys = tuple(raw["keys"])
-        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), inside, keys)
+        return labelled, UnlabelledBatch(x_weak, self.strong_view(x_weak), mask, keys)
 
     def _patches(self, stream: str, raw: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """Return images and target of a stream after nnU-Net's transforms."""

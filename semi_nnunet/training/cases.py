@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.loading.unlabelled import LocationPrior, UnlabelledCases
+from semi_nnunet.loading.unlabelled import IgnoredVoxels, LocationPrior, UnlabelledCases
 from semi_nnunet.raw.folds import (
     PatientOf,
     case_as_patient,
@@ -35,7 +35,7 @@ class UnlabelledSelection:
 
     Args:
         preprocessed: finished cases of the configuration, all or those of ``semi_nnunet select``.
-        in_fold: those of patients whom the fold does not validate on.
+        in_fold: those of patients whom the fold does not validate on, and the partly labelled ones.
         trained_on: those of the fold that the last filtering kept.
     """
 
@@ -50,6 +50,7 @@ class UnlabelledPool:
     Args:
         folder: folder of the preprocessed unlabelled cases.
         command: command that preprocesses them, for messages.
+        ignored: labelled training cases whose ignored voxels count as unlabelled, or None.
 
     Attributes:
         kept: cases that the last filtering kept; None before the first one.
@@ -57,9 +58,14 @@ class UnlabelledPool:
     """
 
     def __init__(
-        self, folder: Path, command: str, image_filter: ImageFilter, locator: ForegroundLocator
+        self,
+        folder: Path,
+        command: str,
+        image_filter: ImageFilter,
+        locator: ForegroundLocator,
+        ignored: IgnoredVoxels | None = None,
     ):
-        self.folder, self.command = folder, command
+        self.folder, self.command, self.ignored = folder, command, ignored
         self.filter, self.locator = image_filter, locator
         self.kept: set[str] | None = None
         self.located: Mapping[str, LocationPrior] = {}
@@ -86,11 +92,14 @@ class UnlabelledPool:
         Raises:
             UserError: there are no such cases, or a case is also labelled.
         """
+        partly_labelled = self.ignored.cases if self.ignored else ()
         if self._preprocessed is None:
-            self._preprocessed = UnlabelledCases(self.folder, self.command).all(labelled)
+            cases = UnlabelledCases(self.folder, self.command)
+            self._preprocessed = cases.all(labelled, may_be_empty=bool(partly_labelled))
         preprocessed = in_fold = self._preprocessed
         if fold != "all" and patient_of is not case_as_patient:  # else no patient is also labelled
             in_fold = exclude_patients_of(preprocessed, get_validation_cases(), patient_of)
+        in_fold = [*in_fold, *partly_labelled]
         if not in_fold:
             raise UserError(
                 f"training on unlabelled images needs some, but all {len(preprocessed)} are of "

@@ -23,7 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch import nn
 from tqdm import tqdm
 
-from semi_nnunet.loading.unlabelled import UnlabelledDataset
+from semi_nnunet.loading.unlabelled import IgnoredVoxels, UnlabelledDataset
 from semi_nnunet.networks.average import find_deep_supervision_modules
 
 if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw and compile
@@ -66,6 +66,7 @@ class CasePredictor:
         mirror_axes: axes that may be mirrored, or None.
         previous_stage: folder with the predictions of a cascade's previous stage, or None.
         ranks: processes that share the cases.
+        ignored: labelled cases among the unlabelled ones, or None.
     """
 
     plans: PlansManager
@@ -76,6 +77,7 @@ class CasePredictor:
     mirror_axes: tuple[int, ...] | None
     previous_stage: str | None
     ranks: Ranks
+    ignored: IgnoredVoxels | None = None
 
     def predict(
         self,
@@ -99,7 +101,7 @@ class CasePredictor:
         predictors = {
             name: self.nnunet_predictor(network, mirror) for name, network in networks.items()
         }
-        dataset = UnlabelledDataset(folder, cases, {}, self.previous_stage)
+        dataset = UnlabelledDataset(folder, cases, {}, self.previous_stage, ignored=self.ignored)
         labels = self.plans.get_label_manager(self.dataset_json)
         share = list(cases)[self.ranks.rank :: self.ranks.world_size]
         with ExitStack() as stack:

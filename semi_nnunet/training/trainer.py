@@ -36,7 +36,13 @@ from semi_nnunet.loading.steps import (
     get_loader_dataset,
     make_unlabelled_loader,
 )
-from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
+from semi_nnunet.loading.unlabelled import (
+    IgnoredVoxels,
+    UnlabelledDataset,
+    compute_foreground_prior,
+)
+from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
+from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
@@ -246,6 +252,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
     def get_dataloaders(self) -> tuple[StepLoader, StepLoader]:
         training, validation = super().get_dataloaders()
         self.on_device.augmentations = training.dataset.augmentations
+        if self.uses_unlabelled and self.pool.ignored:
+            self.on_device.unlabelled_value = self.pool.ignored.label
         return training, validation
 
     def streams(self, labelled: Any) -> dict[str, Any]:
@@ -264,7 +272,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         previous = self.folder_with_segs_from_previous_stage
         cases = self.unlabelled_selection().trained_on
         require_predictions(previous, cases, self.commands.train_previous_stage)
-        dataset = UnlabelledDataset(self.pool.folder, cases, prior, previous, self.pool.located)
+        dataset = UnlabelledDataset(
+            self.pool.folder, cases, prior, previous, self.pool.located, self.pool.ignored
+        )
         batch_size = self.ranks.shard_size(settings.unlabelled_batch_size)
         if batch_size < settings.smallest_unlabelled_batch:
             raise UserError(
@@ -292,7 +302,17 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.commands.preprocess,
             ImageFilter(self.settings, results, self, self.say),
             ForegroundLocator(self.settings, results, self, classes, self.say),
+            self._find_ignored_voxels(),
         )
+
+    def _find_ignored_voxels(self) -> IgnoredVoxels | None:
+        """Return the training cases whose ignored voxels count as unlabelled; None without any."""
+        label, folder = self.label_manager.ignore_label, Path(self.preprocessed_dataset_folder)
+        if label is None or not self.settings.unlabelled_from_ignored:
+            return None
+        entries, training = Manifest(folder).present(), self.do_split()[0]
+        cases = list_partly_labelled({case: entries[case] for case in training if case in entries})
+        return IgnoredVoxels(folder, tuple(cases), label) if cases else None
 
     def unlabelled_selection(self) -> UnlabelledSelection:
         """Return the unlabelled cases that this training sees.
@@ -316,7 +336,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def current_cases(self) -> dict[str, list[str]]:
         unlabelled = self.unlabelled_selection().trained_on if self.uses_unlabelled else []
-        return {**super().current_cases(), "unlabelled": unlabelled}
+        cases = super().current_cases()
+        labelled = {*cases["labelled"]}  # those with ignored voxels
+        return {**cases, "unlabelled": [case for case in unlabelled if case not in labelled]}
 
     def case_folders(self) -> dict[str, str]:
         return {**super().case_folders(), "unlabelled": str(self.pool.folder)}
@@ -333,6 +355,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.inference_allowed_mirroring_axes,
             self.folder_with_segs_from_previous_stage,
             self.ranks,
+            self.pool.ignored if self.uses_unlabelled else None,
         )
 
     # ---------------------------------------------------------------- training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +46,7 @@ def split(
     names patients, whole patients are drawn and held out; one more patient is taken only if that
     brings the number closer. Unlabelled images of a patient who is held out are left out. --sparse
     keeps some voxels of each label, the others get nnU-Net's ignore label: slices=0.1 (a tenth of
-    the slices), scribbles (parts of skeletons), points or box, for every class of every slice.
+    the slices), scribbles, points or box, for every class of every slice.
 
     Args:
         dataset: The labelled data set.
@@ -57,7 +58,7 @@ def split(
         held_out: Unlabelled cases that become the test cases: a number, evenly spaced by name, or a
             text file or JSON list (such as whole patients).
         sparse: Keep only slices=FRACTION, scribbles, points or box of each label; scribbles=SHARE
-            of the skeletons (default: 0.5), points=N for each class and slice (1), box=EDGE
+            of the lines (default: 0.5), points=N for each class and slice (1), box=EDGE
             relative to the slice (0.1). Without --labelled, of all cases.
         new_name: Name of the new data set (default: the old name and the number of labelled cases).
         seed: Seed of the random selection, and of sparse labels.
@@ -86,7 +87,8 @@ def split(
 
     source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else cases
-    problems, sparsity, kept, tests = list[Problem](), None, list[str](), tuple[str, ...]()
+    problems, sparsity, kept = list[Problem](), None, list[str]()
+    tests: Sequence[str] = ()
     if sparse is not None:
         with collect_errors(problems, "--sparse"):
             sparsity = parse_sparsity(sparse)

@@ -18,6 +18,7 @@ from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.teaching import collect_idle_inputs
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
+from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw import folds as patients
@@ -246,7 +247,10 @@ def find_data_problems(
                     fix = suggest_preprocessing(dataset, plans_name, [stage])
                     yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
         unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
-        if users and not Manifest(unlabelled).present():
+        has_unlabelled = Manifest(unlabelled).present() or list_partly_labelled(
+            Manifest(folder).present()
+        )
+        if users and not has_unlabelled:
             message = f"{', '.join(users)} needs unlabelled images, found none"
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
 

@@ -187,6 +187,12 @@ def test_no_unlabelled_images_is_a_problem(data: Path, keep_folder: bool) -> Non
     assert ("no image" if keep_folder else "absent") in whole_problem(data, "imagesUn")
 
 
+def test_ignored_voxels_are_unlabelled_so_no_other_images_are_needed(data: Path) -> None:
+    shutil.rmtree(data / "imagesUn")
+    describe(data, labels={"background": 0, "organ": 1, "ignore": 2})
+    assert find_dataset_problems(data) == []
+
+
 def test_an_unlabelled_file_of_another_ending_is_named(data: Path) -> None:
     (data / "imagesUn/w_0000.nrrd").touch()
     assert ".nii.gz" in whole_problem(data, "imagesUn/w_0000.nrrd")

@@ -121,6 +121,16 @@ def test_metrics_of_random_label_maps_equal_the_slow_version(seed):
                 assert metrics[column] == pytest.approx(expected, nan_ok=True), column
 
 
+def test_metrics_of_tiny_images_equal_the_slow_version():
+    rng = np.random.default_rng(0)
+    for dimensions in [2, 3] * 100:
+        shape = tuple(rng.integers(1, 6, dimensions))
+        masks = [rng.random(shape) < 0.5 * rng.random() for _ in range(2)]
+        metrics = measure_lesions(find_lesions(*masks), RULES)
+        expected = {k: v for rule in RULES for k, v in slow_metrics(*masks, rule).items()}
+        assert metrics == pytest.approx(expected, nan_ok=True)
+
+
 def test_the_random_label_maps_have_many_and_no_lesions():
     numbers = [
         len(find_lesions(a == 1, b == 1).reference) for a, b in map(draw_label_maps, range(50))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.util.errors import UserError
@@ -175,6 +176,12 @@ def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, t
     (problem,) = problems(*TRAINERS)
     assert OURS in problem.what and "unlabelled images" in problem.what
     assert "imagesUn" in problem.fix
+    image = tmp_path / "alone" / identifier / "a.b2nd"
+    image.write_text("image")
+    for ignored in (0.0, 0.5):  # ignored voxels are unlabelled
+        entry = ManifestEntry.of("a", "-" * 3, [image], {"ignored": ignored})
+        Manifest(image.parent).add(entry)
+        assert bool(problems(*TRAINERS)) == (not ignored)
 
 
 def test_a_stock_first_stage_needs_the_data_of_the_second(cascade, tmp_path):
