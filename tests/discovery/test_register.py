@@ -64,7 +64,7 @@ def test_the_file_of_the_wheel_names_the_package_next_to_it(packages: Path) -> N
 
 
 def test_a_folder_with_any_letters_is_found(packages: Path) -> None:
-    folder = "/home/müller's \"π\" \\ folder"
+    folder = '/home/müller\'s "π" \\ folder'
     (packages / FILE).write_text(startup_line(ascii(folder)), encoding="ascii")
     assert start_python(packages, PYTHONUTF8="1") == folder
 
