@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import semi_nnunet
+from semi_nnunet.discovery.register import EXTERNAL
+from semi_nnunet.discovery.startup_line import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("docs", "plans", "scripts", "semi_nnunet", "tests")
@@ -38,10 +40,10 @@ print(*sorted(name for name in names if name.endswith(".json")))
 pytestmark = pytest.mark.slow
 
 
-def run(*words: str | Path, cwd: Path, **others: str) -> str:
-    """Return the output of a command of this Python."""
+def run(*words: str | Path, cwd: Path, python: str | Path = sys.executable, **others: str) -> str:
+    """Return the output of a command of a Python."""
     done = subprocess.run(
-        [sys.executable, *map(str, words)],
+        [str(python), *map(str, words)],
         cwd=cwd,
         env={**os.environ, **others},
         capture_output=True,
@@ -52,11 +54,10 @@ def run(*words: str | Path, cwd: Path, **others: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the sdist of a copy of the repository, and its wheel."""
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository."""
     pytest.importorskip("build")
-    root = tmp_path_factory.mktemp("packaging")
-    source = root / "source"
+    source = tmp_path_factory.mktemp("packaging") / "source"
     source.mkdir()
     for path in ROOT.iterdir():
         if path.is_file():
@@ -64,8 +65,14 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    run("-m", "build", "--no-isolation", "--outdir", root / "dist", cwd=source)
-    return root / "dist"
+    return source
+
+
+@pytest.fixture(scope="module")
+def distributions(source: Path) -> Path:
+    """The folder with the sdist of the copy, and its wheel."""
+    run("-m", "build", "--no-isolation", "--outdir", source.parent / "dist", cwd=source)
+    return source.parent / "dist"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,7 @@ def test_the_wheel_has_all_modules_and_data_files(in_wheel):
 def test_the_wheel_has_the_recipes_and_no_other_packages(in_wheel):
     assert {f"semi_nnunet/recipes/{name}" for name in RECIPES} <= in_wheel
     tops = {name.split("/")[0] for name in in_wheel}
-    assert tops == {"semi_nnunet", f"{NAME}.dist-info"}
+    assert tops == {"semi_nnunet", f"{NAME}.dist-info", FILE}
 
 
 def test_the_sdist_has_all_files_for_building_tests_and_docs(distributions):
@@ -108,3 +115,23 @@ def test_the_installed_wheel_works_without_the_repository(distributions, tmp_pat
     assert run("-c", LOOK_AROUND, target, cwd=elsewhere, **alone).split() == RECIPES
     listed = run("-m", "semi_nnunet", "run", "--list", cwd=elsewhere, **alone)
     assert all(name.removesuffix(".json") in listed for name in RECIPES)
+
+
+def test_pip_installs_and_removes_the_file_by_which_nnunet_finds_our_trainers(
+    distributions, source, tmp_path
+):
+    run("-m", "venv", "--without-pip", "venv", cwd=tmp_path)
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip = ("-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python)
+    build = "from setuptools.build_meta import build_editable as build; print(build('editable'))"
+    editable = source / "editable" / run("-c", build, cwd=source).split()[-1]
+    copies = {editable: source, distributions / f"{NAME}-py3-none-any.whl": tmp_path / "venv"}
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    code = f"import os; print(os.environ['{EXTERNAL}'])"
+    variables = {"PYTHONPATH": "", EXTERNAL: ""}
+    for wheel, place in copies.items():
+        run(*pip, "install", "--no-deps", wheel, cwd=tmp_path, **variables)
+        folder = run("-c", code, cwd=tmp_path, python=python, **variables).rstrip()
+        assert Path(folder).is_relative_to(place.resolve()) and any(Path(folder).glob("*.py"))
+        run(*pip, "uninstall", "--yes", "semi_nnunet", cwd=tmp_path, **variables)
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == files

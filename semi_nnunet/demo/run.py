@@ -207,7 +207,6 @@ def preprocess_and_plan(demo: Demo) -> None:
     with demo.stage("verifying and preprocessing labelled and unlabelled images"):
         for name in demo.shown_environment():
             logger.info(f"      $ export {name}={typed([demo.out / name])}")
-        logger.info('      $ export nnUNet_extTrainer="$(semi_nnunet register --print)"')
         words = build_command("preprocess", dataset="900", configurations=["2d"], processes=2)
         demo.run("preprocess", *words)
     with demo.stage("planning a network and a training that fit the demo"):
@@ -395,5 +394,4 @@ def show_closing_lines(demo: Demo, keep: bool) -> None:
     logger.info("To continue with its data and models:")
     for name, folder in demo.shown_environment().items():
         logger.info(f"  export {name}={typed([folder])}")
-    logger.info('  export nnUNet_extTrainer="$(semi_nnunet register --print)"')
     logger.info(f"  {typed(build_predict_command(demo, 'Mean Teacher', 'my_predictions'))}")

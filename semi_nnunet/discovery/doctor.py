@@ -12,14 +12,18 @@ from pathlib import Path
 
 from nnunetv2.paths import (
     _EnvPath,
-    nnUNet_extTrainer,
     nnUNet_preprocessed,
     nnUNet_raw,
     nnUNet_results,
 )
 
 from semi_nnunet import __version__
-from semi_nnunet.discovery.register import TRAINERS_FOLDER, is_registered
+from semi_nnunet.discovery.register import (
+    EXTERNAL,
+    TRAINERS_FOLDER,
+    find_file_in_nnunet,
+    find_startup_files,
+)
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
@@ -127,13 +131,16 @@ def check_folder(path: _EnvPath, is_written: bool) -> Finding:
 
 def check_trainers() -> Finding:
     """Check whether nnU-Net's commands find our trainers."""
-    paths = (nnUNet_extTrainer.get() or "").split(os.pathsep)
-    folders = [Path(path).resolve() for path in paths if path]
-    if is_registered():
-        return Finding("trainers", "registered with the installed nnU-Net")
-    if TRAINERS_FOLDER.resolve() in folders:
-        return Finding("trainers", "found through nnUNet_extTrainer")
-    fix = 'semi_nnunet register, or export nnUNet_extTrainer="$(semi_nnunet register --print)"'
+    earlier = find_file_in_nnunet()
+    if earlier is not None:
+        state = f"an earlier version wrote {earlier} into nnU-Net's package"
+        return Finding("trainers", state, "semi_nnunet register")
+    if files := find_startup_files():
+        return Finding("trainers", f"found in every shell, through {files[0]}")
+    names = os.environ.get(EXTERNAL, "").split(os.pathsep)
+    if TRAINERS_FOLDER.resolve() in [Path(name).resolve() for name in names if name]:
+        return Finding("trainers", f"found in this shell, through {EXTERNAL}")
+    fix = f'semi_nnunet register, or export {EXTERNAL}="$(semi_nnunet register --print)"'
     return Finding("trainers", "nnU-Net does not find ours", fix)
 
 

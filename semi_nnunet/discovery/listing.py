@@ -7,13 +7,12 @@ takes seconds. Only folders of the user's that mention this package are imported
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semi_nnunet.discovery.register import TRAINERS_FOLDER, shim_file, trainer_folders
+from semi_nnunet.discovery.register import nnunet_trainers_folder, user_folders
 from semi_nnunet.discovery.trainers.semi_nnunet_trainers import TRAINERS, TrainerFacts
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.names import unknown
@@ -37,13 +36,13 @@ def our_trainers() -> dict[str, TrainerFacts]:
 
 def user_trainers() -> dict[str, tuple[Path, type[SemiTrainer]]]:
     """Return name -> file and class of the trainers in ``nnUNet_extTrainer`` built on ours."""
-    return _import_user_trainers(trainer_folders())
+    return _import_user_trainers(tuple(user_folders()))
 
 
 @cache
-def _import_user_trainers(folders: str) -> dict[str, tuple[Path, type[SemiTrainer]]]:
+def _import_user_trainers(folders: tuple[Path, ...]) -> dict[str, tuple[Path, type[SemiTrainer]]]:
     trainers: dict[str, tuple[Path, type[SemiTrainer]]] = {}
-    for folder in _user_folders(folders):
+    for folder in folders:
         files = _find_classes(folder)
         if any("semi_nnunet" in path.read_text(encoding="utf-8") for path in files.values()):
             from semi_nnunet.discovery.classes import import_user_trainers  # takes seconds
@@ -64,12 +63,12 @@ def summary_of(trainer: str) -> str:
 
 def stock_trainers() -> frozenset[str]:
     """Return the names of nnU-Net's own trainers and variants."""
-    return frozenset(_find_classes(shim_file().parents[1]))
+    return frozenset(_find_classes(nnunet_trainers_folder()))
 
 
 def other_trainers() -> frozenset[str]:
     """Return the names of nnU-Net's own trainers and of those in ``nnUNet_extTrainer``."""
-    return stock_trainers().union(*map(_find_classes, _user_folders(trainer_folders())))
+    return stock_trainers().union(*map(_find_classes, user_folders()))
 
 
 def all_trainers() -> list[str]:
@@ -80,11 +79,6 @@ def all_trainers() -> list[str]:
 def unknown_trainers(names: Sequence[str]) -> Iterator[Problem]:
     """Yield a problem for each name of a trainer that does not exist."""
     yield from unknown("trainer", names, all_trainers())
-
-
-def _user_folders(folders: str) -> list[Path]:
-    paths = map(Path, folders.split(os.pathsep))
-    return [path for path in paths if path != TRAINERS_FOLDER]
 
 
 @cache

@@ -1,33 +1,47 @@
-"""Let the installed nnU-Net find our trainers."""
+"""Let nnU-Net find our trainers, in every shell and without a change to its package."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import site
+import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
+from semi_nnunet.discovery.startup_line import FILE, startup_line
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_text
 
+EXTERNAL = "nnUNet_extTrainer"  # by which nnU-Net finds trainers that are not its own
 TRAINERS_FOLDER = Path(__file__).parent / "trainers"
-
-SHIM = '''"""Written by `semi_nnunet register`; `semi_nnunet register --undo` removes it."""
-
-import importlib.util
-
-if importlib.util.find_spec("semi_nnunet") is not None:  # uninstalled: nnU-Net goes on without us
-    from semi_nnunet.discovery.trainers.semi_nnunet_trainers import *  # noqa: F403
-'''
+TABLE = "semi_nnunet_trainers.py"  # in the trainers' folder of every copy of this package
 
 
 def trainer_folders() -> str:
     """Return the value of ``nnUNet_extTrainer`` that finds our trainers and the user's own."""
-    ours, current = str(TRAINERS_FOLDER), os.environ.get("nnUNet_extTrainer", "")
-    return os.pathsep.join([ours, *(p for p in current.split(os.pathsep) if p not in ("", ours))])
+    return os.pathsep.join(map(str, [TRAINERS_FOLDER, *user_folders()]))
 
 
-def shim_file() -> Path:
-    """Return the path of the file next to nnU-Net's own trainer variants.
+def user_folders() -> list[Path]:
+    """Return the folders in ``nnUNet_extTrainer`` that are the user's, not ours or another copy."""
+    folders = [Path(name) for name in os.environ.get(EXTERNAL, "").split(os.pathsep) if name]
+    return [folder for folder in folders if not (folder / TABLE).is_file()]
+
+
+def find_startup_files() -> list[Path]:
+    """Return the files that name our trainers whenever this Python starts.
+
+    pip installs one with this package, except by --target.
+    """
+    folders = dict.fromkeys([*site.getsitepackages(), site.getusersitepackages()])
+    is_used = {site.getusersitepackages(): bool(site.ENABLE_USER_SITE)}
+    files = [Path(folder, FILE) for folder in folders if is_used.get(folder, True)]
+    return [file for file in files if file.is_file()]
+
+
+def nnunet_trainers_folder() -> Path:
+    """Return the folder of nnU-Net's own trainers.
 
     Raises:
         UserError: nnU-Net is not installed.
@@ -35,34 +49,55 @@ def shim_file() -> Path:
     spec = importlib.util.find_spec("nnunetv2")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("nnunetv2 is not installed in this Python", fix="pip install nnunetv2")
-    package = Path(spec.submodule_search_locations[0])
-    return package / "training" / "nnUNetTrainer" / "variants" / "semi_nnunet_shim.py"
+    return Path(spec.submodule_search_locations[0]) / "training" / "nnUNetTrainer"
 
 
-def is_registered() -> bool:
-    """Return whether the file exists and belongs to this version."""
-    return shim_file().is_file() and shim_file().read_text(encoding="utf-8") == SHIM
+def find_file_in_nnunet() -> Path | None:
+    """Return the file that earlier versions wrote into nnU-Net's package, if it is there."""
+    file = nnunet_trainers_folder() / "variants" / "semi_nnunet_shim.py"
+    return file if file.is_file() else None
 
 
-def register() -> Path:
-    """Write the file, and return its path.
+def register() -> list[Path]:
+    """Write the startup file if pip has not, and remove an earlier file in nnU-Net's package.
+
+    Returns:
+        The startup files.
 
     Raises:
-        UserError: nnU-Net's folder is not writable.
+        UserError: a folder is not writable.
     """
-    path = shim_file()
+    earlier = find_file_in_nnunet()
+    if earlier is not None:
+        _remove(earlier)
+    if not find_startup_files():
+        file = Path(sysconfig.get_path("purelib")) / FILE
+        try:
+            write_text(file, startup_line(ascii(str(TRAINERS_FOLDER))))
+        except UserError as error:
+            raise UserError(
+                f"cannot write into {file.parent}",
+                fix=f'in your shell, export {EXTERNAL}="$(semi_nnunet register --print)" instead',
+            ) from error
+    return find_startup_files()
+
+
+def unregister() -> Iterator[Path]:
+    """Remove everything by which nnU-Net finds our trainers, and yield each removed file.
+
+    Raises:
+        UserError: a file cannot be removed.
+    """
+    for file in filter(None, [find_file_in_nnunet(), *find_startup_files()]):
+        _remove(file)
+        yield file
+
+
+def _remove(file: Path) -> None:
     try:
-        write_text(path, SHIM)
-    except UserError as error:
+        file.unlink()
+    except OSError as error:
         raise UserError(
-            f"cannot write into the installed nnU-Net ({path.parent})",
-            fix='in your shell, export nnUNet_extTrainer="$(semi_nnunet register --print)" instead',
+            f"{file} cannot be removed ({error.strerror})",
+            fix="remove it as a user who may write there",
         ) from error
-    return path
-
-
-def unregister() -> bool:
-    """Remove the file; return False if it did not exist."""
-    existed = shim_file().is_file()
-    shim_file().unlink(missing_ok=True)
-    return existed

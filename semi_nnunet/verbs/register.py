@@ -16,28 +16,35 @@ def register(
     undo: Annotated[bool, option(group=(FIRST, ACTION))] = False,
     print_folder: Annotated[bool, option("--print", group=(FIRST, ACTION))] = False,
 ) -> None:
-    """Let nnU-Net's own commands find our trainers in every shell, without any variable.
+    """Let nnU-Net's own commands find our trainers; needed only where pip could not.
 
-    Writes one small file next to nnU-Net's own trainer variants; --undo removes it. If that folder
-    is not writable, set a variable instead:
+    pip installs a file semi_nnunet.pth next to this package, and removes it with the package. It
+    adds our trainers to nnUNet_extTrainer whenever Python starts, and keeps the folders that you
+    named there. Python does not read this file if the package lies elsewhere: installed by pip
+    --target, or named in PYTHONPATH. Then this command writes it. It also removes the file that
+    earlier versions wrote into nnU-Net's package. For one shell only:
 
         export nnUNet_extTrainer="$(semi_nnunet register --print)"
 
     Args:
-        undo: Remove the file again.
+        undo: Remove these files.
         print_folder: Write nothing; print the folder for nnUNet_extTrainer.
 
     Raises:
-        UserError: the folder is not writable.
+        UserError: a folder is not writable.
     """
-    from semi_nnunet.discovery import register as shim
+    from semi_nnunet.discovery import register as discovery
 
     if print_folder:
-        logger.info(str(shim.TRAINERS_FOLDER))
+        logger.info(str(discovery.TRAINERS_FOLDER))
     elif not undo:
-        logger.info(f"wrote {shim.register()}")
-        logger.info("nnUNetv2_train now finds SemiUnifiedTrainer and the others; --undo reverts it")
-    elif shim.unregister():
-        logger.info(f"removed {shim.shim_file()}")
+        earlier = discovery.find_file_in_nnunet()
+        for file in discovery.register():
+            logger.info(f"nnUNetv2_train finds SemiUnifiedTrainer and the others through {file}")
+        if earlier is not None:
+            logger.info(f"removed {earlier}, which an earlier version wrote")
+    elif removed := list(discovery.unregister()):
+        logger.info("\n".join(f"removed {file}" for file in removed))
+        logger.info("semi_nnunet register writes it again")
     else:
-        logger.info(f"nothing to remove: {shim.shim_file()} does not exist")
+        logger.info("there is nothing to remove")

@@ -11,7 +11,6 @@ from semi_nnunet.verbs.options import FIRST, MORE, ComputeDevice, Plans, RareFla
 
 logger = logging.getLogger(__name__)
 MODE = one_of()
-EXTERNAL = "nnUNet_extTrainer"  # by which nnU-Net finds trainers that are not its own
 
 
 def train(
@@ -35,10 +34,10 @@ def train(
         semi_nnunet train 42 2d all -tr nnUNetTrainer -device cpu
         torchrun --nproc_per_node 4 -m semi_nnunet train 42 3d_fullres 0 --c
 
-    Takes the words of nnUNetv2_train, trains with nnU-Net's own entry point in this process, and
-    does not need semi_nnunet register. Before anything is written, it reports everything that is
-    missing or wrong, with the fix: names of trainers, plans, configurations and folds, data that
-    are not preprocessed, a missing GPU, weights that hold a program.
+    Takes the words of nnUNetv2_train and trains with nnU-Net's own entry point in this process.
+    Before anything is written, it reports everything that is missing or wrong, with the fix: names
+    of trainers, plans, configurations and folds, data that are not preprocessed, a missing GPU,
+    weights that hold a program.
 
     Args:
         dataset: Number or name of the data set.
@@ -68,7 +67,7 @@ def train(
     from nnunetv2.run import run_training as nnunet
 
     from semi_nnunet.discovery.listing import unknown_trainers
-    from semi_nnunet.discovery.register import trainer_folders
+    from semi_nnunet.discovery.register import EXTERNAL, trainer_folders
     from semi_nnunet.raw.plans import read_plans
     from semi_nnunet.runs.folders import find_folders
     from semi_nnunet.runs.folds import find_fold_problems

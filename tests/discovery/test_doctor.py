@@ -20,7 +20,8 @@ from semi_nnunet.discovery.register import TRAINERS_FOLDER
 
 @pytest.fixture(autouse=True)
 def _unregistered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "is_registered", lambda: False)
+    monkeypatch.setattr(doctor, "find_startup_files", lambda: [])
+    monkeypatch.setattr(doctor, "find_file_in_nnunet", lambda: None)
 
 
 def test_missing_folders_are_reported_with_a_fix(
@@ -52,15 +53,24 @@ def test_the_first_finding_needs_no_other_check() -> None:
     assert {"device", "nnUNet_raw", "trainers"} <= {finding.topic for finding in findings}
 
 
-def test_trainers_are_found_through_the_variable_or_the_register(
-    monkeypatch: pytest.MonkeyPatch,
+def test_trainers_are_found_through_the_variable_or_the_startup_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert "semi_nnunet register" in str(doctor.check_trainers().fix)
     monkeypatch.setenv("nnUNet_extTrainer", f"/elsewhere:{TRAINERS_FOLDER}")
     assert doctor.check_trainers().fix is None
     monkeypatch.delenv("nnUNet_extTrainer")
-    monkeypatch.setattr(doctor, "is_registered", lambda: True)
-    assert doctor.check_trainers().fix is None
+    monkeypatch.setattr(doctor, "find_startup_files", lambda: [tmp_path / "semi_nnunet.pth"])
+    finding = doctor.check_trainers()
+    assert finding.fix is None and str(tmp_path) in finding.state
+
+
+def test_a_file_of_an_earlier_version_in_nnunets_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(doctor, "find_file_in_nnunet", lambda: tmp_path / "semi_nnunet_shim.py")
+    finding = doctor.check_trainers()
+    assert finding.fix == "semi_nnunet register" and "semi_nnunet_shim.py" in finding.state
 
 
 def test_a_data_set_that_is_not_preprocessed_is_reported(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from nnunetv2.run import run_training as module
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.discovery.register import EXTERNAL, trainer_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from semi_nnunet.verbs.train import EXTERNAL, train
+from semi_nnunet.verbs.train import train
 from tests.runs.jobs import BASE, OURS, fake_job
 
 

@@ -1,8 +1,8 @@
 """The table of our trainers, in the one file that nnU-Net searches for them.
 
-Point ``nnUNet_extTrainer`` at its folder, or use ``semi_nnunet register``. The methods are imported
-when nnU-Net asks for a class, because that takes seconds; commands that only plan, check or list
-read the table.
+``nnUNet_extTrainer`` names its folder (:mod:`semi_nnunet.discovery.register`). The methods are
+imported when nnU-Net asks for a class, because that takes seconds; commands that only plan, check
+or list read the table.
 """
 
 from __future__ import annotations
