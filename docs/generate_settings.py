@@ -47,8 +47,8 @@ semi_nnunet plan -d 42 --budget cpu                                # nnUNetPlans
 semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50
 ```
 
-* With `--new-plans`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written next
-  to the old ones. Use them by name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
+* With `--new-plans`, `--patch`, `--spacing`, `--budget` or `--architecture`, new plans are written
+  next to the old ones. Use them by name, as in `nnUNetv2_train ... -p nnUNetPlans_again`.
 * A setting without a trainer's name is for all trainers. `TRAINER.SETTING` is for one.
 * Planning again keeps what was given before. `--reset` forgets it.
 * A typing error or a value out of range stops `plan`, and a training before its first step. The

@@ -6,7 +6,6 @@ machine are left out. nnU-Net's own predictor can still read the model.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.deploy.install import install_models
-from semi_nnunet.deploy.loading import find_checkpoint_trainer
+from semi_nnunet.deploy.loading import find_checkpoint_trainer, load_model
 from semi_nnunet.deploy.mirrors import load_mirror_choice
 from semi_nnunet.deploy.trained import (
     TrainedModel,
@@ -40,7 +39,6 @@ DATASET_KEYS = (
     "overwrite_image_reader_writer", "license", "reference", "name",
 )  # fmt: skip
 CHECKPOINT_KEYS = ("inference_allowed_mirroring_axes", "current_epoch")
-ENDING = re.compile(r"(\.[A-Za-z0-9]+)+")
 
 
 @dataclass(frozen=True)
@@ -104,13 +102,13 @@ def pack_model(model: TrainedModel, out: Path) -> PackedModel:
     find_models([str(model.folder)])  # checks that a cascade has its first stage
     for stage in (model.previous, model):
         if stage is not None:
+            load_model(stage)  # checks that a prediction can
             packed = pack_stage(stage, out)
     return packed
 
 
 def pack_stage(model: TrainedModel, out: Path) -> PackedModel:
     """Write one stage; see :func:`pack_model`."""
-    require_file_ending(str(model.dataset_json["file_ending"]))
     contents = {
         fold: checkpoints.read_of_any_trainer(path) for fold, path in model.checkpoints.items()
     }
@@ -139,22 +137,6 @@ def pack_stage(model: TrainedModel, out: Path) -> PackedModel:
     trained_by, dataset = str(first["trainer_name"]), str(model.plans.get("dataset_name", "?"))
     epochs = int(first.get("current_epoch", 0))
     return PackedModel(folder, dataset, trained_by, checksums, epochs, description)
-
-
-def require_file_ending(ending: str) -> None:
-    """Check the form of a file ending, because the scripts of a submission contain it.
-
-    >>> require_file_ending(".nii.gz")
-
-    Raises:
-        UserError: it has other characters than letters, digits and points.
-    """
-    if not ENDING.fullmatch(ending):
-        raise UserError(
-            f"file_ending in dataset.json must be letters and digits after points, such as "
-            f".nii.gz, got {ending!r}",
-            fix="correct it",
-        )
 
 
 def find_portable_trainer(checkpoint: Mapping[str, Any]) -> str:

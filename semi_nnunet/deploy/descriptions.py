@@ -1,4 +1,4 @@
-"""Read the JSON files of a model from an untrusted source before a network is built from them.
+"""Read the JSON files of a model from an untrusted source, and check them before they are used.
 
 nnU-Net imports and calls the network class named in ``plans.json``. A name such as
 ``torch.hub.load`` would execute a file of the model's folder. Therefore only network classes of
@@ -7,22 +7,43 @@ trusted packages are called.
 
 from __future__ import annotations
 
+import math
 import os
 import pydoc
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
 from semi_nnunet.raw.layout import DATASET_JSON, PLANS_JSON
+from semi_nnunet.raw.plans import resolve_configuration
 from semi_nnunet.training.checkpoints import EXECUTE
-from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import read_json
+from semi_nnunet.util.names import find_name_defect
+from semi_nnunet.util.validation import fits
 
 REQUIRED = {PLANS_JSON: ("configurations", "plans_name"), DATASET_JSON: ("labels",)}
 MAX_JSON = 50_000_000  # bytes; nnU-Net's largest, of 10,000 cases, has 2 million
 MAX_SIZE = 10_000  # layers, features or voxels in a network's arguments
+MAX_VOXELS = 2**31  # of a patch
+MAX_VALUE = 2**16  # of a label
+RESTORE = "restore the file, or give another model"
+ENDING = re.compile(r"(\.[A-Za-z0-9]+)+")
+NAMED = ("plans_name", "dataset_name", "image_reader_writer", "label_manager")  # keys of plans
+CONFIGURED = {  # key of a configuration -> its type
+    "data_identifier": str,
+    "preprocessor_name": str,
+    "batch_size": int,
+    "patch_size": tuple[int, ...],
+    "spacing": tuple[float, ...],
+    "normalization_schemes": tuple[str, ...],
+    "use_mask_for_norm": tuple[bool, ...],
+    "previous_stage": str | None,
+}
 NETWORKS = ("dynamic_network_architectures", "nnunetv2", "semi_nnunet", "monai")
 LAYERS = ("torch.nn", *NETWORKS)
 
@@ -41,6 +62,93 @@ def read_model_json(path: Path, keys: tuple[str, ...] | None) -> Any:
     if keys is not None and not (isinstance(content, dict) and set(keys) <= set(content)):
         raise UserError(f"{path} must be an object with {', '.join(keys)}")
     return content
+
+
+def find_description_problems(
+    plans: Mapping[str, Any], configuration: str, description: Mapping[str, Any], folder: Path
+) -> Iterator[Problem]:
+    """Yield a problem for each value of a model's files that no trained model can have.
+
+    Args:
+        plans, description: content of plans.json and dataset.json.
+        configuration: of the model.
+        folder: of the model, for the problems.
+    """
+    path, problems = str(folder / PLANS_JSON), list[Problem]()
+    yield from _find_label_problems(description, str(folder / DATASET_JSON))
+    for key in NAMED:
+        if key in plans:
+            yield from _find_name_problems(plans[key], key, path)
+    if not fits(dict[str, dict[str, Any]], plans["configurations"]):
+        yield Problem(path, "'configurations' must hold objects by their names", RESTORE)
+        return
+    with collect_errors(problems, path):
+        resolved = resolve_configuration(plans, configuration) or {}
+    if problems:
+        yield from problems
+        return
+    for key, kind in CONFIGURED.items():
+        if key in resolved and not fits(kind, resolved[key]):
+            rule = f"{key!r} of {configuration} has another type: {resolved[key]!r:.80}"
+            yield Problem(path, rule, RESTORE)
+            return
+    yield from _find_geometry_problems(plans, resolved, path)
+    for key in ("data_identifier", "previous_stage"):
+        if resolved.get(key) is not None:
+            yield from _find_name_problems(resolved[key], key, path)
+
+
+def _find_name_problems(name: Any, key: str, path: str) -> Iterator[Problem]:
+    """Yield a problem for a name that leads out of a folder, or deceives readers."""
+    if not isinstance(name, str) or not name or name.startswith(".") or {*name} & {"/", "\\"}:
+        yield Problem(path, f"{key!r} must be a name without / and \\, got {name!r:.80}", RESTORE)
+    elif defect := find_name_defect(name):
+        yield Problem(path, f"{key!r} {defect}", RESTORE)
+
+
+def _find_geometry_problems(
+    plans: Mapping[str, Any], configuration: Mapping[str, Any], path: str
+) -> Iterator[Problem]:
+    """Yield a problem for an impossible patch, spacing or order of axes."""
+    patch, spacing = configuration.get("patch_size", (1, 1)), configuration.get("spacing", (1, 1))
+    if len(patch) not in (2, 3) or min(patch) < 1 or math.prod(patch) > MAX_VOXELS:
+        rule = f"must be 2 or 3 lengths above 0 of at most {MAX_VOXELS} voxels, got {patch}"
+        yield Problem(path, f"'patch_size' {rule:.200}", RESTORE)
+    if len(spacing) not in (2, 3) or not all(0 < step < math.inf for step in spacing):
+        yield Problem(path, f"'spacing' must be 2 or 3 lengths above 0, got {spacing}", RESTORE)
+    for key in ("transpose_forward", "transpose_backward"):
+        axes = plans.get(key, [0, 1, 2])
+        if not fits(tuple[int, ...], axes) or sorted(axes) != [0, 1, 2]:
+            yield Problem(path, f"{key!r} must be an order of 0, 1, 2, got {axes!r:.80}", RESTORE)
+
+
+def _find_label_problems(description: Mapping[str, Any], path: str) -> Iterator[Problem]:
+    """Yield a problem for impossible labels, channels or endings of files."""
+    labels, channels = (
+        description[key] if key in description else description.get(other)
+        for key, other in (("labels", ""), ("channel_names", "modality"))
+    )
+    value = Annotated[int, Field(ge=0, le=MAX_VALUE)]
+    if not fits(dict[str, value | tuple[value, ...]], labels) or not labels:
+        rule = f"'labels' must map names to numbers from 0 to {MAX_VALUE}"
+        yield Problem(path, f"{rule}, got {labels!r:.80}", RESTORE)
+        labels = {}
+    if not fits(dict[str, str], channels) or not channels:
+        rule = f"'channel_names' must map numbers to names, got {channels!r:.80}"
+        yield Problem(path, rule, RESTORE)
+        channels = {}
+    for name in (*labels, *channels.values()):
+        if not name.isprintable():
+            rule = f"names must have no control characters or marks of direction, got {name!a:.80}"
+            yield Problem(path, rule, RESTORE)
+    order = description.get("regions_class_order")
+    if not fits(tuple[value, ...] | None, order):
+        rule = f"'regions_class_order' must be a list of labels, got {order!r:.80}"
+        yield Problem(path, rule, RESTORE)
+    ending = description.get("file_ending")
+    if not isinstance(ending, str) or not ENDING.fullmatch(ending):
+        rule = "'file_ending' must be letters and digits after points, such as .nii.gz"
+        yield Problem(path, f"{rule}, got {ending!r:.80}", RESTORE)
 
 
 def require_known_networks(plans: Mapping[str, Any], file_name: str) -> None:

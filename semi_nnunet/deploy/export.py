@@ -21,6 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 import semi_nnunet
 from semi_nnunet.deploy.descriptions import REQUIRED, read_model_json
+from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.trained import TrainedModel, find_model, select_folds
 from semi_nnunet.planning.architecture import find_adapter
 from semi_nnunet.raw.layout import (
@@ -81,6 +82,7 @@ def export_model(
         raise UserError(f"{target} exists already", fix="remove it or choose another -o")
     require_stock_network(trained.plans, configuration)
     require_complete_descriptions(trained)
+    load_model(trained)  # checks that a prediction can
     with folder_aside(target, "Nothing was exported") as aside:
         write_exported_model(trained, plans, aside)
         write_atomically(archive, lambda temporary: zip_folder(aside, relative, temporary))

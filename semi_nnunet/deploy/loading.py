@@ -65,14 +65,14 @@ def load_model(model: TrainedModel) -> LoadedModel:
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
     configuration = plans.get_configuration(read_configuration_name(first, model.plans, str(model)))
-    labels = plans.get_label_manager(model.dataset_json)
-    channels = determine_num_input_channels(plans, configuration, model.dataset_json)
-    heads = labels.num_segmentation_heads
     weights = [content["network_weights"] for content in contents]
     arguments, file_name = configuration.network_arch_init_kwargs, str(model.folder / PLANS_JSON)
     too_large = find_size_problems(arguments, weights[0], file_name)
     raise_if_any(f"{model} cannot be read:", too_large)
     try:
+        labels = plans.get_label_manager(model.dataset_json)
+        channels = determine_num_input_channels(plans, configuration, model.dataset_json)
+        heads = labels.num_segmentation_heads
         network = build_empty_network(first, plans, configuration, channels, heads)
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
         raise build_impossible_error(file_name, error) from error
@@ -80,7 +80,14 @@ def load_model(model: TrainedModel) -> LoadedModel:
         if isinstance(error, UserError) or is_of_machine(error) or is_of_memory(error):
             raise
         raise build_impossible_error(file_name, error) from error
-    unfit = find_unfit_checkpoints(model.checkpoints.values(), weights, network)
+    networks = [
+        (path, network_weights)
+        for path, content in zip(model.checkpoints.values(), contents, strict=True)
+        for network_weights in (
+            content["network_weights"], *content.get("semi", {}).get("averaged_with", [])
+        )
+    ]  # fmt: skip
+    unfit = find_unfit_checkpoints(*zip(*networks, strict=True), network)
     raise_if_any(f"{model} cannot be read:", unfit)
     network.load_state_dict(weights[0])
     axes = first.get("inference_allowed_mirroring_axes")
@@ -126,8 +133,9 @@ def read_configuration_name(
     if not isinstance(name, str) or name not in plans["configurations"]:
         message = f"must have the configuration of its checkpoint, got none named {name!r:.80}"
         raise UserError(f"the plans of {model} {message}", fix=FIX)
-    if "trainer_name" not in checkpoint:
-        raise UserError(f"a checkpoint of {model} must name its trainer", fix="give another model")
+    if not str(trainer := checkpoint.get("trainer_name")).isidentifier() or trainer is None:
+        rule = f"must have the name of its trainer, got {trainer!r:.80}"
+        raise UserError(f"a checkpoint of {model} {rule}", fix="give another model")
     return name
 
 

@@ -11,7 +11,12 @@ from typing import Any
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.deploy.descriptions import REQUIRED, find_unknown_networks, read_model_json
+from semi_nnunet.deploy.descriptions import (
+    REQUIRED,
+    find_description_problems,
+    find_unknown_networks,
+    read_model_json,
+)
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     FINAL_CHECKPOINT,
@@ -140,7 +145,7 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
         described = all((folder / f"{name}.json").is_file() for name in ("plans", "dataset"))
         if is_model and trained and described:
             model = TrainedModel(folder.absolute(), tuple(trained), checkpoint)
-            require_planned_configuration(model)
+            require_valid_descriptions(model)
             return model
     raise UserError(
         f"no trained model: looked for plans.json, dataset.json and fold_*/{checkpoint} in "
@@ -151,11 +156,11 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
     )
 
 
-def require_planned_configuration(model: TrainedModel) -> None:
-    """Check that the plans of a model have the configuration in the name of its folder.
+def require_valid_descriptions(model: TrainedModel) -> None:
+    """Check the JSON files of a model, and that its plans have the configuration of its folder.
 
     Raises:
-        UserError: they do not, as in a folder that was renamed.
+        UserError: the folder was renamed, or the files have values that no trained model has.
     """
     configurations = model.plans["configurations"]
     if not isinstance(configurations, Mapping) or model.configuration not in configurations:
@@ -165,6 +170,10 @@ def require_planned_configuration(model: TrainedModel) -> None:
             f"its plans, got {model.configuration}, but plans.json has {names or 'none'}",
             fix="rename the folder, or restore its plans.json",
         )
+    plans, description = model.plans, model.dataset_json
+    problems = [*find_unknown_networks(plans, str(model.folder / PLANS_JSON))]
+    problems += find_description_problems(plans, model.configuration, description, model.folder)
+    raise_if_any(f"{model} cannot be used:", problems)
 
 
 def find_models(texts: Sequence[str], checkpoint: str = FINAL_CHECKPOINT) -> list[TrainedModel]:

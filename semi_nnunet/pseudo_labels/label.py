@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.trained import require_readable
 from semi_nnunet.pseudo_labels.pool import (
     LabellingRequest,
@@ -105,6 +106,8 @@ def label_pool(
     shards = [Shard(request, number, count) for number in range(count)]
     unfinished: list[int] = []
     require_readable(request.trained)
+    for model in request.trained:
+        load_model(model)  # checks that its network can be built
     if request.completion is not None and request.completion.labels == request.labels:
         raise UserError(
             f"the completed labels would replace the annotations in {request.labels}",

@@ -278,15 +278,18 @@ def _find_defect(content: Any) -> str | None:
     """Return why plain content cannot be a checkpoint, or None."""
     if not isinstance(content, dict) or "network_weights" not in content:
         return "it lacks 'network_weights'"
-    weights = content["network_weights"]
-    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
-        return "'network_weights' must be tensors by their names"
-    for key, value in weights.items():
-        if not isinstance(value, torch.Tensor) or not _is_array(value):
-            return f"the weights {key!r} must be an array of numbers"
     for key, key_type in KEY_TYPES.items():
         if key in content and not isinstance(content[key], key_type):
             return f"{key!r} must be of type {key_type.__name__}, got {content[key]!r:.80}"
+    averaged = content.get("semi", {}).get("averaged_with", [])
+    if not isinstance(averaged, (list, tuple)):
+        return f"'averaged_with' must be a list of networks, got {averaged!r:.80}"
+    for weights in (content["network_weights"], *averaged):
+        if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+            return "the weights of a network must be tensors by their names"
+        for key, value in weights.items():
+            if not isinstance(value, torch.Tensor) or not _is_array(value):
+                return f"the weights {key!r} must be an array of numbers"
     axes = content.get("inference_allowed_mirroring_axes") or ()
     if not (isinstance(axes, (list, tuple)) and all(axis in (0, 1, 2) for axis in axes)):
         return f"'inference_allowed_mirroring_axes' must be of 0, 1 and 2, got {axes!r:.80}"

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.trained import TrainedModel, find_model, require_same_data
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation import comparison
@@ -134,6 +135,7 @@ def choose_slim_network(
             existing = optional_json(folders.preprocessed / f"{plans}.json")
             problems += find_slim_plans_problems(existing, goal, teacher, folders)
     raise_if_any("no small network can be made:", problems)
+    load_model(teacher)  # checks that it can teach
     description = read_json(folders.preprocessed / DATASET_JSON)
     require_same_data([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration

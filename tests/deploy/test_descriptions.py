@@ -19,7 +19,7 @@ from semi_nnunet.deploy.descriptions import (
     read_model_json,
 )
 from semi_nnunet.deploy.loading import load_model, load_networks
-from semi_nnunet.deploy.trained import find_model, require_readable
+from semi_nnunet.deploy.trained import TrainedModel, find_model, require_readable
 from semi_nnunet.planning.architecture import replace_architecture
 from semi_nnunet.training.checkpoints import EXECUTE
 from semi_nnunet.util.errors import UserError
@@ -66,13 +66,17 @@ def test_a_model_that_names_untrusted_code_is_not_opened(
     plans = read_json(model / "plans.json")
     plans["configurations"]["2d"]["architecture"] = make_hostile_architecture(tmp_path)
     write_json(model / "plans.json", plans)
-    trained = find_model(str(model))
-    for load in (lambda: load_model(trained), lambda: require_readable([trained])):
+    trained = TrainedModel(model, ("0",))
+    for load in (
+        lambda: find_model(str(model)),
+        lambda: load_model(trained),
+        lambda: require_readable([trained]),
+    ):
         with pytest.raises(UserError, match=r"2d names .torch\.hub\.load"):
             load()
     assert not (tmp_path / "executed").exists()
     monkeypatch.setenv(EXECUTE, "1")  # who trusts the author
-    require_readable([trained])
+    require_readable([find_model(str(model))])
 
 
 @pytest.mark.parametrize(

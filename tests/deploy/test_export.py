@@ -10,7 +10,6 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.deploy import export
-from semi_nnunet.deploy.descriptions import REQUIRED
 from semi_nnunet.deploy.export import zip_folder
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.util.errors import DiskError, UserError
@@ -30,7 +29,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"fold_{fold}" / "checkpoint_final.pth").touch()
     (folder / "fold_1/checkpoint_final.pth").rename(folder / "fold_1/checkpoint_latest.pth")
     write_json(folder / "plans.json", {"plans_name": "nnUNetPlans", "configurations": {"2d": {}}})
-    write_json(folder / "dataset.json", {key: {} for key in REQUIRED["dataset.json"]})
+    labels, channels = {"background": 0, "organ": 1}, {"0": "CT"}
+    description = {"labels": labels, "channel_names": channels, "file_ending": ".nii.gz"}
+    write_json(folder / "dataset.json", description)
     return folder
 
 
@@ -45,6 +46,7 @@ def exported_folds(model: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[s
         write_json(aside / "plans.json", {})
 
     monkeypatch.setattr(export, "require_stock_network", lambda *_: None)
+    monkeypatch.setattr(export, "load_model", lambda _: None)
     monkeypatch.setattr(export, "write_exported_model", fill)
     return folds
 
