@@ -199,8 +199,11 @@ def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str
         return
     from semi_nnunet.automatic.rates import estimate_training_hours  # takes seconds
     from semi_nnunet.benchmarking.plan_length import read_recorded_rates
+    from semi_nnunet.runs.trainings import find_jobs
 
+    all_jobs = find_jobs(folders, planned.name)
     for configuration in planned.ready:
+        jobs = [job for job in all_jobs if job.configuration == configuration]
         for trainer in trainers or (RECOMMENDED,):
             epochs, steps, validation_steps = (
                 planned.find_value(trainer, configuration, setting)
@@ -210,7 +213,7 @@ def estimate_lengths(planned: WrittenPlans, dataset: str, trainers: Sequence[str
                 folders, planned.name, configuration, trainer, epochs * steps,
                 validation_steps / steps,
             )  # fmt: skip
-            recorded = read_recorded_rates(folders, planned.name, configuration, trainer)
+            recorded = read_recorded_rates(jobs, trainer)
             length = "unknown before semi_nnunet benchmark with these plans"
             if hours is not None:
                 length = f"about {readable_time(3600 * hours)}"
