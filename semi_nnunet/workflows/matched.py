@@ -12,7 +12,7 @@ from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
 from semi_nnunet.raw.folds import Fold, PatientOf
-from semi_nnunet.raw.layout import SETTINGS_JSON, SPLITS_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, SETTINGS_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.runs.inputs import read_trained_from
@@ -22,7 +22,7 @@ from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import list_settings_of_scope
 from semi_nnunet.training.checkpoints import to_plain_values
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, collect_errors
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.workflows.before_start import find_description_changes, find_raw_changes
@@ -199,15 +199,24 @@ def find_changed_trainings(
             yield Problem(str(job), message, fix)
 
 
-def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
-    """Yield what a table of trainings does not show: data that have changed since.
+def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Problem]:
+    """Return what a table of trainings does not show: data that have changed since.
 
-    Nothing counts as changed if the preprocessed data are gone.
+    Nothing counts as changed if the preprocessed data are gone. Data that cannot be read, which
+    a table does not need, are a problem, too.
     """
-    if not folders.preprocessed.is_dir():
-        return
-    yield from find_description_changes(folders)
-    yield from find_raw_changes(folders)
+    problems = list[Problem]()
+    if (folders.preprocessed / DATASET_JSON).is_file():
+        for find in (find_description_changes, find_raw_changes):
+            with collect_errors(problems, str(folders.raw)):
+                problems += find(folders)
+        with collect_errors(problems, str(folders.preprocessed)):
+            problems += find_outdated_jobs(folders, jobs)
+    return problems
+
+
+def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
+    """Yield the trainings whose preprocessed cases have changed since, those alike together."""
     data, trainings = CurrentData(folders, load_patient_finder(folders)), dict[str, list[Job]]()
     for job in jobs:
         recorded = read_record(job)
