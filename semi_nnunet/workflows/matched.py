@@ -225,8 +225,8 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
         changes += [f"the {name}" for name in current if current[name] != recorded[name]]
         if changes:
             trainings.setdefault(list_first(changes), []).append(job)
-    for changes, outdated in trainings.items():
-        message = f"trained before a change of the data: {changes}"
+    for names, outdated in trainings.items():
+        message = f"trained before a change of the data: {names}"
         yield Problem(
             list_first([str(job) for job in outdated]),
             message,
@@ -244,7 +244,6 @@ class CurrentData:
 
     @cached_property
     def _folds(self) -> dict[str, Fold]:
-        """Number -> fold."""
         return {str(number): fold for number, fold in enumerate(foresee_folds(self.folders))}
 
     @cached_property
@@ -270,8 +269,8 @@ class CurrentData:
         fold = self._folds.get(job.fold, {}) if recorded else {}
         sides = {"labelled": fold.get("train"), "validation": fold.get("val")}
         for kind, sources in recorded.items():
-            if folder := job.case_folder(kind == "unlabelled"):
-                now = self._read_sources(folder)
+            folder = job.case_folder(kind == "unlabelled")
+            if folder and (now := self._read_sources(folder)):  # else it was removed
                 changes += describe_source_changes(sources, now)
                 if (side := sides.get(kind)) is not None:
                     others = {*sources} ^ {case for case in side if case in now}
