@@ -131,7 +131,7 @@ def predict_images(
         predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
-        inputs = {**networks, OPTIONS: str(options), **list_images(cases)}
+        inputs: dict[str, Path | str] = {**networks, OPTIONS: str(options), **list_images(cases)}
         records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
         outdated = find_outdated_cases(cases, earlier, inputs)
         for path in find_predictions(folder, outdated, description["file_ending"]).values():

@@ -82,7 +82,7 @@ def predict(
             semi_nnunet tune selected, if it did; none for --fast).
         step_size: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
         checkpoint: Name of the file in each fold.
-        resume: Keep the complete predictions that are in the folder.
+        resume: Keep the complete predictions of unchanged images that are in the folder.
         save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).

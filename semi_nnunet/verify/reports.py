@@ -108,11 +108,10 @@ def find_changed_cases(
         if report is None:
             changed.append(f"{case.case} (new)")
             continue
-        records = tuple(
-            record.refreshed(Path(path))
-            for path, record in zip(case.files, report.records, strict=False)
-        )
-        if None in records or len(case.files) != len(report.records):
+        pairs = zip(case.files, report.records, strict=False)
+        states = [record.refreshed(Path(path)) for path, record in pairs]
+        records = tuple(state for state in states if state is not None)
+        if len(records) != len(case.files) or len(records) != len(report.records):
             changed.append(case.case)
         elif records != report.records:
             refreshed[case.subset, case.case] = replace(report, records=records)

@@ -20,7 +20,7 @@ from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import list_settings_of_scope
 from semi_nnunet.training.checkpoints import to_plain_values
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, collect_errors
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.workflows.before_start import find_description_changes, find_raw_changes
@@ -188,15 +188,24 @@ def find_changed_trainings(
             yield Problem(str(job), message, fix)
 
 
-def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
-    """Yield what a table of trainings does not show: data that have changed since.
+def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Problem]:
+    """Return what a table of trainings does not show: data that have changed since.
 
-    Nothing counts as changed if the preprocessed data are gone.
+    Nothing counts as changed if the preprocessed data are gone. Data that cannot be read, which
+    a table does not need, are a problem, too.
     """
-    if not folders.preprocessed.is_dir():
-        return
-    yield from find_description_changes(folders)
-    yield from find_raw_changes(folders)
+    problems = list[Problem]()
+    if (folders.preprocessed / DATASET_JSON).is_file():
+        for find in (find_description_changes, find_raw_changes):
+            with collect_errors(problems, str(folders.raw)):
+                problems += find(folders)
+        with collect_errors(problems, str(folders.preprocessed)):
+            problems += find_outdated_jobs(folders, jobs)
+    return problems
+
+
+def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
+    """Yield the trainings whose preprocessed cases have changed since, those alike together."""
     data, trainings = CurrentData(folders, load_patient_finder(folders)), dict[str, list[Job]]()
     for job in jobs:
         recorded = read_record(job)
@@ -205,8 +214,8 @@ def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> Iterator[P
         changes += [f"the {name}" for name in current if current[name] != recorded[name]]
         if changes:
             trainings.setdefault(list_first(changes), []).append(job)
-    for changes, outdated in trainings.items():
-        message = f"trained before a change of the data: {changes}"
+    for names, outdated in trainings.items():
+        message = f"trained before a change of the data: {names}"
         yield Problem(
             list_first([str(job) for job in outdated]),
             message,
@@ -224,7 +233,6 @@ class CurrentData:
 
     @cached_property
     def _folds(self) -> dict[str, Fold]:
-        """Number -> fold."""
         return {str(number): fold for number, fold in enumerate(foresee_folds(self.folders))}
 
     @cached_property
@@ -250,8 +258,8 @@ class CurrentData:
         fold = self._folds.get(job.fold, {}) if recorded else {}
         sides = {"labelled": fold.get("train"), "validation": fold.get("val")}
         for kind, sources in recorded.items():
-            if folder := job.case_folder(kind == "unlabelled"):
-                now = self._read_sources(folder)
+            folder = job.case_folder(kind == "unlabelled")
+            if folder and (now := self._read_sources(folder)):  # else it was removed
                 changes += describe_source_changes(sources, now)
                 if (side := sides.get(kind)) is not None:
                     others = {*sources} ^ {case for case in side if case in now}

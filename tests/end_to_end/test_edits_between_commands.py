@@ -4,7 +4,7 @@ Hypothesis draws edits and commands. Whatever a command yields (preprocessed arr
 plans, predictions, Dice) must equal what the same commands yield in empty folders. A command may
 refuse instead; then its advice is followed to the letter, until it works or repeats itself.
 
-More examples, each longer: ``HYPOTHESIS_PROFILE=torture pytest THIS_FILE`` (about half an hour).
+More examples, each longer: ``HYPOTHESIS_PROFILE=torture pytest THIS_FILE``.
 """
 
 from __future__ import annotations
