@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
@@ -170,7 +170,8 @@ def suggest_after_measuring(measured: Path) -> list[str]:
     """
     copied = optional_json(measured / "plans.json")
     name, plans = copied.get("dataset_name"), copied.get("plans_name")
-    model = (optional_json(measured / PREDICTED_FILE).get("predicted_by") or {}).get("model", "")
+    record = optional_json(measured / PREDICTED_FILE).get("predicted_by")
+    model = str(record.get("model")) if isinstance(record, Mapping) else ""
     if not name and model.count("/") == 1 and model.count("__") == 2:
         name, plans = model.split("/")[0], split_seed_name(model.split("__")[1])[0]
     if not (name and plans):
