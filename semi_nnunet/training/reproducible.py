@@ -10,7 +10,7 @@ classes that know no trainer.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,7 @@ class ReproducibleTrainer(nnUNetTrainer):
     dataset_class: Any
     dataloader_train: StepLoader
     dataloader_val: StepLoader
+    print_to_log_file: Callable[..., None]
 
     def __init_subclass__(cls, is_method: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -260,11 +261,11 @@ class ReproducibleTrainer(nnUNetTrainer):
         """Print nothing into the log inside the block, if ``mutes``."""
         printed = self.print_to_log_file
         if mutes:
-            self.print_to_log_file = lambda *words, **options: None  # type: ignore[method-assign]
+            self.print_to_log_file = lambda *words, **options: None
         try:
             yield
         finally:
-            self.print_to_log_file = printed  # type: ignore[method-assign]
+            self.print_to_log_file = printed
 
     def print_plans(self) -> None:
         cases = {kind: len(names) for kind, names in self.current_cases().items() if names}

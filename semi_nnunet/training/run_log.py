@@ -188,6 +188,7 @@ class RunLog:
         often = "" if batches == 1 else f", {batches} times"
         again = f"; continues after epoch {done}" if done else ""
         unused = "" if "unlabelled" in cases else " (imagesUn is not read)"
+        patches = _list_counts(batch, between=" and ")
         seconds = self._estimate_epoch_seconds(folder)
         length = "unknown until the first epochs"
         if seconds is not None:
@@ -195,7 +196,7 @@ class RunLog:
         self.say(
             f"\n{trainer}: {method}\n"
             f"images:    {_list_counts(cases)}{unused}\n"
-            f"each step: {_list_counts(batch)} patches of {' x '.join(map(str, patch))}{often}\n"
+            f"each step: {patches} patches of {' x '.join(map(str, patch))}{often}\n"
             f"length:    {settings.epochs:,} epochs of {settings.steps_per_epoch:,} steps, "
             f"{steps:,} steps in all{again}\n"
             f"time:      {length}\n"
@@ -288,8 +289,8 @@ class RunLog:
             write_history_picture(self.history, Path(folder) / "semi_history.png")
 
 
-def _list_counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+def _list_counts(counts: Mapping[str, int], between: str = ", ") -> str:
+    return between.join(f"{count} {kind}" for kind, count in counts.items())
 
 
 # ---- the picture of the history

@@ -148,9 +148,10 @@ def test_a_page_that_cannot_be_written_is_reported_before_images_are_labelled(
         assert message in capsys.readouterr().err
 
 
-def test_select_without_models_is_refused(dataset, capsys):
+def test_select_without_a_trained_model_is_refused(dataset, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
     assert main(["select", "-d", dataset.name]) == 2
-    assert "select needs models" in capsys.readouterr().err
+    assert "no trained model" in capsys.readouterr().err
 
 
 @pytest.fixture

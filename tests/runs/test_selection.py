@@ -9,7 +9,7 @@ import pytest
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from semi_nnunet.workflows.selection import name_folds, select_model
+from semi_nnunet.workflows.selection import name_folds, select_model, select_models
 
 UNIFIED, BASELINE = "SemiUnifiedTrainer__nnUNetPlans__2d", "SemiBaselineTrainer__small__2d"
 
@@ -79,3 +79,12 @@ def test_folds_are_part_of_a_models_name(results) -> None:
     assert find_model(name_folds(model, ["all"])).folds == ("all",)
     with pytest.raises(UserError, match="no trained model"):
         find_model(name_folds(model, ["0", "3"]))
+
+
+def test_several_models_are_named_and_one_may_be_selected(results) -> None:
+    train(results, UNIFIED, BASELINE, folds="0 1")
+    selected = select_models((), "42", None, "SemiBaselineTrainer", None, ["0"])
+    assert selected == [f"Dataset042_X/{BASELINE}/fold_0"]
+    assert select_models(["a", "b"], None, None, None, None, None) == ["a", "b"]
+    with pytest.raises(UserError, match="-m names the models already"):
+        select_models(["a", "b"], None, None, None, None, ["0"])

@@ -32,6 +32,21 @@ def test_history_and_settings_are_written(make_trainer, monkeypatch):
     assert settings["settings"]["ema_decay"]["reason"] and len(settings["cases"]["unlabelled"]) == 4
 
 
+@pytest.mark.parametrize("trainer_name", ["SemiMeanTeacherTrainer", "SemiBaselineTrainer"])
+def test_the_log_begins_with_what_the_training_does(make_trainer, trainer_name):
+    trainer = make_trainer(trainer_name)
+    log = Path(trainer.log_file).read_text(encoding="utf-8")
+    introduction, _, rest = log.partition("This is the configuration used by this training")
+    assert rest and trainer_name in introduction and "semi_settings.json" in introduction
+    labelled, unlabelled = (len(trainer.current_cases()[k]) for k in ("labelled", "unlabelled"))
+    assert f"{labelled} labelled" in introduction
+    reads_unlabelled = trainer_name != "SemiBaselineTrainer"
+    assert (f"{unlabelled} unlabelled" in introduction) == reads_unlabelled
+    assert ("imagesUn is not read" in introduction) != reads_unlabelled
+    assert "unknown until the first epochs" in introduction
+    assert log.count("Desired fold for training") <= 1
+
+
 def test_pictures_show_the_last_epoch_when_the_training_ends(make_trainer, monkeypatch):
     drawn = []
     monkeypatch.setattr(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from semi_nnunet.util.progress import Progress, TimeLeft, readable_time, with_progress
+from semi_nnunet.util.progress import CaseLines, Progress, TimeLeft, readable_time, with_progress
 
 
 @pytest.mark.parametrize("unit", ["epoch", "case"])
@@ -30,3 +32,13 @@ def test_progress_is_logged_after_every_case(capsys: pytest.CaptureFixture[str])
     assert list(with_progress("abc", 3)) == ["a", "b", "c"]
     lines = [Progress.parse(line) for line in capsys.readouterr().out.splitlines()]
     assert [line and line.done for line in lines] == [1, 2, 3] and lines[-1].total == 3
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_line_for_each_case_is_shown_on_a_terminal_only(is_terminal, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    lines = CaseLines(2)
+    for case in ("first", "second"):
+        lines.finish(case)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in shown] == (["first", "second"] if is_terminal else [])
