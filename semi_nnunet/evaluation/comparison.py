@@ -10,6 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from semi_nnunet.evaluation.points import (
+    find_difference_unit,
+    format_difference,
+    format_interval,
+    format_mean,
+)
 from semi_nnunet.evaluation.statistics import (
     Difference,
     find_doubts,
@@ -27,6 +33,10 @@ from semi_nnunet.evaluation.values import (
 )
 from semi_nnunet.util import markdown
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.method_names import name_method
+
+FEW_STEPS = 500  # below, no training is long enough to judge a method by it
+NOT_JUDGED = "too few steps to judge"
 
 CaseKey = tuple[str, int, str, str]  # fold, seed, case, class
 Key = tuple[str, int, str, str]  # fold, seed, patient, class
@@ -48,6 +58,7 @@ class ModelComparison:
         classes: class -> difference over patients and its p, corrected for all models and classes
             of the table.
         seeds: seed -> mean difference of the trainings with it.
+        steps: of the shorter of the two trainings; None: not recorded.
     """
 
     model: Model
@@ -57,17 +68,32 @@ class ModelComparison:
     p_holm: float
     classes: dict[str, tuple[Difference, float]]
     seeds: dict[int, float]
+    steps: int | None = None
+
+    @property
+    def has_few_steps(self) -> bool:
+        """Whether fewer than :data:`FEW_STEPS` steps were trained."""
+        return self.steps is not None and self.steps < FEW_STEPS
 
     def verdict(self, metric: str) -> str:
-        """Return "better", "WORSE" or "no evidence of a gain"."""
-        return describe_verdict(self.overall, self.p_holm, metric)
+        """Return "better", "WORSE", "no evidence of a gain" or :data:`NOT_JUDGED`."""
+        return self._judge(self.overall, self.p_holm, metric)
+
+    def class_verdict(self, name: str, metric: str) -> str:
+        """Return the verdict on one class."""
+        return self._judge(*self.classes[name], metric)
+
+    def _judge(self, difference: Difference, p: float, metric: str) -> str:
+        return NOT_JUDGED if self.has_few_steps else describe_verdict(difference, p, metric)
 
     def reasoned_verdict(self, metric: str) -> str:
         """Return the verdict, with the reasons if there is no evidence."""
+        verdict = self.verdict(metric)
+        if self.has_few_steps:
+            return verdict
         reasons = find_doubts(self.overall, self.p_holm)
         if reasons and min(self.seeds.values()) < 0 < max(self.seeds.values()):
             reasons.append("the seeds disagree")
-        verdict = self.verdict(metric)
         return f"{verdict}: {' and '.join(reasons)}" if reasons else verdict
 
 
@@ -85,7 +111,7 @@ def describe_verdict(difference: Difference, p: float, metric: str) -> str:
 
 
 def compare_with_baseline(
-    values: Sequence[Value], baseline: str, metric: str
+    values: Sequence[Value], baseline: str, metric: str, steps: Mapping[Model, int] | None = None
 ) -> list[ModelComparison]:
     """Compare every model with the baseline of its configuration, on the cases that both have.
 
@@ -93,6 +119,7 @@ def compare_with_baseline(
         values: of the metric; cases of one patient are one observation.
         baseline: a trainer.
         metric: name of the metric.
+        steps: of the trainings, as far as they are recorded.
 
     Raises:
         UserError: no model has a fold and seed in common with the baseline, or no value is defined.
@@ -106,7 +133,41 @@ def compare_with_baseline(
     compared = compare_tables(tables, baselines, metric)
     if not compared:
         raise build_no_comparison_error(values, tables, baseline, metric)
-    return compared
+    return [
+        replace(item, steps=find_fewest_steps(item.model, baseline, steps or {}))
+        for item in compared
+    ]
+
+
+def find_fewest_steps(model: Model, baseline: str, steps: Mapping[Model, int]) -> int | None:
+    """Return the steps of the model or of its baseline, whichever are fewer; None if unknown."""
+    pair = (model, replace(model, trainer=baseline))
+    return min((steps[trained] for trained in pair if trained in steps), default=None)
+
+
+def rank_comparisons(compared: Sequence[ModelComparison], metric: str) -> list[ModelComparison]:
+    """Return the comparisons with the largest gain first.
+
+    Methods with fewer seeds than others come after these: the gain of one seed, over the baseline
+    of one seed, may be the chance of two trainings. Methods with equally many seeds are ranked by
+    the seeds that they share.
+    """
+    sign = 1 if higher_is_better(metric) else -1
+    most = find_most_seeds(compared)
+    ranked_seeds = [set(item.seeds) for item in compared if len(item.seeds) == most]
+    common = set.intersection(*ranked_seeds) if ranked_seeds else set()
+
+    def order(item: ModelComparison) -> tuple[int, float]:
+        seeds = common & {*item.seeds}
+        gain = float(np.mean([item.seeds[seed] for seed in seeds])) if seeds else item.overall.mean
+        return -len(item.seeds), -sign * gain
+
+    return sorted(compared, key=order)
+
+
+def find_most_seeds(compared: Sequence[ModelComparison]) -> int:
+    """Return the largest number of seeds that a method has in common with the baseline."""
+    return max((len(item.seeds) for item in compared), default=0)
 
 
 def compare_tables(
@@ -155,7 +216,8 @@ def build_no_comparison_error(
         return build_undefined_error(metric)
     if measured == [baseline]:
         means = ", ".join(
-            f"{model.configuration} {average_classes(compute_patient_means(table.values())):.4f}"
+            f"{model.configuration} "
+            f"{format_mean(average_classes(compute_patient_means(table.values())), metric)}"
             for model, table in tables.items()
         )
         return UserError(
@@ -260,11 +322,13 @@ def average_class(numbers: Numbers, name: str, index: int = 0) -> float:
 def rank_models(values: Sequence[Value], metric: str) -> list[tuple[Model, float]]:
     """Return the models with their means over the cases that all of them predicted, best first.
 
-    If the models have nothing in common, the models with the fewest values are dropped until the
-    others do; they may still be training. Returns [] if fewer than two of several models remain.
-    Use validation cases to choose the best model.
+    Models with fewer seeds than at least two others are dropped: the seeds of the others count, and
+    one seed says little. If the models have nothing in common, the models with the fewest values
+    are dropped until the others do; they may still be training. Returns [] if fewer than two of
+    several models remain. Use validation cases to choose the best model.
     """
-    measured = tables = group_by_model(v for v in values if not math.isnan(v.value))
+    measured = group_by_model(v for v in values if not math.isnan(v.value))
+    tables = drop_models_with_fewer_seeds(measured)
     while tables and not (common := set.intersection(*map(set, tables.values()))):
         fewest = min(map(len, tables.values()))
         tables = {model: table for model, table in tables.items() if len(table) > fewest}
@@ -277,10 +341,19 @@ def rank_models(values: Sequence[Value], metric: str) -> list[tuple[Model, float
     return sorted(means, key=lambda item: item[1], reverse=higher_is_better(metric))
 
 
+def drop_models_with_fewer_seeds(
+    tables: Mapping[Model, dict[CaseKey, Value]],
+) -> dict[Model, dict[CaseKey, Value]]:
+    """Return the models that have at least as many seeds as the two with the most."""
+    counts = {model: len({key[1] for key in table}) for model, table in tables.items()}
+    least = sorted(counts.values())[-2:][:1]
+    return {model: table for model, table in tables.items() if [counts[model]] >= least}
+
+
 def find_unranked_models(
     values: Iterable[Value], ranked: Sequence[tuple[Model, float]]
 ) -> list[Model]:
-    """Return the models that :func:`rank_models` dropped, as they share no case with others."""
+    """Return the models that :func:`rank_models` dropped: fewer seeds, or no case in common."""
     placed = {model for model, _ in ranked}
     defined = (v for v in values if not math.isnan(v.value))
     return [model for model in group_by_model(defined) if model not in placed]
@@ -290,44 +363,86 @@ def find_unranked_models(
 
 
 def format_overall_table(compared: Sequence[ModelComparison], metric: str) -> str:
-    """Return a Markdown table with a row for each model."""
+    """Return a Markdown table with a row for each model, those with the most seeds first."""
     rows = [
-        ["trainer", "configuration", format_column_title(metric), "baseline", "difference",
-         "95 % interval", "p (Holm)", "better in", "seeds", ""],
+        ["method", "configuration", "steps", format_column_title(metric), "baseline", "difference",
+         "95 % interval", "p (Holm)", "better in", "by seed", ""],
     ]  # fmt: skip
-    for item in compared:
+    for item in rank_comparisons(compared, metric):
         d = item.overall
-        seeds = ", ".join(f"{difference:+.4f}" for _, difference in sorted(item.seeds.items()))
         rows.append(
-            [*format_model(item.model), f"{item.mean:.4f}",
-             f"{item.baseline_mean:.4f}", f"{d.mean:+.4f}", format_interval(d),
-             format_p(item.p_holm), f"{d.better} of {d.cases}", seeds,
+            [*format_model(item.model), "" if item.steps is None else str(item.steps),
+             format_mean(item.mean, metric), format_mean(item.baseline_mean, metric),
+             format_difference(d.mean, metric), format_interval(d, metric),
+             format_p(item.p_holm), f"{d.better} of {d.cases}", format_seed_gains(item, metric),
              item.reasoned_verdict(metric)]
         )  # fmt: skip
+    if all(item.steps is None for item in compared):
+        rows = [[*row[:2], *row[3:]] for row in rows]
     return markdown.table(rows)
+
+
+def format_seed_gains(item: ModelComparison, metric: str) -> str:
+    """Return the gain of every seed; a single seed is marked as such."""
+    gains = [format_difference(gain, metric) for _, gain in sorted(item.seeds.items())]
+    return ", ".join(gains) if len(gains) > 1 else f"seed {next(iter(item.seeds))} only"
 
 
 def format_means_table(ranked: Sequence[tuple[Model, float]], metric: str) -> str:
     """Return a Markdown table with the mean of each model, best first."""
-    rows = [[*format_model(model), f"{mean:.4f}"] for model, mean in ranked]
-    return markdown.table([["trainer", "configuration", format_column_title(metric)], *rows])
+    rows = [[*format_model(model), format_mean(mean, metric)] for model, mean in ranked]
+    return markdown.table([["method", "configuration", format_column_title(metric)], *rows])
 
 
 def format_class_table(compared: Sequence[ModelComparison], metric: str) -> str:
     """Return a Markdown table with a row for each model and class."""
-    rows = [["trainer", "configuration", "class", "difference", "95 % interval", "p (Holm)", ""]]
-    for item in compared:
+    rows = [["method", "configuration", "class", "difference", "95 % interval", "p (Holm)", ""]]
+    for item in rank_comparisons(compared, metric):
         for name, (d, p) in item.classes.items():
             rows.append(
-                [*format_model(item.model), markdown.plain(name), f"{d.mean:+.4f}",
-                 format_interval(d), format_p(p), describe_verdict(d, p, metric)]
+                [*format_model(item.model), markdown.plain(name), format_difference(d.mean, metric),
+                 format_interval(d, metric), format_p(p), item.class_verdict(name, metric)]
             )  # fmt: skip
     return markdown.table(rows)
 
 
 def format_model(model: Model) -> tuple[str, str]:
-    """Return trainer and configuration for a Markdown table; files of strangers name them."""
-    return markdown.plain(model.trainer), markdown.plain(model.configuration)
+    """Return method and configuration for a Markdown table; files of strangers name them."""
+    return markdown.plain(name_method(model.trainer)), markdown.plain(model.configuration)
+
+
+def describe_steps(compared: Sequence[ModelComparison]) -> str:
+    """Return the warning about trainings of few steps; "" if there are none."""
+    few = [item for item in compared if item.has_few_steps]
+    if not few:
+        return ""
+    names = ", ".join(dict.fromkeys(name_method(item.model.trainer) for item in few))
+    fewest = min(item.steps or 0 for item in few)
+    return (
+        f"No verdict on {names}: {fewest} steps were trained, and a method can be judged after "
+        f"{FEW_STEPS} at the earliest."
+    )
+
+
+def describe_shared_seeds(compared: Sequence[ModelComparison]) -> str:
+    """Return the note on methods with fewer seeds than others; "" if all have the same number."""
+    most = find_most_seeds(compared)
+    fewer = [name_method(item.model.trainer) for item in compared if len(item.seeds) < most]
+    if not fewer:
+        return ""
+    verb = "has" if len(fewer) == 1 else "have"
+    return (
+        f"Not ranked with the others: {', '.join(dict.fromkeys(fewer))} {verb} fewer than {most} "
+        "seeds. Their gains are over the baseline with the same seeds only, so they also contain "
+        "its chance in training."
+    )
+
+
+def describe_unit(metric: str) -> str:
+    """Return the note that numbers are points; "" for other units."""
+    if find_difference_unit(metric) != "points":
+        return ""
+    return f"In points: {metric} x 100."
 
 
 def format_column_title(metric: str) -> str:
@@ -345,7 +460,7 @@ def describe_patients(values: Sequence[Value]) -> str:
     return f"Cases of one patient count as one: {cases} cases of {patients} {noun}."
 
 
-def describe_seeds(values: Sequence[Value], baseline: str) -> str:
+def describe_seeds(values: Sequence[Value], baseline: str, metric: str) -> str:
     """Return a line for each configuration with the baseline's mean of each seed.
 
     It shows how much of a difference may be chance in training, which one seed leaves unknown.
@@ -359,9 +474,9 @@ def describe_seeds(values: Sequence[Value], baseline: str) -> str:
             average_classes({key: number for key, number in patients.items() if key[1] == seed})
             for seed in sorted({key[1] for key in patients})
         ]
-        name = f"{baseline} {model.configuration}"
+        name = f"{name_method(baseline)} {model.configuration}"
         lines.append(
-            f"{name} by seed: {', '.join(f'{mean:.4f}' for mean in means)}."
+            f"{name} by seed: {', '.join(format_mean(mean, metric) for mean in means)}."
             if len(means) > 1
             else f"{name} has one seed, so the intervals cover chance in the cases, but not chance "
             "in training. To include it: semi_nnunet crossval --seeds 3"
@@ -372,10 +487,3 @@ def describe_seeds(values: Sequence[Value], baseline: str) -> str:
 def format_p(p: float) -> str:
     """Return "< 0.001" or "0.034", but never "0.000"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def format_interval(difference: Difference) -> str:
-    """Return an interval such as "+0.0100 to +0.0200"."""
-    if math.isnan(difference.low):
-        return "one case only"
-    return f"{difference.low:+.4f} to {difference.high:+.4f}"

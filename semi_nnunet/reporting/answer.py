@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from semi_nnunet.evaluation.comparison import ModelComparison, find_unranked_models, rank_models
+from semi_nnunet.evaluation.comparison import (
+    ModelComparison,
+    describe_shared_seeds,
+    describe_steps,
+    find_most_seeds,
+    find_unranked_models,
+    rank_comparisons,
+    rank_models,
+)
 from semi_nnunet.evaluation.statistics import LEVEL
-from semi_nnunet.evaluation.values import Model, higher_is_better
+from semi_nnunet.evaluation.values import Model
 from semi_nnunet.reporting.measured import SubsetResults
 from semi_nnunet.reporting.wording import (
     find_difference_unit,
@@ -21,9 +29,9 @@ from semi_nnunet.reporting.wording import (
     format_value,
     join_words,
     name_model,
-    shorten_trainer_name,
 )
 from semi_nnunet.runs.folders import ALL
+from semi_nnunet.util.method_names import name_method
 
 OTHER_CASES = "others"  # cases that are not in the report
 
@@ -76,6 +84,7 @@ def answer_question(
     sentences = [describe_difference(judge, item), describe_evidence(judge, item)]
     sentences += describe_choice(judge, item, validation, bool(ranked))
     sentences += describe_unranked(validation, ranked) if validation else []
+    sentences += describe_fewer_seeds(judge)
     return Answer(verdict, headline, tuple(sentences), item, judge.subset)
 
 
@@ -105,13 +114,12 @@ def find_comparison(measured: SubsetResults, model: Model) -> ModelComparison | 
 
 
 def find_largest_gain(measured: SubsetResults) -> ModelComparison:
-    """Return the comparison with the largest gain."""
-    sign = 1 if higher_is_better(measured.metric) else -1
-    return max(measured.compared, key=lambda item: sign * item.overall.mean)
+    """Return the comparison with the largest gain, of those with the most seeds."""
+    return rank_comparisons(measured.compared, measured.metric)[0]
 
 
 def classify_comparison(item: ModelComparison, metric: str) -> str:
-    """Return "better", "worse" or "open"."""
+    """Return "better", "worse" or "open", which also means that too few steps were trained."""
     return {"better": "better", "WORSE": "worse"}.get(item.verdict(metric), "open")
 
 
@@ -128,7 +136,7 @@ def answer_without_comparison(measured: Sequence[SubsetResults], baseline: str) 
     reason = (
         "No other method has a case, fold and seed in common with the baseline."
         if any(model.trainer == baseline for model in models)
-        else f"The baseline {shorten_trainer_name(baseline)} is not among them."
+        else f"The baseline {name_method(baseline)} is not among them."
     )
     best = [s for item in measured if item.subset == "validation" for s in describe_ranking(item)]
     fix = "Train both with the same folds and seeds: semi_nnunet crossval."
@@ -160,10 +168,12 @@ def answer_that_baseline_is_best(
         f"The best other method on the validation cases: {describe_difference(validation, item)}",
         describe_evidence(validation, item),
     ]
-    sentences += describe_unranked(validation, ranked)
+    sentences += [*describe_unranked(validation, ranked), *describe_fewer_seeds(validation)]
     if test and (on_test := find_comparison(test, item.model)):
         sentences.append(f"The same on the test cases: {describe_difference(test, on_test)}")
     headline = f"No: on the validation cases, no method is better than {best}."
+    if item.has_few_steps:
+        headline = write_few_steps_headline(validation, item)
     verdict = "worse" if classify_comparison(item, validation.metric) == "worse" else "open"
     return Answer(verdict, headline, tuple(sentences), item, "validation")
 
@@ -176,6 +186,8 @@ def write_headline(
     ``chosen_by`` names the cases that chose the method: "validation", :data:`OTHER_CASES`, or "".
     """
     name, base = name_pair(judge, item)
+    if item.has_few_steps:
+        return write_few_steps_headline(judge, item)
     if verdict == "worse":
         return f"No: {name} is worse than {base} on the {judge.subset} cases."
     if verdict == "open":
@@ -183,13 +195,27 @@ def write_headline(
     if judge.subset == "validation" and chosen_by != OTHER_CASES:
         return f"{name} is better than {base} on the validation cases; no test cases confirm it."
     if len(judge.compared) > 1 and not chosen_by:
-        verdicts = [classify_comparison(other, judge.metric) for other in judge.compared]
+        most = find_most_seeds(judge.compared)
+        equal = [other for other in judge.compared if len(other.seeds) == most]
+        verdicts = [classify_comparison(other, judge.metric) for other in equal]
         better = verdicts.count("better")
         return (
             f"Yes: {better} of {len(verdicts)} methods {'is' if better == 1 else 'are'} better "
             f"than {base} on the test cases."
         )
     return f"Yes: {name} is better than {base} on the {judge.subset} cases."
+
+
+def write_few_steps_headline(measured: SubsetResults, item: ModelComparison) -> str:
+    """Explain that the trainings are too short for a verdict."""
+    name, base = name_pair(measured, item)
+    return f"Too few steps to judge: {name} and {base} were trained for {item.steps} only."
+
+
+def describe_fewer_seeds(measured: SubsetResults) -> list[str]:
+    """Name the methods that were not ranked because they have fewer seeds."""
+    note = describe_shared_seeds(measured.compared)
+    return [note] if note else []
 
 
 def describe_difference(measured: SubsetResults, item: ModelComparison) -> str:
@@ -206,7 +232,7 @@ def describe_difference(measured: SubsetResults, item: ModelComparison) -> str:
 
 
 def describe_evidence(measured: SubsetResults, item: ModelComparison) -> str:
-    """State the numbers of cases, seeds and folds, and the p-value."""
+    """State the numbers of steps, cases, seeds and folds, and the p-value."""
     d, methods = item.overall, len(measured.compared)
     cases = format_count(d.cases, f"{measured.subset} {measured.unit}")
     corrected = f", corrected for {methods} methods" if methods > 1 else ""
@@ -218,7 +244,9 @@ def describe_evidence(measured: SubsetResults, item: ModelComparison) -> str:
     if 2 ** (1 - d.cases) * methods >= LEVEL:  # even if all cases had the same sign
         cases = format_count(d.cases, measured.unit)
         evidence += f" With {cases} this test cannot reach p < {LEVEL}, however large the gain."
-    return f"{evidence} {measured.note}".rstrip()
+    if item.steps is not None and not item.has_few_steps:
+        evidence += f" Trained for {item.steps} steps."
+    return f"{evidence} {describe_steps([item])} {measured.note}".replace("  ", " ").rstrip()
 
 
 def find_common_folds(measured: SubsetResults, item: ModelComparison) -> list[str]:
@@ -253,8 +281,12 @@ def describe_unranked(
     validation: SubsetResults, ranked: Sequence[tuple[Model, float]]
 ) -> list[str]:
     """Name the methods that could not be ranked, and why."""
+    most = find_most_seeds(validation.compared)
+    seeds = {item.model: len(item.seeds) for item in validation.compared}
     names = [
-        name_model(m, validation.models) for m in find_unranked_models(validation.values, ranked)
+        name_model(model, validation.models)
+        for model in find_unranked_models(validation.values, ranked)
+        if seeds.get(model, most) >= most
     ]
     if not (ranked and names):
         return []
@@ -272,7 +304,9 @@ def describe_choice(
     if len(judge.compared) == 1:
         return []
     name, _ = name_pair(judge, item)
-    methods = format_count(len(judge.compared), "method")
+    most = find_most_seeds(judge.compared)
+    equal = [other for other in judge.compared if len(other.seeds) == most]
+    methods = format_count(len(equal), "method")
     if judge.subset == "validation":
         return [f"{name} was chosen among {methods} on these same cases, which flatters it."]
     if validation and is_ranked:

@@ -24,11 +24,11 @@ from semi_nnunet.raw.layout import (
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import resolve_configuration
-from semi_nnunet.reporting.wording import shorten_trainer_name
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.method_names import name_method
 
 NO_THIRD_AXIS = 999  # nnU-Net's spacing along the missing axis of 2-D images
 VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
@@ -152,9 +152,7 @@ def format_fingerprint(fingerprint: Mapping[str, Any]) -> Facts:
 
 def describe_methods(trainers: Iterable[str]) -> Facts:
     """Return a line on each method."""
-    return [
-        (shorten_trainer_name(name), describe_trainer(name)) for name in dict.fromkeys(trainers)
-    ]
+    return [(name_method(name), describe_trainer(name)) for name in dict.fromkeys(trainers)]
 
 
 def describe_trainer(trainer: str) -> str:

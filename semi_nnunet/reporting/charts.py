@@ -46,19 +46,26 @@ def is_close(first: float, second: float) -> bool:
 
 
 def choose_axis(
-    values: Sequence[float], include: Sequence[float] = (), tick_count: int = 4
+    values: Sequence[float],
+    include: Sequence[float] = (),
+    tick_count: int = 4,
+    limit: float = math.inf,
 ) -> Axis:
-    """Return an axis a little wider than all finite numbers, with about ``tick_count`` ticks."""
+    """Return an axis a little wider than all finite numbers, with about ``tick_count`` ticks.
+
+    It ends at zero if no number is negative, and at ``limit``, the largest possible number.
+    """
     numbers = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(numbers), max(numbers)
-    room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
-    low, high = low - room, high + room
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    low = low - room if low < 0 else max(0.0, low - room)
+    high = min(high + room, max(high, limit))
     rough = (high - low) / tick_count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= 0.7 * rough)
     first, last = math.ceil(low / step), math.floor(high / step)
     if last <= first:
-        return choose_axis(values, include, tick_count + 1)
+        return choose_axis(values, include, tick_count + 1, limit)
     return Axis(low, high, tuple(round(n * step, 12) for n in range(first, last + 1)))
 
 
@@ -130,7 +137,7 @@ def draw_box_row(axis: Axis, values: Mapping[str, float], index: int, label: str
         y = middle + 3 * (number % 5 - 2)  # separates dots, reproducibly
         content.append(
             f'<circle class="case" {style} cx="{axis.percent(value)}%" cy="{y}" r="2.5">'
-            f"<title>{escape(case)}: {value:.3f}</title></circle>"
+            f"<title>{escape(case)}: {value:.2f}</title></circle>"
         )
     x = axis.percent(float(median))
     content.append(f'<line class="median" {style} x1="{x}%" x2="{x}%" y1="4" y2="{STRIP - 4}"/>')

@@ -10,7 +10,7 @@ from semi_nnunet.util.files import write_json
 from semi_nnunet.util.markdown import table
 from semi_nnunet.util.validation import read_as
 
-COLUMNS = ("round", "steps", "folds", "trainers", "best first")
+COLUMNS = ("round", "steps", "folds", "methods", "best first")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from semi_nnunet.evaluation.comparison import average_classes, compute_patient_means
+from semi_nnunet.evaluation.points import get_shown_factor
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.reporting.curves import Dot, draw_scatter
@@ -161,7 +162,7 @@ def draw_cost_panels(machine: str, rows: Sequence[CostRow], measured: SubsetResu
     panels: list[Panel] = []
     for title, xs in costs.items():
         dots = [
-            Dot(index, name, x, row.value)
+            Dot(index, name, x, get_shown_factor(measured.metric) * row.value)
             for (index, name), x, row in zip(legend, xs, rows, strict=True)
         ]
         if not all(math.isnan(x) for x in xs):

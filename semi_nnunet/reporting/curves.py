@@ -39,7 +39,11 @@ def draw_x_tick(x: float, text: object) -> str:
 
 
 def draw_curve_panel(
-    lines: Sequence[tuple[int, Curve]], label: str, log: bool = False, include: Sequence[float] = ()
+    lines: Sequence[tuple[int, Curve]],
+    label: str,
+    log: bool = False,
+    include: Sequence[float] = (),
+    limit: float = math.inf,
 ) -> Markup:
     """Draw curves over epochs.
 
@@ -48,17 +52,19 @@ def draw_curve_panel(
         label: for screen readers.
         log: use a logarithmic axis, if all values are positive.
         include: values that the axis must show.
+        limit: the largest possible value.
     """
     ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
     log = log and bool(ys) and min(ys) > 0
-    vertical = choose_log_axis(ys) if log else choose_axis(ys, include)
+    vertical = choose_log_axis(ys) if log else choose_axis(ys, include, limit=limit)
     last = max((x for _, (xs, _) in lines for x in xs), default=1)
     marks = []
     for tick in vertical.ticks:
         y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - vertical.percent(tick) / 100)
         marks += draw_y_tick(y, f"{10**tick:.4g}" if log else vertical.format_tick(tick))
     for epoch in sorted({1, round((1 + last) / 2), int(last)}):
-        marks.append(draw_x_tick(LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1), epoch))
+        x = LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1)
+        marks.append(draw_x_tick(x, f"epoch {epoch}" if epoch == 1 else epoch))
     for colour, (xs, values) in lines:
         marks.append(draw_polyline(colour, thin_out(xs), thin_out(values), last, vertical, log))
     return wrap_chart_marks(marks, label)

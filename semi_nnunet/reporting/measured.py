@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from semi_nnunet.evaluation.comparison import (
@@ -14,7 +14,6 @@ from semi_nnunet.evaluation.comparison import (
     compare_with_baseline,
     compute_patient_means,
     describe_patients,
-    describe_verdict,
     group_by_model,
 )
 from semi_nnunet.evaluation.statistics import Difference
@@ -51,6 +50,7 @@ class MethodRow:
 
     model: Model
     trainings: int
+    seeds: int
     cells: tuple[MetricCell, ...]
 
 
@@ -61,6 +61,11 @@ class MetricTable:
     metric: str
     columns: tuple[str, ...]
     rows: tuple[MethodRow, ...]
+
+    @property
+    def has_folds(self) -> bool:
+        """Whether a method was trained on several folds with the same seed."""
+        return any(row.trainings > row.seeds for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class SubsetResults:
             common.
         tables: of every shown metric, starting with ``metric``.
         note: that cases of one patient count as one, if there are such cases.
+        steps: of the trainings, as far as they are recorded.
     """
 
     subset: str
@@ -83,6 +89,7 @@ class SubsetResults:
     compared: tuple[ModelComparison, ...]
     tables: tuple[MetricTable, ...]
     note: str = ""
+    steps: Mapping[Model, int] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -121,7 +128,10 @@ def read_metrics(
 
 
 def measure_subset(
-    subset: str, metrics: Mapping[str, Sequence[Value]], baseline: str
+    subset: str,
+    metrics: Mapping[str, Sequence[Value]],
+    baseline: str,
+    steps: Mapping[Model, int] | None = None,
 ) -> SubsetResults | None:
     """Compare the methods on one set of cases; None if the first metric has no defined value.
 
@@ -129,7 +139,9 @@ def measure_subset(
         subset: "validation" or "test".
         metrics: name -> values; the answer is about the first metric.
         baseline: trainer to compare with.
+        steps: of the trainings, as far as they are recorded.
     """
+    steps = steps or {}
     metric = next(iter(metrics))
     defined = {
         name: [v for v in credit_absence(values, name) if v.name]
@@ -139,20 +151,24 @@ def measure_subset(
     if metric not in defined:
         return None
     values = defined[metric]
-    compared = {name: compare_if_possible(vs, baseline, name) for name, vs in defined.items()}
+    compared = {
+        name: compare_if_possible(vs, baseline, name, steps) for name, vs in defined.items()
+    }
     tables = tuple(
         build_metric_table(vs, compared[name], baseline, name) for name, vs in defined.items()
     )
     note = describe_patients(values)
-    return SubsetResults(subset, metric, tuple(values), tuple(compared[metric]), tables, note)
+    return SubsetResults(
+        subset, metric, tuple(values), tuple(compared[metric]), tables, note, steps
+    )
 
 
 def compare_if_possible(
-    values: Sequence[Value], baseline: str, metric: str
+    values: Sequence[Value], baseline: str, metric: str, steps: Mapping[Model, int]
 ) -> list[ModelComparison]:
     """Return the comparisons, or [] if there is nothing to compare."""
     try:
-        return compare_with_baseline(values, baseline, metric)
+        return compare_with_baseline(values, baseline, metric, steps)
     except UserError:
         return []
 
@@ -180,7 +196,8 @@ def build_metric_table(
         ]
         if model in comparisons:
             cells = add_differences(cells, comparisons[model], names, metric)
-        rows.append(MethodRow(model, len({key[:2] for key in means}), tuple(cells)))
+        trainings, seeds = {key[:2] for key in means}, {key[1] for key in means}
+        rows.append(MethodRow(model, len(trainings), len(seeds), tuple(cells)))
     return MetricTable(metric, (ALL_CLASSES, *names), tuple(rows))
 
 
@@ -188,10 +205,15 @@ def add_differences(
     cells: Sequence[MetricCell], item: ModelComparison, names: Sequence[str], metric: str
 ) -> list[MetricCell]:
     """Return the cells with their differences from the baseline."""
-    pairs = [(item.overall, item.p_holm), *(item.classes.get(name) for name in names)]
+    overall, *of_classes = cells
     return [
-        MetricCell(cell.value, *pair, describe_verdict(*pair, metric)) if pair else cell
-        for cell, pair in zip(cells, pairs, strict=True)
+        MetricCell(overall.value, item.overall, item.p_holm, item.verdict(metric)),
+        *(
+            MetricCell(cell.value, *item.classes[name], item.class_verdict(name, metric))
+            if name in item.classes
+            else cell
+            for name, cell in zip(names, of_classes, strict=True)
+        ),
     ]
 
 

@@ -13,9 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.evaluation.comparison import describe_verdict
+from semi_nnunet.evaluation.comparison import ModelComparison, find_most_seeds, rank_comparisons
+from semi_nnunet.evaluation.points import find_difference_unit, get_shown_factor
 from semi_nnunet.evaluation.statistics import Difference
-from semi_nnunet.evaluation.values import higher_is_better
+from semi_nnunet.evaluation.values import OVERLAPS, Model, higher_is_better
 from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.reporting import wording
 from semi_nnunet.reporting.charts import (
@@ -43,11 +44,11 @@ from semi_nnunet.reporting.wording import (
     format_points,
     format_value,
     name_model,
-    shorten_trainer_name,
 )
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.progress import readable_time
 from semi_nnunet.workflows.compare import require_default_plans
 
@@ -65,11 +66,12 @@ class ChartRow:
 
 @dataclass(frozen=True)
 class Chart:
-    """Rows over a common axis."""
+    """Rows over a common axis, with the unit of its numbers."""
 
     title: str
     rows: list[ChartRow]
     ticks: Markup
+    unit: str
 
 
 def fill_page_template(template: str, folder: Path, **values: object) -> str:
@@ -106,9 +108,9 @@ def render_report(report: Report) -> str:
         worst_first="ascending" if higher_is_better(metric) else "descending",
         today=f"{datetime.now():%d %B %Y}",
         metric_title=wording.format_metric(metric),
-        baseline_name=shorten_trainer_name(report.baseline.trainer) if report.baseline else "",
+        baseline_name=name_method(report.baseline.trainer) if report.baseline else "",
         intervals=draw_interval_charts(report),
-        boxes={item.subset: draw_box_charts(item) for item in report.measured},
+        boxes={item.subset: draw_box_charts(item, report.baseline) for item in report.measured},
         changes={item.subset: draw_changes(report, item) for item in report.measured},
         frames=[list_script_frames(viewer) for viewer in viewers],
         frame_of_case=find_case_frames(viewers),
@@ -144,49 +146,66 @@ def draw_interval_charts(report: Report) -> list[Chart]:
         return []
     measured = next(m for m in report.measured if m.subset == report.answer.subset)
     title = f"{name_model(item.model, measured.models)}, by class"
-    rows = [(ALL_CLASSES, item.overall, item.p_holm)]
-    rows += [(name, *item.classes[name]) for name in measured.classes if name in item.classes]
+    metric = measured.metric
+    rows = [(ALL_CLASSES, item.overall, item.verdict(metric))]
+    rows += [
+        (name, item.classes[name][0], item.class_verdict(name, metric))
+        for name in measured.classes
+        if name in item.classes
+    ]
     charts = [draw_interval_chart(title, rows, measured)]
     if len(measured.compared) > 1:
-        sign = -1 if higher_is_better(measured.metric) else 1
-        ranked = sorted(measured.compared, key=lambda other: sign * other.overall.mean)
-        rows = [(name_model(c.model, measured.models), c.overall, c.p_holm) for c in ranked]
+        rows = [
+            (name_with_seeds(other, measured), other.overall, other.verdict(metric))
+            for other in rank_comparisons(measured.compared, metric)
+        ]
         charts.append(draw_interval_chart("Every method, all classes", rows, measured))
     return charts
 
 
+def name_with_seeds(item: ModelComparison, measured: SubsetResults) -> str:
+    """Return the name of a method, with the number of its seeds if others have more."""
+    name, seeds = name_model(item.model, measured.models), len(item.seeds)
+    if seeds == find_most_seeds(measured.compared):
+        return name
+    return f"{name} ({wording.format_count(seeds, 'seed')})"
+
+
 def draw_interval_chart(
-    title: str, differences: list[tuple[str, Difference, float]], measured: SubsetResults
+    title: str, differences: list[tuple[str, Difference, str]], measured: SubsetResults
 ) -> Chart:
-    """Draw a row for each difference, in points if the metric is an overlap."""
+    """Draw a row for each difference and verdict, in points if the metric is an overlap."""
     metric = measured.metric
-    factor = 100.0 if wording.find_difference_unit(metric) == "points" else 1.0
+    factor = get_shown_factor(metric)
     ends = [factor * end for _, d, _ in differences for end in (d.low, d.high, d.mean)]
     axis = choose_axis(ends, (0.0,))
     rows = []
-    for name, d, p in differences:
+    for name, d, verdict in differences:
         text = format_points(d.mean, metric)
         label = f"{name}: {text}, 95 % interval {wording.format_points_interval(d, metric)}"
         mean, low, high = factor * d.mean, factor * d.low, factor * d.high
-        verdict = describe_verdict(d, p, metric)
         rows.append(ChartRow(name, draw_interval_row(axis, mean, low, high, verdict, label), text))
-    return Chart(title, rows, draw_ticks(axis))
+    return Chart(title, rows, draw_ticks(axis), find_difference_unit(metric))
 
 
-def draw_box_charts(measured: SubsetResults) -> list[Chart]:
-    """Draw a chart for each class, with a box for each method."""
-    means, charts = measured.case_means(), []
+def draw_box_charts(measured: SubsetResults, baseline: Model | None) -> list[Chart]:
+    """Draw a chart for each class, with a box for each method; the baseline's is grey."""
+    means, charts, metric = measured.case_means(), [], measured.metric
+    factor, unit = get_shown_factor(metric), find_difference_unit(metric)
+    limit = 100.0 if metric.startswith(OVERLAPS) else math.inf
     for name in [ALL_CLASSES, *measured.classes]:
         shown = [row[name] for cases in means.values() for row in cases.values() if name in row]
-        axis, rows = choose_axis(shown, tick_count=3), []
-        for index, model in enumerate(measured.models):
+        axis, rows = choose_axis([factor * value for value in shown], (), 5, limit), []
+        for model in measured.models:
             cases = {case: row[name] for case, row in means[model].items() if name in row}
+            colour = int(baseline is None or model.trainer != baseline.trainer)
+            drawn = {case: factor * value for case, value in cases.items()}
             title = name_model(model, measured.models)
             defined = [value for value in cases.values() if not math.isnan(value)]
-            text = format_value(median(defined) if defined else math.nan, measured.metric)
+            text = format_value(median(defined) if defined else math.nan, metric)
             label = f"{title}, {name}: {len(defined)} cases, median {text}"
-            rows.append(ChartRow(title, draw_box_row(axis, cases, index, label), text))
-        charts.append(Chart(name, rows, draw_ticks(axis)))
+            rows.append(ChartRow(title, draw_box_row(axis, drawn, colour, label), text))
+        charts.append(Chart(name, rows, draw_ticks(axis), unit))
     return charts
 
 

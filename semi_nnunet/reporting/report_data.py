@@ -49,14 +49,14 @@ from semi_nnunet.runs.trainings import (
 )
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.names import unique, unknown
-from semi_nnunet.workflows.compare import build_unmeasured_error
+from semi_nnunet.workflows.compare import build_unmeasured_error, count_steps
 from semi_nnunet.workflows.equal_time import EqualTimeComparison, LongerBaselines
 from semi_nnunet.workflows.matched import find_mismatches
 
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ONLY = (
     "Made only from recorded values: without the trainings there are no pictures, curves and "
-    "settings, and it is unknown whether methods and baseline had the same settings"
+    "settings, and the steps are unknown, as is whether methods and baseline had the same settings"
 )
 
 
@@ -188,7 +188,10 @@ def build_report_from_trainings(
         subset: read_metrics(list_metric_tables(jobs, subset), metric, patient_of)
         for subset in CONFIRMING_FIRST
     }
-    results = (measure_subset(subset, values, baseline) for subset, values in metrics.items())
+    steps = count_steps(jobs)
+    results = (
+        measure_subset(subset, values, baseline, steps) for subset, values in metrics.items()
+    )
     measured = [item for item in results if item]
     longer = LongerBaselines.find(folders, plans, jobs)
     stale = find_stale_tables([*jobs, *longer.all_jobs])

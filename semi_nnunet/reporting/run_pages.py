@@ -10,11 +10,12 @@ from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.reporting.curves import Curve, draw_curve_panel, draw_histogram
-from semi_nnunet.reporting.wording import format_count, name_model, shorten_trainer_name
+from semi_nnunet.reporting.wording import format_count, format_value, name_model
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels
 from semi_nnunet.util.files import read_csv
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.progress import readable_time
 
 MOST_UNCERTAIN = 10
@@ -50,7 +51,7 @@ class Pool:
 
 
 def name_run(job: Job) -> str:
-    name = shorten_trainer_name(job.trainer)
+    name = name_method(job.trainer)
     return f"{name} {job.configuration}, fold {job.fold}, seed {job.seed}"
 
 
@@ -61,17 +62,25 @@ def build_run(job: Job) -> Run:
         return Run(name_run(job), "no semi_history.csv: only our trainers write one", [])
     panels = []
     for title, columns in group_into_panels(history):
-        lines = [(number, history.series(column)) for number, column in enumerate(columns, 1)]
+        curves = enumerate(map(history.series, columns), 1)
+        lines = [(n, in_points(curve) if title == DICE else curve) for n, curve in curves]
         legend = [
             (number, column.split("/", 1)[-1].replace("_", " "))
             for number, column in enumerate(columns, 1)
         ]
         label = f"{title} of {name_run(job)} over the epochs"
         log = title in LOG_SCALE
-        include = (0.0, 1.0) if title == DICE else () if log else (0.0,)
-        chart = draw_curve_panel(lines, label, log=log, include=include)
+        if title == DICE:
+            chart = draw_curve_panel(lines, label, include=(0.0, 100.0), limit=100.0)
+        else:
+            chart = draw_curve_panel(lines, label, log=log, include=() if log else (0.0,))
         panels.append(Panel(title_dice(job.fold) if title == DICE else title, legend, chart))
     return Run(name_run(job), summarise_training(history, job.fold), panels)
+
+
+def in_points(curve: Curve) -> Curve:
+    """Return a curve of Dice in points."""
+    return curve[0], [100 * dice for dice in curve[1]]
 
 
 def title_dice(fold: str) -> str:
@@ -86,7 +95,7 @@ def summarise_training(history: History, fold: str) -> str:
     if seconds:
         facts.append(readable_time(seconds))
     if dice := history.series("dice/deployed")[1]:
-        facts.append(f"{title_dice(fold)} {dice[-1]:.3f}")
+        facts.append(f"{title_dice(fold)} {format_value(dice[-1], 'dice')}")
     return ", ".join(facts)
 
 
@@ -96,7 +105,7 @@ def draw_dice_panels(jobs: Sequence[Job], baseline: str) -> list[Panel]:
     for job in jobs:
         if (series := job.history().series("dice/deployed"))[0]:
             model, on_training_cases = Model(job.trainer, job.configuration), job.fold == ALL
-            trainings.setdefault(model, []).append((on_training_cases, series))
+            trainings.setdefault(model, []).append((on_training_cases, in_points(series)))
     methods = [model for model in trainings if model.trainer != baseline] or list(trainings)
     return [draw_dice_panel(m, trainings, baseline, name_model(m, methods)) for m in methods]
 
@@ -111,7 +120,7 @@ def draw_dice_panel(
     base = Model(baseline, model.configuration)
     groups = [((1, 3), name, trainings[model])]
     if base in trainings and base != model:
-        groups.insert(0, ((0, 2), shorten_trainer_name(baseline), trainings[base]))
+        groups.insert(0, ((0, 2), name_method(baseline), trainings[base]))
     lines, legend = [], []
     for colours, group_name, curves in groups:
         for on_training_cases, colour in zip((False, True), colours, strict=True):
@@ -120,7 +129,7 @@ def draw_dice_panel(
             if group_lines:
                 suffix = ", training cases" if on_training_cases else ""
                 legend.append((colour, f"{group_name}{suffix}"))
-    chart = draw_curve_panel(lines, f"{DICE} of {name}", include=(0.0, 1.0))
+    chart = draw_curve_panel(lines, f"{DICE} of {name}", include=(0.0, 100.0), limit=100.0)
     return Panel(name, legend, chart)
 
 

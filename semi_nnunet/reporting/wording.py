@@ -9,28 +9,19 @@ from collections.abc import Sequence
 from markupsafe import Markup, escape
 
 from semi_nnunet.evaluation.comparison import format_p
+from semi_nnunet.evaluation.points import FRACTIONS, get_shown_factor
+from semi_nnunet.evaluation.points import find_difference_unit as find_difference_unit
 from semi_nnunet.evaluation.statistics import Difference
-from semi_nnunet.evaluation.values import OVERLAPS, SIGNED, Model
+from semi_nnunet.evaluation.values import SIGNED, Model
+from semi_nnunet.util.method_names import name_method
 
-FRACTIONS = (*OVERLAPS, "relative")  # their differences are given in points
 TITLES = {"dice": "Dice", "iou": "IoU"}
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
-def shorten_trainer_name(trainer: str) -> str:
-    """Return the name without the common prefix and suffix; other trainers keep their names.
-
-    >>> shorten_trainer_name("SemiMeanTeacherTrainer"), shorten_trainer_name("nnUNetTrainer")
-    ('MeanTeacher', 'nnUNetTrainer')
-    """
-    if trainer.startswith("Semi") and trainer.endswith("Trainer"):
-        return trainer.removeprefix("Semi").removesuffix("Trainer") or trainer
-    return trainer
-
-
 def name_model(model: Model, models: Sequence[Model]) -> str:
     """Return the short name of a model, with its configuration if ``models`` have several."""
-    name = shorten_trainer_name(model.trainer)
+    name = name_method(model.trainer)
     several = len({other.configuration for other in models}) > 1
     return f"{name} {model.configuration}" if several else name
 
@@ -58,14 +49,19 @@ def format_metric(metric: str) -> str:
 
 def count_decimals(metric: str) -> int:
     """Return the number of decimals of a metric's values."""
-    return 3 if metric.startswith(FRACTIONS) else 2
+    return 1 if metric.startswith(FRACTIONS) else 2
 
 
 def format_value(value: float, metric: str, more_digits: int = 0) -> str:
-    """Return a value of the metric, or a dash for NaN."""
+    """Return a value of the metric, an overlap in points, or a dash for NaN.
+
+    >>> format_value(0.8412, "dice"), format_value(3.14159, "hd95_edge_mm")
+    ('84.1', '3.14')
+    """
     if math.isnan(value):
         return DASH
-    return replace_hyphen(f"{value:.{count_decimals(metric) + more_digits}f}")
+    shown = get_shown_factor(metric) * value
+    return replace_hyphen(f"{shown:.{count_decimals(metric) + more_digits}f}")
 
 
 def replace_hyphen(text: str) -> str:
@@ -92,13 +88,6 @@ def format_points(value: float, metric: str) -> str:
     return (
         format_signed(100 * value, 1) if metric.startswith(FRACTIONS) else format_signed(value, 2)
     )
-
-
-def find_difference_unit(metric: str) -> str:
-    """Return the unit of :func:`format_points`."""
-    if metric.startswith(FRACTIONS):
-        return "points"
-    return next((unit for unit in ("mm", "ml", "voxels") if metric.endswith(unit)), "")
 
 
 def format_points_interval(difference: Difference, metric: str) -> str:

@@ -45,7 +45,9 @@ def compare(
     it. Cases of one patient count as one, if dataset.json names patients. The mean comes with a
     95 % bootstrap interval over cases and, if there are several, seeds, and with Wilcoxon's test,
     corrected for the number of trainers (of single classes: trainers x classes; Holm). "better"
-    needs both. If a training invents a class that a case does not show, trainings that find
+    needs both, and at least 500 steps of training: with fewer, no verdict is given. Overlaps are in
+    points (hundredths). Methods with fewer seeds than others come last and are not ranked with
+    them. If a training invents a class that a case does not show, trainings that find
     nothing there count as perfect. Trainings whose steps, batches, labelled cases or other common
     settings differ from their baseline's are named. Nothing but the numbers is known of --values.
     The best model is chosen on validation cases, never on imagesTs.

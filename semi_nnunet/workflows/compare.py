@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
+from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.evaluation.values import (
     NO_VALUES,
     SUBSETS,
+    Model,
     Origin,
     Value,
     credit_absence,
@@ -22,6 +24,7 @@ from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.runs.folders import find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.longer_baseline import read_training_length
 from semi_nnunet.runs.trainings import (
     find_jobs,
     find_stale_tables,
@@ -31,9 +34,14 @@ from semi_nnunet.runs.trainings import (
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.markdown import plain
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import unique, unknown
 from semi_nnunet.util.verb_commands import suggest_command
-from semi_nnunet.workflows.equal_time import LongerBaselines, format_equal_time_table
+from semi_nnunet.workflows.equal_time import (
+    LongerBaselines,
+    format_equal_time_table,
+    select_jobs,
+)
 from semi_nnunet.workflows.matched import find_mismatches
 from semi_nnunet.workflows.next_step import suggest_measuring
 
@@ -85,6 +93,7 @@ def compare_trainings(
     writes_values = bool(values_file and origin and any(values_of.values()))
     if values_file and origin and writes_values:
         write_values(values_file, values_of, metric, origin)
+    steps = count_steps(jobs)
     longer = LongerBaselines.find(find_folders(dataset), plans, jobs) if dataset else None
     measured = [*jobs, *longer.all_jobs] if longer else jobs
     stale, errors, compared = find_stale_tables(measured), list[UserError](), False
@@ -93,7 +102,7 @@ def compare_trainings(
         if not subset_values:
             continue
         try:
-            paragraphs.append(format_subset_tables(subset, subset_values, baseline, metric))
+            paragraphs.append(format_subset_tables(subset, subset_values, baseline, metric, steps))
             compared = True
         except UserError as error:
             why = "\n".join(map(plain, str(error).splitlines()))
@@ -214,7 +223,16 @@ def require_trained_names(
     raise_if_any("The comparison cannot start:", problems)
 
 
-def format_subset_tables(subset: str, values: list[Value], baseline: str, metric: str) -> str:
+def count_steps(jobs: Sequence[Job]) -> dict[Model, int]:
+    """Return the steps of the trainings of each model, as far as they are recorded."""
+    models = dict.fromkeys(Model(job.trainer, job.configuration) for job in jobs)
+    lengths = {model: read_training_length(select_jobs(jobs, model)) for model in models}
+    return {model: length.steps for model, length in lengths.items() if length}
+
+
+def format_subset_tables(
+    subset: str, values: list[Value], baseline: str, metric: str, steps: Mapping[Model, int]
+) -> str:
     """Return the tables of the validation or the test cases, as Markdown.
 
     Raises:
@@ -223,29 +241,35 @@ def format_subset_tables(subset: str, values: list[Value], baseline: str, metric
     values = credit_absence(values, metric)
     ranking = comparison.rank_models(values, metric)
     try:
-        compared = comparison.compare_with_baseline(values, baseline, metric)
+        compared = comparison.compare_with_baseline(values, baseline, metric, steps)
     except UserError as error:  # such as one trainer in two configurations
         if len(ranking) < 2:
             raise
         means = comparison.format_means_table(ranking, metric)
-        tables = [f"Not compared with a baseline: {error}", means]
+        tables, compared = [f"Not compared with a baseline: {error}", means], []
     else:
         tables = [comparison.format_overall_table(compared, metric)]
         tables.append(comparison.format_class_table(compared, metric))
-    notes = comparison.describe_patients(values), comparison.describe_seeds(values, baseline)
+    notes = (
+        comparison.describe_unit(metric),
+        comparison.describe_steps(compared),
+        comparison.describe_shared_seeds(compared),
+        comparison.describe_patients(values),
+        comparison.describe_seeds(values, baseline, metric),
+    )
     paragraphs = [f"## {subset} cases", *tables, *filter(None, notes)]
     if subset == "validation":
         if ranking:
             best, mean = ranking[0]
             paragraphs.append(
-                f"Best on the validation cases: {best.trainer} {best.configuration} "
-                f"({metric} {mean:.4f})."
+                f"Best on the validation cases: {name_method(best.trainer)} {best.configuration} "
+                f"({best.trainer}; {metric} {format_mean(mean, metric)})."
             )
         else:
             paragraphs.append("The trainings have no fold and seed in common: none is chosen.")
         paragraphs += [
-            f"{model.trainer} {model.configuration} was left out of this choice: it has no "
-            f"fold and seed in common with the others."
+            f"{name_method(model.trainer)} {model.configuration} was left out of this choice: it "
+            "has fewer seeds than the others, or no fold and seed in common with them."
             for model in (comparison.find_unranked_models(values, ranking) if ranking else [])
         ]
     return "\n\n".join(paragraphs)

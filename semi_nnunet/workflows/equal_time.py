@@ -9,11 +9,11 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation.comparison import (
     ModelComparison,
     compare_tables,
-    format_interval,
     format_model,
     format_p,
     group_by_model,
 )
+from semi_nnunet.evaluation.points import format_difference, format_interval, format_mean
 from semi_nnunet.evaluation.values import Model, Value, credit_absence, read_values
 from semi_nnunet.runs.folders import Folders, load_patient_finder
 from semi_nnunet.runs.job import Job
@@ -87,19 +87,14 @@ class LongerBaselines:
         baselines = {
             model: tables.get(longer_baseline_of(model.trainer, model), {}) for model in tables
         }
-        return [
-            EqualTimeComparison(
-                item,
-                read_training_length(select_jobs(self.jobs, item.model)),
-                read_training_length(
-                    select_jobs(
-                        self.longer[item.model.trainer],
-                        replace(item.model, trainer=BASELINE),
-                    )
-                ),
-            )
-            for item in compare_tables(tables, baselines, metric)
-        ]
+        return [self._add_lengths(item) for item in compare_tables(tables, baselines, metric)]
+
+    def _add_lengths(self, item: ModelComparison) -> EqualTimeComparison:
+        method = read_training_length(select_jobs(self.jobs, item.model))
+        longer = self.longer[item.model.trainer]
+        base = read_training_length(select_jobs(longer, replace(item.model, trainer=BASELINE)))
+        steps = min((length.steps for length in (method, base) if length), default=None)
+        return EqualTimeComparison(replace(item, steps=steps), method, base)
 
     def find_mismatches(self) -> Iterator[str]:
         """Yield a sentence for each setting, apart from the length, that differs."""
@@ -125,15 +120,16 @@ def select_jobs(jobs: Sequence[Job], model: Model) -> list[Job]:
 def format_equal_time_table(compared: Sequence[EqualTimeComparison], metric: str) -> str:
     """Return a Markdown table with a row for each method, and a sentence on it."""
     rows = [
-        ["trainer", "configuration", "steps", "time", "baseline's steps", "time", metric,
+        ["method", "configuration", "steps", "time", "baseline's steps", "time", metric,
          "baseline", "difference", "95 % interval", "p (Holm)", ""],
     ]  # fmt: skip
     for row in compared:
         item = row.compared
         rows.append(
             [*format_model(item.model), *format_length(row.method),
-             *format_length(row.baseline), f"{item.mean:.4f}", f"{item.baseline_mean:.4f}",
-             f"{item.overall.mean:+.4f}", format_interval(item.overall), format_p(item.p_holm),
+             *format_length(row.baseline), format_mean(item.mean, metric),
+             format_mean(item.baseline_mean, metric), format_difference(item.overall.mean, metric),
+             format_interval(item.overall, metric), format_p(item.p_holm),
              item.reasoned_verdict(metric)]
         )  # fmt: skip
     explanation = f"At equal training time: {BASELINE} with as many steps as fit into that time."

@@ -8,12 +8,16 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.comparison import (
+    NOT_JUDGED,
     compare_with_baseline,
     describe_patients,
     describe_seeds,
+    describe_shared_seeds,
+    describe_steps,
     find_unranked_models,
     format_class_table,
     format_overall_table,
+    rank_comparisons,
     rank_models,
 )
 from semi_nnunet.evaluation.statistics import holm, paired_difference
@@ -86,10 +90,12 @@ def test_a_seed_that_loses_is_not_outvoted_by_the_number_of_cases():
 
 def test_chance_in_training_is_shown_or_named_as_unknown():
     one_seed = values(BASE, 0, seeds=1, noise=0)
-    assert "Base 2d has one seed" in describe_seeds([*one_seed, *values(OURS, 0, seeds=3)], "Base")
+    assert "Base 2d has one seed" in describe_seeds(
+        [*one_seed, *values(OURS, 0, seeds=3)], "Base", "dice"
+    )
     lucky = [Value(BASE, "0", 1, "case00", name, 0.9) for name in ("liver", "tumour")]
     # 0.7 + 0.01 * case, twelve cases
-    assert describe_seeds([*one_seed, *lucky], "Base") == "Base 2d by seed: 0.7550, 0.9000."
+    assert describe_seeds([*one_seed, *lucky], "Base", "dice") == "Base 2d by seed: 75.50, 90.00."
 
 
 def test_only_folds_and_seeds_of_both_models_are_compared():
@@ -99,7 +105,7 @@ def test_only_folds_and_seeds_of_both_models_are_compared():
     apart = [replace(v, seed=v.seed + 5) for v in values(BASE, 0)]
     with pytest.raises(UserError, match="in common"):
         compare_with_baseline([*values(OURS, 0), *apart], "Base", "dice")
-    with pytest.raises(UserError, match=r"only .*Base .*2d 0\.7550") as caught:
+    with pytest.raises(UserError, match=r"only .*Base .*2d 75\.50") as caught:
         compare_with_baseline(values(BASE, 0, noise=0), "Base", "dice")
     assert "train" in caught.value.fix
     with pytest.raises(UserError, match=r"Base was not.*only Ours"):
@@ -161,6 +167,35 @@ def test_models_are_ranked_on_the_cases_that_all_of_them_predicted():
     assert rank_models([*values(BASE, 0), Value(OURS, "9", 9, "x", "y", 1.0)], "dice") == []
 
 
+def test_a_lucky_seed_is_not_ranked_above_three():
+    """The baseline's first seed is its worst: over it alone, one seed gains more than three."""
+    rows = [*values(BASE, 0, seeds=3, noise=0), *values(OURS, 0.02, seeds=3, noise=0)]
+    rows = [replace(v, value=v.value - 0.03) if (v.model, v.seed) == (BASE, 0) else v for v in rows]
+    rows += values(OTHER, 0.01, seeds=1, noise=0)
+    compared = compare_with_baseline(rows, "Base", "dice")
+    best, lucky = rank_comparisons(compared, "dice")
+    assert lucky.overall.mean > best.overall.mean
+    assert (best.model, lucky.model) == (OURS, OTHER)
+    assert [model for model, _ in rank_models(rows, "dice")] == [OURS, BASE]
+    assert find_unranked_models(rows, rank_models(rows, "dice")) == [OTHER]
+    table = format_overall_table(compared, "dice")
+    assert table.index("Ours") < table.index("Other") and "seed 0 only" in table
+    assert "Other" in describe_shared_seeds(compared)
+
+
+def test_few_steps_give_no_verdict():
+    rows = [*values(BASE, 0), *values(OURS, -0.02)]
+    for steps in ({OURS: 30, BASE: 600}, {OURS: 600, BASE: 30}):
+        (item,) = compare_with_baseline(rows, "Base", "dice", steps)
+        assert item.steps == 30 and item.verdict("dice") == NOT_JUDGED
+        assert item.class_verdict("liver", "dice") == NOT_JUDGED
+        table = format_overall_table([item], "dice")
+        assert "WORSE" not in table and "| 30 " in table
+        assert "30" in describe_steps([item])
+    (item,) = compare_with_baseline(rows, "Base", "dice", {OURS: 600, BASE: 600})
+    assert item.verdict("dice") == "WORSE" and describe_steps([item]) == ""
+
+
 def test_a_training_without_common_folds_is_left_out_of_the_ranking():
     """A crossval is running: a third trainer has finished a fold that no other trainer has yet."""
     rows = [*values(BASE, 0, noise=0, folds=2), *values(OURS, 0.01, noise=0, folds=2)]
@@ -180,7 +215,7 @@ def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
     assert main(["compare", "--values", str(path)]) == 0
     validation, test = capsys.readouterr().out.split("## test cases")
     assert "Not compared" in validation and "Best on" not in test
-    assert "validation cases: Ours 3d (dice" in validation
+    assert "validation cases: Ours 3d (Ours; dice" in validation
     write_values(path, {"validation": rows[: len(rows) // 2]}, "dice", ORIGIN)
     assert main(["compare", "--values", str(path)]) == 2  # one configuration
     assert "SemiBaselineTrainer was not" in capsys.readouterr().err
@@ -207,7 +242,7 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     assert main(["compare", "-d", "7", "-o", str(tmp_path / "table.md")]) == 0
     output = capsys.readouterr().out
     assert "## validation cases" in output and "24 of 24" in output
-    assert "validation cases: SemiMeanTeacherTrainer 2d" in output
+    assert "validation cases: Mean Teacher 2d" in output
     assert "## test cases" in output and "not measured yet" in output
     assert output.count("better") >= 2 and (tmp_path / "table.md").read_text() == output
     for metric in ("hd95", "class"):
@@ -260,7 +295,9 @@ def test_cases_of_one_patient_are_one_observation():
     assert by_patient.seeds == pytest.approx(dict.fromkeys((0, 1), by_patient.overall.mean))
     # the baseline has .7 + .01 * case; of Ann's cases 6 to 11 on average .785
     assert by_patient.baseline_mean == pytest.approx((6 * 0.725 + 0.785) / 7)
-    assert f"by seed: {(6 * 0.725 + 0.785) / 7:.4f}," in describe_seeds(with_patient, "Base")
+    assert f"by seed: {100 * (6 * 0.725 + 0.785) / 7:.2f}," in describe_seeds(
+        with_patient, "Base", "dice"
+    )
 
 
 def test_models_are_ranked_by_patients():

@@ -18,7 +18,7 @@ def test_validation_cases_choose_and_test_cases_confirm():
         [measured("test", **{BASE: 0, OURS: 0.02, OTHER: 0.04}), validation], BASE
     )
     assert answer.verdict == "better" and answer.subset == "test"
-    assert answer.headline.startswith("Yes: MeanTeacher ") and "test" in answer.headline
+    assert answer.headline.startswith("Yes: Mean Teacher ") and "test" in answer.headline
     assert any("best of 2 methods" in sentence for sentence in answer.sentences)
     answer = answer_question(
         [measured("test", **{BASE: 0, OURS: 0, OTHER: 0.04}), validation], BASE
@@ -40,11 +40,21 @@ def test_patients_are_counted_if_they_are_known():
     assert "test cases" in " ".join(answer_question([item], BASE).sentences)
 
 
+def test_few_steps_are_neither_a_yes_nor_a_no():
+    for gain in (0.03, -0.02):
+        item = measured("test", **{BASE: 0, OURS: gain})
+        short = replace(item, compared=tuple(replace(c, steps=30) for c in item.compared))
+        for results in (short, replace(short, subset="validation")):
+            answer = answer_question([results], BASE)
+            assert answer.verdict == "open" and "Too few steps" in answer.headline
+            assert "30 steps" in " ".join(answer.sentences)
+
+
 def test_no_gain_is_claimed_without_evidence():
     answer = answer_question([measured("test", **{BASE: 0, OURS: 0.0001})], BASE)
     assert answer.headline.startswith("No evidence") and "Yes" not in " ".join(answer.sentences)
     answer = answer_question([measured("test", **{BASE: 0, OURS: -0.02})], BASE)
-    assert answer.verdict == "worse" and answer.headline.startswith("No: MeanTeacher is worse")
+    assert answer.verdict == "worse" and answer.headline.startswith("No: Mean Teacher is worse")
 
 
 def test_validation_cases_without_test_cases_do_not_say_yes():
@@ -71,7 +81,7 @@ def test_a_method_with_other_folds_is_left_out_of_the_choice_and_named():
     answer = answer_question(
         [measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.05}), validation], BASE
     )
-    assert answer.headline.startswith("Yes: MeanTeacher ") and "test" in answer.headline
+    assert answer.headline.startswith("Yes: Mean Teacher ") and "test" in answer.headline
     left_out = f"{OTHER.removeprefix('Semi').removesuffix('Trainer')} was left out"
     assert any(sentence.startswith(left_out) for sentence in answer.sentences)
 
@@ -86,12 +96,12 @@ def test_several_methods_without_validation_are_not_ranked():
 def test_the_answer_is_about_the_method_that_other_cases_chose():
     test = measured("test", **{BASE: 0, OURS: 0.02, OTHER: 0.04})
     answer = answer_question([test], BASE, OURS)
-    assert answer.headline.startswith("Yes: MeanTeacher ") and "test" in answer.headline
+    assert answer.headline.startswith("Yes: Mean Teacher ") and "test" in answer.headline
     assert "other cases" in answer.sentences[-1]
     assert answer.compared and answer.compared.model.trainer == OURS
     proving = measured("validation", **{BASE: 0, OURS: 0.02, OTHER: 0.04})
     answer = answer_question([proving], BASE, OURS)
-    assert answer.headline.startswith("Yes: MeanTeacher ") and "validation" in answer.headline
+    assert answer.headline.startswith("Yes: Mean Teacher ") and "validation" in answer.headline
     assert "flatters" not in " ".join(answer.sentences)
     assert answer_question([measured("test", **{BASE: 0, OURS: 0})], BASE, OURS).verdict == "open"
     assert answer_question([test], BASE, "SemiOtherTrainer") == answer_question(
@@ -110,4 +120,4 @@ def test_one_trainer_cannot_be_compared():
     sentences = answer_question(
         [measured("validation", **{OURS: 0.2, "OtherTrainer": 0})], BASE
     ).sentences
-    assert sentences[1].partition("(Dice): ")[2].startswith("MeanTeacher 0.")
+    assert sentences[1].partition("(Dice): ")[2].startswith("Mean Teacher ")

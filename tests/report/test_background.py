@@ -170,7 +170,7 @@ def test_the_background_is_collected_and_missing_files_are_left_out(tree, tmp_pa
 
 def test_every_method_is_described_once():
     methods = describe_methods([OURS, BASE, OURS])
-    assert [name for name, _ in methods] == ["MeanTeacher", "Baseline"]
+    assert [name for name, _ in methods] == ["Mean Teacher", "Baseline"]
     assert all(
         text.startswith(trainer) for (_, text), trainer in zip(methods, (OURS, BASE), strict=True)
     )

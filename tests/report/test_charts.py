@@ -42,10 +42,18 @@ def test_an_axis_has_round_ticks_and_room():
     assert choose_axis([NAN]).ticks and choose_axis([3.0, 3.0]).high > 3
 
 
+def test_an_axis_does_not_go_beyond_possible_values():
+    assert choose_axis([2.0, 99.0], limit=100.0).high == 100.0
+    assert choose_axis([2.0, 99.0]).low == 0.0
+    assert choose_axis([0.0, 0.0]).high == 1.0
+    assert choose_axis([-2.0, 99.0]).low < -2.0
+
+
 @pytest.mark.parametrize("values", [[0.61, 0.94], [-30.0, 2.0], [1e-5, 2e-5], [800.0, 90_000.0]])
 def test_ticks_are_evenly_spaced_inside_the_axis_and_percents_are_linear(values):
     axis = choose_axis(values, (0.0,))
-    assert axis.low < min(*values, 0.0) and axis.high > max(*values, 0.0)
+    assert axis.low <= min(*values, 0.0) and axis.high > max(*values, 0.0)
+    assert (axis.low < 0) == (min(values) < 0)
     assert all(axis.low <= tick <= axis.high for tick in axis.ticks)
     assert np.ptp(np.diff(axis.ticks)) == pytest.approx(0, abs=1e-9 * axis.high)
     assert axis.percent(axis.low) == 0 and axis.percent(axis.high) == 100
@@ -80,7 +88,7 @@ def test_a_box_holds_the_middle_half_and_its_whiskers_stop_before_outliers():
     assert numbers_of(box, 'class="median" [^>]*x1') == pytest.approx([100 * median])
     assert numbers_of(box, 'class="whisker" x1') == [0.0]
     assert numbers_of(box, 'class="whisker" [^>]*x2') == [40.0]  # not as far as 99
-    assert box.count('class="case"') == 10 and "<title>far: 0.990</title>" in box
+    assert box.count('class="case"') == 10 and "<title>far: 0.99</title>" in box
 
 
 def test_a_change_goes_from_the_hollow_dot_to_the_filled_one():

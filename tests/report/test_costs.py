@@ -72,7 +72,7 @@ def test_the_cost_of_a_method_is_the_mean_of_its_trainings(jobs, results):
         "Dice against time per case, s",
     ]  # fmt: skip
     assert all(panel.chart.count("<circle") == 3 for panel in machine.panels)
-    assert machine.panels[0].legend == [(0, "Baseline"), (1, "FixMatch"), (2, "MeanTeacher")]
+    assert machine.panels[0].legend == [(0, "Baseline"), (1, "FixMatch"), (2, "Mean Teacher")]
 
 
 def test_every_machine_has_its_own_costs(jobs, results):
@@ -109,7 +109,7 @@ def test_trainings_without_a_record_are_named_and_unmeasured_ones_not_shown(jobs
     record(replace(jobs[0], fold="7").folder, 900.0, HERE)
     costs = collect_costs([*jobs, replace(jobs[0], fold="7")], results)
     assert [row.seconds for machine in costs.machines for row in machine.rows] == [100.0]
-    methods = "Baseline (1 training), FixMatch (2 trainings) and MeanTeacher (2 trainings)"
+    methods = "Baseline (1 training), FixMatch (2 trainings) and Mean Teacher (2 trainings)"
     assert methods in costs.not_recorded
 
 

@@ -32,7 +32,7 @@ from semi_nnunet.reporting.page import (
 from semi_nnunet.reporting.report_data import Report, TrainingRecords, build_report
 from semi_nnunet.reporting.run_pages import Panel, Pool, Run
 from semi_nnunet.reporting.shown_cases import Frame, Viewer
-from semi_nnunet.reporting.wording import format_points, shorten_trainer_name
+from semi_nnunet.reporting.wording import format_points, name_method
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
 from tests.report.gains import measured, values
@@ -52,12 +52,12 @@ def csv_values(tree: Tree, trainer: str) -> dict[tuple[str, str], list[float]]:
 
 
 def test_the_answer_comes_first_and_agrees_with_the_statistics(html, page, tree, monkeypatch):
-    assert "Yes: MeanTeacher" in page.text
+    assert "Yes: Mean Teacher" in page.text
     ours, base = (csv_values(tree, trainer) for trainer in (OURS, BASE))
     gain = np.mean([np.mean(ours[key]) - np.mean(base[key]) for key in ours])
     assert f"{format_points(gain, 'dice')} points, 95 % interval" in page.text
     assert "Better in 7 of 7 test cases" in page.text and "2 seeds, fold 0" in page.text
-    assert html.index("Yes: MeanTeacher") < html.index("Methods and classes</h2>")
+    assert html.index("Yes: Mean Teacher") < html.index("Methods and classes</h2>")
 
 
 def test_the_numbers_of_the_tables_agree_with_metrics_csv(page, tree):
@@ -71,7 +71,7 @@ def test_the_numbers_of_the_tables_agree_with_metrics_csv(page, tree):
         shown = [float(value) for value, _ in rows[trainer][1:]]
         assert shown == pytest.approx([2, np.mean(list(classes.values())), *classes.values()])
         for (_, text), value in zip(rows[trainer][2:], classes.values(), strict=False):
-            assert re.match(r"0\.\d{3}", text) and value > 0
+            assert re.match(rf"{100 * value:.1f}(?!\d)", text)
     ours, base = csv_values(tree, OURS), csv_values(tree, BASE)
     cases = page.tables["cases-test"][1:]
     assert len(cases) == 7 * 3
@@ -118,22 +118,22 @@ def test_costs_are_shown_next_to_dice_with_the_machine(html, page):
 
 def test_boxes_show_the_median_of_the_cases_of_every_method_and_class():
     results = measured("test", **{BASE: 0, OURS: 0.03, OTHER: 0.01})
-    charts = draw_box_charts(results)
+    charts = draw_box_charts(results, Model(BASE, "2d"))
     assert [chart.title for chart in charts] == [ALL_CLASSES, "liver", "tumour"]
     means = results.case_means()
     for chart in charts:
-        assert [row.name for row in chart.rows] == ["Baseline", "FixMatch", "MeanTeacher"]
+        assert [row.name for row in chart.rows] == ["Baseline", "FixMatch", "Mean Teacher"]
         for model, row in zip(results.models, chart.rows, strict=True):
             median = np.median([case_means[chart.title] for case_means in means[model].values()])
-            assert row.text == f"{median:.3f}" and row.chart.count('class="case"') == 12
+            assert row.text == f"{100 * median:.1f}" and row.chart.count('class="case"') == 12
 
 
 def test_intervals_show_the_method_by_class_and_all_methods_best_first():
     report = report_of(BASE, OURS, OTHER)
     by_class, all_methods = draw_interval_charts(report)
-    assert by_class.title == f"{shorten_trainer_name(OTHER)}, by class"
+    assert by_class.title == f"{name_method(OTHER)}, by class"
     assert [row.name for row in by_class.rows] == [ALL_CLASSES, "liver", "tumour"]
-    assert [row.name for row in all_methods.rows] == ["FixMatch", "MeanTeacher"]
+    assert [row.name for row in all_methods.rows] == ["FixMatch", "Mean Teacher"]
     overall = report.answer.compared.overall
     assert by_class.rows[0].text == all_methods.rows[0].text == format_points(overall.mean, "dice")
     assert 'class="dot better"' in by_class.rows[0].chart

@@ -50,7 +50,7 @@ def test_missing_files_are_named_and_are_not_an_error(tmp_path, monkeypatch, cap
         (tree.results / f"{name}__nnUNetPlans__2d" / "fold_0").mkdir(parents=True)
     assert main(["report", "-d", "7", "-o", str(out), "--baseline", "nnUNetTrainer"]) == 0
     text = Page(out.read_text()).text
-    assert "not included: MeanTeacher 2d, fold 0, seed 0." in text
+    assert "not included: Mean Teacher 2d, fold 0, seed 0." in text
     output = capsys.readouterr().out
     assert "With one seed" in output and "With 3 cases" in output
 
@@ -94,7 +94,7 @@ def test_values_give_the_same_answer_tables_and_cases_as_the_trainings(
     assert {name for name in alone.tables if alone.tables[name]} == shown and len(shown) == 2
     for table in shown:
         assert rounded(table, alone) == rounded(table, page)
-    assert "Yes: MeanTeacher" in alone.text
+    assert "Yes: Mean Teacher" in alone.text
     assert "recorded values" in alone.text and "Seven" in alone.text
     assert 'id="images"' not in html and 'href="#training"' not in html and "viewer-" not in html
 

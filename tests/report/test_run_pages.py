@@ -15,7 +15,7 @@ from semi_nnunet.reporting.run_pages import (
     read_pools,
     summarise_training,
 )
-from semi_nnunet.reporting.wording import shorten_trainer_name
+from semi_nnunet.reporting.wording import name_method
 from semi_nnunet.runs.folders import Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import find_jobs
@@ -29,13 +29,13 @@ def test_every_method_has_a_panel_of_its_trainings_over_those_of_the_baseline(tr
     jobs = find_jobs(find_folders("7"), "nnUNetPlans")
     base_jobs = [job for job in jobs if job.trainer == BASE]
     for panel in draw_dice_panels(jobs, BASE):
-        name = shorten_trainer_name(BASE), panel.title
+        name = name_method(BASE), panel.title
         assert panel.legend == list(enumerate(name)) and panel.title != name[0]
-        runs = [job for job in jobs if shorten_trainer_name(job.trainer) == panel.title]
+        runs = [job for job in jobs if name_method(job.trainer) == panel.title]
         assert panel.chart.count("var(--series-1)") == len(runs) > 0
         assert panel.chart.count("var(--series-0)") == len(base_jobs) > 0
     (only,) = draw_dice_panels(base_jobs, BASE)
-    assert only.legend == [(1, shorten_trainer_name(BASE))]
+    assert only.legend == [(1, name_method(BASE))]
     assert draw_dice_panels([], BASE) == []
 
 
@@ -49,8 +49,7 @@ def job(tmp_path) -> Job:
 def test_a_summary_holds_epochs_time_and_the_last_dice():
     rows = [{"epoch": n, "seconds": 90.0, "dice/deployed": n / 10} for n in range(4)]
     assert (
-        summarise_training(History(rows), "0")
-        == "4 epochs, 6 min, Dice on validation patches 0.300"
+        summarise_training(History(rows), "0") == "4 epochs, 6 min, Dice on validation patches 30.0"
     )
     assert summarise_training(History([{"epoch": 0}]), "0") == "1 epoch"
 
@@ -62,7 +61,7 @@ def test_every_curve_of_a_training_is_in_one_panel_with_its_name(job):
     ]
     History(rows).write_csv(job.folder / "semi_history.csv")
     run = build_run(job)
-    assert run.name == "MeanTeacher 2d, fold 0, seed 1" and run.summary.startswith("3 epochs")
+    assert run.name == "Mean Teacher 2d, fold 0, seed 1" and run.summary.startswith("3 epochs")
     legends = {panel.title: [name for _, name in panel.legend] for panel in run.panels}
     assert legends == {
         "supervised loss": ["supervised"],
@@ -84,9 +83,9 @@ def test_dice_on_training_cases_is_labelled_as_such(job):
     assert TRAINING_DICE in run.summary and "validation" not in run.summary
     assert [panel.title for panel in run.panels] == [TRAINING_DICE]
     (panel,) = draw_dice_panels([job, every], BASE)
-    assert panel.legend == [(1, "MeanTeacher"), (3, "MeanTeacher, training cases")]
+    assert panel.legend == [(1, "Mean Teacher"), (3, "Mean Teacher, training cases")]
     (only_panel,) = draw_dice_panels([every], BASE)
-    assert only_panel.legend == [(3, "MeanTeacher, training cases")]
+    assert only_panel.legend == [(3, "Mean Teacher, training cases")]
 
 
 def test_a_training_without_a_history_is_reported(job):
@@ -105,7 +104,7 @@ def test_filterings_come_in_the_order_of_their_epochs(job):
     for epoch in (5, 100, 20):
         filtered(job, epoch, cases=15, kept_count=10)
     names = [pool.name for pool in read_pools(job)]
-    assert names == [f"MeanTeacher 2d, fold 0, seed 1, epoch {epoch}" for epoch in (5, 20, 100)]
+    assert names == [f"Mean Teacher 2d, fold 0, seed 1, epoch {epoch}" for epoch in (5, 20, 100)]
 
 
 def test_the_most_uncertain_images_of_a_filtering_come_first(job):

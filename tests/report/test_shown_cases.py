@@ -42,7 +42,7 @@ def test_cases_are_shown_with_their_slices_and_scores(html, page, tree):
     for word in ("Worst case", "Median case", "Best case", "slice", "Disagreement", "seed 0"):
         assert word in page.text
     with (tree.results / f"{OURS}__nnUNetPlans__2d/fold_0/test/metrics.csv").open() as file:
-        written = {f"{float(row['dice']):.3f}" for row in csv.DictReader(file)}
+        written = {f"{100 * float(row['dice']):.1f}" for row in csv.DictReader(file)}
     assert {row[2] for case in frames for row in case[0]["scores"]} <= written
 
 
@@ -57,7 +57,7 @@ def test_colour_images_are_frames_of_one_viewer_with_dice_and_iou(tmp_path, monk
     assert len(frames) == 5 and "(1 of 5)" in frames[0]["caption"]
     assert frames[0]["image"].startswith("data:image/jpeg") and frames[0]["ratio"] == 24 / 32
     text = Page(html).text
-    assert "the worst first" in text and "IoU, MeanTeacher" in text
+    assert "the worst first" in text and "IoU, Mean Teacher" in text
     worst = [float(np.mean([float(row[2]) for row in frame["scores"]])) for frame in frames]
     assert worst[0] < worst[-1]
 
@@ -93,7 +93,7 @@ def test_panels_are_named_after_the_methods():
     results = measured("test", **{BASE: 0, OURS: 0.03})
     assert list(name_viewer_panels(results, METHOD, BASELINE).items()) == [
         ("image", "Image"), ("reference", "Reference"), ("baseline", "Baseline"),
-        ("method", "MeanTeacher"), ("disagreement", "Disagreement"),
+        ("method", "Mean Teacher"), ("disagreement", "Disagreement"),
     ]  # fmt: skip
     assert name_viewer_panels(results, METHOD, None)["disagreement"] == "Errors"
 
@@ -108,15 +108,15 @@ def test_scores_belong_to_the_shown_predictions(tree):
     folders = Folders(tree.raw, tree.preprocessed, tree.results)
     files = CaseFiles(folders, "test", find_jobs(folders)).find("test_0", METHOD, BASELINE)
     assert files is not None
-    names = {"method": "MeanTeacher", "baseline": "Baseline"}
+    names = {"method": "Mean Teacher", "baseline": "Baseline"}
     head, table = tabulate_scores(files, False, names)
-    assert head[:3] == ["class", "Dice, Baseline", "Dice, MeanTeacher"]
+    assert head[:3] == ["class", "Dice, Baseline", "Dice, Mean Teacher"]
     assert [row[0] for row in table] == ["liver", "tumour"]
     for column, name in ((1, "baseline"), (2, "method")):
         with files.tables[name].open(newline="") as file:
             rows = {r["class"]: r for r in csv.DictReader(file) if r["case"] == "test_0"}
         assert [row[column] for row in table] == [
-            f"{float(rows[row[0]]['dice']):.3f}" for row in table
+            f"{100 * float(rows[row[0]]['dice']):.1f}" for row in table
         ]
 
 

@@ -18,8 +18,8 @@ from semi_nnunet.reporting.wording import (
     format_points_interval,
     format_value,
     join_words,
+    name_method,
     name_model,
-    shorten_trainer_name,
 )
 from tests.report.results_tree import BASE, OURS
 
@@ -36,10 +36,7 @@ def test_numbers_and_names_are_readable():
         format_points(NAN, "dice") == DASH
         and format_metric("nsd_surfel_2mm") == "NSD (surfel, 2mm)"
     )
-    assert (
-        shorten_trainer_name(OURS) == "MeanTeacher"
-        and shorten_trainer_name("nnUNetTrainer") == "nnUNetTrainer"
-    )
+    assert name_method(OURS) == "Mean Teacher" and name_method("nnUNetTrainer") == "nnUNetTrainer"
 
 
 def test_long_names_break_between_words_and_stay_escaped():
@@ -71,11 +68,11 @@ def test_every_metric_has_a_title_and_a_unit(metric, title, unit):
 
 
 def test_numbers_have_the_digits_of_their_metric_and_a_true_minus():
-    assert format_value(0.81234, "dice") == "0.812" and format_value(0.81234, "dice", 1) == "0.8123"
+    assert format_value(0.81234, "dice") == "81.2" and format_value(0.81234, "dice", 1) == "81.23"
     assert (
         format_value(3.14159, "hd95_edge_mm") == "3.14" and format_value(-2, "x") == f"{MINUS}2.00"
     )
-    assert format_value(NAN, "dice") == DASH and format_value(-0.0, "dice") == "0.000"
+    assert format_value(NAN, "dice") == DASH and format_value(-0.0, "dice") == "0.0"
     for value in (0.0142, -0.0142, 0.5):  # a minus sign, not a hyphen
         for metric in ("dice", "hd95_edge_mm"):
             text = format_points(value, metric)
@@ -96,9 +93,9 @@ def test_intervals_and_p_values_are_readable():
 
 def test_configurations_are_named_only_if_there_are_several():
     flat, volume = Model(OURS, "2d"), Model(BASE, "3d_fullres")
-    assert name_model(flat, [flat, Model(BASE, "2d")]) == "MeanTeacher"
-    assert name_model(flat, [flat, volume]) == "MeanTeacher 2d"
-    assert shorten_trainer_name("SemiTrainer") == "SemiTrainer"  # the short name would be empty
+    assert name_model(flat, [flat, Model(BASE, "2d")]) == "Mean Teacher"
+    assert name_model(flat, [flat, volume]) == "Mean Teacher 2d"
+    assert name_method("SemiTrainer") == "SemiTrainer"  # the short name would be empty
 
 
 def test_counts_and_lists_are_grammatical():

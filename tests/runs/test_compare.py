@@ -13,6 +13,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.values import write_values
 from semi_nnunet.runs.trainings import find_jobs, list_metric_tables
 from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.workflows.compare import (
     NothingToCompareError,
     compare_trainings,
@@ -74,7 +75,7 @@ def test_both_subsets_are_compared_and_the_best_is_chosen_on_validation_cases(va
     text = compare_trainings(values=[values_file])
     validation, test = text.split("## test cases")
     assert "## validation cases" in validation and "better" in validation and "better" in test
-    assert f"validation cases: {OURS} 2d (dice 0.7" in validation
+    assert f"validation cases: {name_method(OURS)} 2d ({OURS}; dice 7" in validation
     assert "Best on" not in test  # test cases choose nothing
 
 
@@ -99,7 +100,9 @@ def test_without_a_baseline_methods_are_ranked(values_file):
     write_values(values_file, {"test": rows}, "dice", ("Seven", "nnUNetPlans"))
     text = compare_trainings(values=[values_file])
     assert text.startswith("## test cases\n\nNot compared")
-    assert text.index(OURS, text.index("|")) < text.index("SomebodysTrainer", text.index("|"))
+    assert text.index(name_method(OURS), text.index("|")) < text.index(
+        "SomebodysTrainer", text.index("|")
+    )
 
 
 def test_a_single_trainer_is_kept_though_there_is_nothing_to_compare(values_file, tmp_path):

@@ -47,6 +47,13 @@ all("[data-shows]").forEach((select) => {
   show();
 });
 
+// Show means, gains, or gains with their intervals in the cells of a table.
+all("[data-cells]").forEach((select) => {
+  const show = () => { document.getElementById(select.dataset.cells).dataset.numbers = select.value; };
+  select.addEventListener("input", show);
+  show();
+});
+
 // Scroll through the slices of a case, or through 2-D images.
 const viewers = all(".viewer").map((figure) => {
   const frames = JSON.parse(figure.querySelector("script").textContent);
