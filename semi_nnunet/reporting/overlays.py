@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from semi_nnunet.reporting.contours import Classes, draw_layers
-from semi_nnunet.util.greys import greys
+from semi_nnunet.util.greys import find_grey_window, greys
 
 IMAGE_PIXELS = 400  # maximum of the longer side
 MARGIN, LEAST_MARGIN = 0.35, 8  # around the segmentations: share of their size, and voxels
@@ -77,7 +77,7 @@ def draw_slices(case: CaseDrawing, classes: Classes, limit: int = 24) -> list[Dr
         rows, columns = find_region_of_interest(list(labels.values()))
     image = image[:, :, rows, columns]
     labels = {name: array[:, rows, columns] for name, array in labels.items()}
-    window = find_grey_window(image)
+    window = find_grey_window(image[0], labels["reference"])
     size = (image.shape[2] * height, image.shape[3] * width)
     slices = []
     for z in choose_slices(list(labels.values()), limit):
@@ -124,12 +124,6 @@ def find_region_of_interest(labels: Sequence[np.ndarray]) -> tuple[slice, slice]
 
 
 # ---- the image ----
-
-
-def find_grey_window(image: np.ndarray) -> tuple[float, float]:
-    """Return the values of (C, Z, Y, X) shown black and white, without the outermost ones."""
-    low, high = np.percentile(image[0], (0.5, 99.5))
-    return float(low), float(high)
 
 
 def encode_grey_slice(image: np.ndarray, window: tuple[float, float]) -> bytes:

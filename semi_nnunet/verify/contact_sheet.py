@@ -21,7 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from semi_nnunet.raw.description import RawCase, RawDataset
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.util.files import write_atomically
-from semi_nnunet.util.greys import greys
+from semi_nnunet.util.greys import find_grey_window, greys
 
 ROWS = 3
 PIXELS = 400  # at most, of the longer side of a picture
@@ -29,6 +29,9 @@ PANEL_INCHES, DOTS_PER_INCH = (3.0, 3.5), 110
 NAME_CHARACTERS, NAME_LINES, NAME_SIZE = 32, 2, 9  # of a line; points
 WORDS_CHARACTERS, WORDS_LINES, WORDS_SIZE = 46, 6, 7
 MAX_STRETCH = 4.0  # the greatest ratio of a pixel's sides, for slices of flat voxels
+
+
+GreyWindow = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,28 @@ class SheetPanel:
         words: text below it.
         slice: (Y, X) or (Y, X, 3), from 0 (black) to 1.
         aspect: height of a pixel, divided by its width.
+        window: intensities that are black and white.
     """
 
     name: str
     words: str
     slice: np.ndarray
     aspect: float
+    window: GreyWindow = (0.0, 1.0)
 
 
-def make_panel(raw: RawDataset, case: RawCase, words: str) -> SheetPanel:
-    """Show the middle slice of a case's first file, in colour if the file has three channels."""
+def make_panel(
+    raw: RawDataset, case: RawCase, words: str, window: GreyWindow | None = None
+) -> SheetPanel:
+    """Show the middle slice of a case's first file, in colour if the file has three channels.
+
+    Args:
+        raw: the data set.
+        case: to show.
+        words: text below the picture.
+        window: intensities that are black and white; None: those of the case's foreground, or of
+            the slice if the case has no label or colours.
+    """
     reader = choose_reader(raw.description, case.images)
     voxels, geometry, _ = read_with_nnunet(case.images[0], reader, is_label=False)
     middle = voxels[:, voxels.shape[1] // 2]
@@ -58,14 +73,22 @@ def make_panel(raw: RawDataset, case: RawCase, words: str) -> SheetPanel:
     _, row_mm, column_mm = geometry.spacing
     aspect = row_mm * row_step / (column_mm * column_step)
     is_colour = len(middle) == 3
-    grey = scale_to_unit(thinned if is_colour else thinned[:1])
-    return SheetPanel(case.case, words, grey.transpose(1, 2, 0) if is_colour else grey[0], aspect)
+    shown = thinned if is_colour else thinned[:1]
+    if is_colour or window is None:
+        window = find_grey_window(shown)
+    if case.label and not is_colour:
+        labels, _, _ = read_with_nnunet(case.label, reader, is_label=True)
+        if labels.shape[1:] == voxels.shape[1:]:
+            window = find_grey_window(voxels[0], labels[0])
+    grey = greys(shown, *window)
+    picture = grey.transpose(1, 2, 0) if is_colour else grey[0]
+    return SheetPanel(case.case, words, picture, aspect, window)
 
 
-def scale_to_unit(image: np.ndarray) -> np.ndarray:
-    """Scale values to 0 to 1 and clip the outermost 0.5 %."""
-    low, high = np.percentile(image, (0.5, 99.5))
-    return greys(image, low, high)
+def share_window(panels: Sequence[SheetPanel]) -> GreyWindow:
+    """Return the window that includes those of all panels, for images in the same unit."""
+    lows, highs = zip(*(panel.window for panel in panels), strict=True)
+    return min(lows), max(highs)
 
 
 def write_sheet(

@@ -216,7 +216,11 @@ def check_domain(
 
 def write_outliers(folder: Path, raw: RawDataset, outliers: Sequence[Outlier]) -> None:
     """Write the table of all outliers and the sheet of the worst."""
-    from semi_nnunet.verify.contact_sheet import make_panel, write_sheet  # imports Matplotlib
+    from semi_nnunet.verify.contact_sheet import (  # imports Matplotlib
+        make_panel,
+        share_window,
+        write_sheet,
+    )
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -228,11 +232,11 @@ def write_outliers(folder: Path, raw: RawDataset, outliers: Sequence[Outlier]) -
     labelled = [case for case in raw.cases if case.subset == "labelled"]
     spread = {0, len(labelled) // 2, len(labelled) - 1}  # up to three of them
     worst = outliers[:MAX_PICTURED]
-    write_sheet(
-        folder / SHEET,
-        [make_panel(raw, labelled[index], "labelled") for index in sorted(spread)],
-        [make_panel(raw, unlabelled[outlier.case], outlier.reasons[0]) for outlier in worst],
-    )
+    known = [make_panel(raw, labelled[index], "labelled") for index in sorted(spread)]
+    has_unit = get_intensity_factor(raw.channels[0]) == UNIT_FACTOR
+    window = share_window(known) if has_unit and not raw.other_domain else None
+    others = [make_panel(raw, unlabelled[o.case], o.reasons[0], window) for o in worst]
+    write_sheet(folder / SHEET, known, others)
 
 
 def find_outliers(

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.util.greys import find_grey_window, greys
 from semi_nnunet.verify.contact_sheet import (
     PIXELS,
     SheetPanel,
     draw_sheet,
     make_panel,
-    scale_to_unit,
     write_sheet,
 )
 from tests.data.raw_datasets import make, make_png, voxels, write
@@ -68,7 +68,8 @@ def test_the_middle_slice_is_shown_in_its_physical_shape(tmp_path: Path) -> None
     case = next(case for case in raw.cases if case.case == "u")
     shown = make_panel(raw, case, "words")
     assert (shown.name, shown.words, shown.aspect) == ("u", "words", 2.0)
-    np.testing.assert_allclose(shown.slice, scale_to_unit(array[3].astype(np.float32)))
+    middle = array[3].astype(np.float32)
+    np.testing.assert_allclose(shown.slice, greys(middle, *find_grey_window(middle)))
 
 
 def test_colours_are_shown_and_large_pictures_made_small(tmp_path: Path) -> None:
@@ -84,4 +85,5 @@ def test_colours_are_shown_and_large_pictures_made_small(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("value", [0.0, -7.0, 1e20])
 def test_an_even_slice_is_black(value: float) -> None:
-    assert not scale_to_unit(np.full((1, 4, 5), value, np.float32)).any()
+    image = np.full((1, 4, 5), value, np.float32)
+    assert not greys(image, *find_grey_window(image)).any()

@@ -15,6 +15,7 @@ from semi_nnunet.reporting.overlays import (
     find_region_of_interest,
     find_slice_axis,
 )
+from semi_nnunet.util.greys import find_grey_window
 from tests.report.volumes import CLASSES, volume
 
 
@@ -51,6 +52,18 @@ def test_a_case_becomes_slices_with_every_layer():
             assert lowest == 0 and highest > 150  # transparent outside, opaque on contours
     assert slices[0].errors == 2 * 20  # a row above and one below
     assert slices[2].errors > slices[0].errors  # the tumour is there
+
+
+def test_the_greys_of_an_organ_differ_although_air_and_bone_are_in_the_image():
+    label = volume()
+    image = np.where(label == 2, 140.0, np.where(label == 1, 60.0, -1000.0))[None]
+    image[0, :, :4] = 3000.0
+    case = CaseDrawing(image, {"reference": label, "method": label}, (1, 1, 1))
+    (low, high) = find_grey_window(image[0], label)
+    assert -200 < low < 60 and 140 < high < 400
+    middle = draw_slices(case, CLASSES)[3]
+    pixels = np.asarray(opened(middle.image))
+    assert len({int(grey) for grey in np.unique(pixels)} - {0, 255}) >= 2
 
 
 def test_without_a_baseline_its_layer_is_left_out():
