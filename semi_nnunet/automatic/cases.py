@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.folds import make_folds
 from semi_nnunet.runs.folders import Folders, load_patient_finder
 from semi_nnunet.runs.folds import count_dataset_folds
 
@@ -52,6 +54,23 @@ class CaseCounts:
             patients=len({*map(patient_of, labelled)}),
             test_cases=len(tests),
             test_patients=len({*map(patient_of, tests)}),
+            has_test_labels=folders.test_labels is not None,
+        )
+
+    @classmethod
+    def of_raw(cls, folders: Folders, raw: RawDataset) -> CaseCounts:
+        """Count the cases of a data set that is not preprocessed yet."""
+        patient_of = load_patient_finder(folders)
+        cases = {
+            subset: [case.case for case in raw.cases if case.subset == subset]
+            for subset in ("labelled", "test")
+        }
+        return cls(
+            folds=len(make_folds(cases["labelled"], patient_of)),
+            labelled=len(cases["labelled"]),
+            patients=len({*map(patient_of, cases["labelled"])}),
+            test_cases=len(cases["test"]),
+            test_patients=len({*map(patient_of, cases["test"])}),
             has_test_labels=folders.test_labels is not None,
         )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from semi_nnunet.automatic.cases import LEAST_PATIENTS, CaseCounts
-from semi_nnunet.automatic.proof import Proof
+from semi_nnunet.automatic.proof import METRIC, Proof
 from semi_nnunet.automatic.schedule import (
     FULL,
     ScheduleInputs,
@@ -13,8 +13,14 @@ from semi_nnunet.automatic.schedule import (
     estimate_round_seconds,
 )
 from semi_nnunet.automatic.state import AutoState
+from semi_nnunet.evaluation.points import format_mean
+from semi_nnunet.reporting.choice import COLUMNS as CHOICE_COLUMNS
 from semi_nnunet.reporting.choice import MethodChoice
+from semi_nnunet.util.markdown import table
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.progress import readable_time
+
+SHORTER = 0.9  # a round with less than this share of its expected steps is explained
 
 
 def format_schedule(
@@ -27,9 +33,9 @@ def format_schedule(
         inputs: of the schedule.
         finished: names of the rounds that are over.
     """
-    rows = [("round", "steps", "folds", "about", "trainers")]
+    rows = [("round", "steps", "folds", "about", "methods")]
     for current, seconds in zip(rounds, estimate_round_seconds(inputs, rounds), strict=True):
-        folds, trainers = " ".join(current.folds), ", ".join(map(shorten_trainer, current.trainers))
+        folds, trainers = " ".join(current.folds), ", ".join(map(name_method, current.trainers))
         about = readable_time(seconds)
         rows.append((current.name, current.describe_steps(), folds, about, trainers))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -42,15 +48,6 @@ def format_schedule(
     note = " Later rounds may train other methods." if len(rounds) > 1 else ""
     names = {*finished, *(current.name for current in rounds)}
     return "\n".join(["", *lines, f"{describe_case_roles(inputs.cases, names)}{note}", ""])
-
-
-def shorten_trainer(trainer: str) -> str:
-    """Return a trainer's name without the common prefix and suffix.
-
-    >>> shorten_trainer("SemiMeanTeacherTrainer")
-    'MeanTeacher'
-    """
-    return trainer.removeprefix("Semi").removesuffix("Trainer")
 
 
 def describe_case_roles(cases: CaseCounts, rounds: Collection[str]) -> str:
@@ -78,25 +75,100 @@ def describe_case_roles(cases: CaseCounts, rounds: Collection[str]) -> str:
     return f"{choice}; {check}"
 
 
+def explain_changes(state: AutoState, remaining: Sequence[TrainingRound]) -> list[str]:
+    """Return a sentence for every round that got shorter or was dropped since the last schedule.
+
+    Args:
+        state: with the last forecast, and the seconds of the rounds that are over.
+        remaining: rounds of the new schedule.
+    """
+    reason = explain_delay(state)
+    steps = {current.name: current.steps for current in remaining}
+    sentences = []
+    for name, forecast in state.forecast.items():
+        if name in state.rounds:
+            continue
+        if name not in steps:
+            sentences.append(f"The {name} round is dropped: {reason}.")
+        elif steps[name] < SHORTER * forecast.steps:
+            sentences.append(
+                f"The {name} round has {steps[name]} steps instead of {forecast.steps}: {reason}."
+            )
+    return sentences
+
+
+def explain_delay(state: AutoState) -> str:
+    """Explain why less time is left than the last schedule expected."""
+    last = next(reversed(state.begun), None)
+    if last is not None and last in state.forecast:
+        took, expected = state.seconds - state.begun[last], state.forecast[last].seconds
+        if SHORTER * took > expected:
+            return (
+                f"the {last} round took {readable_time(took)} instead of "
+                f"{readable_time(expected)}, as it does on a busy machine"
+            )
+    return "its trainings take longer than those that the last schedule assumed"
+
+
+def list_choice_rows(state: AutoState) -> tuple[tuple[str, str, str, str, str], ...]:
+    """Return the rounds that were begun, with the Dice of the methods that they ranked."""
+    return tuple(
+        (
+            name, current.describe_steps(), " ".join(current.folds),
+            ", ".join(map(name_method, current.trainers)),
+            format_ranking(state.ranked.get(name, ()), state.dice.get(name, {})),
+        )
+        for name, current in state.rounds.items()
+    )  # fmt: skip
+
+
+def format_ranking(ranked: Sequence[str], dice: Mapping[str, float]) -> str:
+    """Return the methods with their mean Dice in points, as far as it is recorded.
+
+    >>> format_ranking(["SemiUnifiedTrainer", "SemiBaselineTrainer"], {"SemiUnifiedTrainer": 0.812})
+    'Unified 81.20, Baseline'
+    """
+    names = [
+        f"{name_method(name)} {format_mean(dice[name], METRIC)}"
+        if name in dice
+        else name_method(name)
+        for name in ranked
+    ]
+    return ", ".join(names)
+
+
 def build_choice(
     trainer: str, state: AutoState, cases: CaseCounts, proof: Proof, hours: float
 ) -> MethodChoice:
     """Describe the rounds in which ``trainer`` was chosen, and the model that ships."""
-    rows = [
-        (
-            name, current.describe_steps(), " ".join(current.folds),
-            ", ".join(map(shorten_trainer, current.trainers)),
-            ", ".join(map(shorten_trainer, state.ranked.get(name, ()))),
-        )
-        for name, current in state.rounds.items()
-    ]  # fmt: skip
     shipped = (
         f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
-        f"{shorten_trainer(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
+        f"{name_method(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
     )
-    return MethodChoice(
-        trainer, (describe_case_roles(cases, state.rounds),), tuple(rows), (shipped,)
+    before = (describe_case_roles(cases, state.rounds), *state.notes)
+    return MethodChoice(trainer, before, list_choice_rows(state), (shipped,))
+
+
+def format_progress_page(dataset: str, state: AutoState, cases: CaseCounts, hours: float) -> str:
+    """Return the page of a choice that is not finished: the running round and the ranking so far.
+
+    Args:
+        dataset: its name.
+        state: of the choice.
+        cases: of the data set.
+        hours: to spend.
+    """
+    running = next(reversed(state.rounds))
+    phase = "is over, the next one follows" if running in state.ranked else "is running"
+    status = (
+        f"Not finished: the {running} round {phase}. {readable_time(state.seconds)} of {hours:g} h "
+        "were spent before. The answer will stand here."
     )
+    rows = table([CHOICE_COLUMNS, *list_choice_rows(state)]).splitlines()
+    notes = [line for note in state.notes for line in (note, "")]
+    roles = describe_case_roles(cases, {*state.rounds, *state.forecast})
+    lines = [f"# {dataset}", "", status, "", "## Rounds", "", roles, "", *notes, *rows, ""]
+    return "\n".join(lines)
 
 
 def format_answer_page(dataset: str, proof: Proof, choice: MethodChoice, export: str | None) -> str:

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from semi_nnunet.automatic.cases import CaseCounts
 from semi_nnunet.automatic.commands import PLANS, ROUNDS, AutoCommands
@@ -33,6 +34,64 @@ LOADING = "nnUNet_n_proc_DA"  # number of processes that load batches
 FORWARD = 1 / 3  # of a step: validation has no backward pass, which takes twice as long
 
 
+ASSUMED_STEP = {"cpu": 0.25, "cuda": 0.05}  # seconds of the baseline's, docs/cost.md
+ASSUMED_RATIOS = {  # of a step to the baseline's, docs/choosing_a_method.md
+    "SemiBaselineTrainer": 1.0,
+    "SemiUnifiedTrainer": 1.8,
+    "SemiUniMatchTrainer": 4.3,
+    "SemiCPSTrainer": 4.6,
+    "SemiMixMatchTrainer": 4.6,
+    "SemiDiffusionTrainer": 4.7,
+    "SemiUncertaintyAwareTrainer": 4.8,
+}
+USUAL_RATIO = 2.3  # of the other methods
+ASSUMED_BESIDES, ASSUMED_CASE = 60.0, 1.0  # seconds
+
+
+def assume_rates(
+    trainers: Sequence[str], device: str, baseline: TrainingRate | None = None
+) -> dict[str, TrainingRate]:
+    """Return rates that were not measured, from the ratios of steps in the documentation.
+
+    >>> assume_rates(["SemiMeanTeacherTrainer"], "cpu")["SemiMeanTeacherTrainer"].step
+    0.575
+
+    Args:
+        trainers: whose rates are needed.
+        device: "cpu", "cuda" or "mps".
+        baseline: the measured rate of the baseline, if any.
+    """
+    step = ASSUMED_STEP.get(device, ASSUMED_STEP["cuda"])
+    base = baseline or TrainingRate(step, ASSUMED_BESIDES, ASSUMED_CASE)
+    return {
+        trainer: replace(base, step=base.step * ASSUMED_RATIOS.get(trainer, USUAL_RATIO))
+        for trainer in trainers
+    }
+
+
+def load_kept(commands: AutoCommands, resources: Resources) -> Kept:
+    """Load what earlier benchmarks with the same plans measured on this machine."""
+    name, threads = commands.folders.preprocessed.name, resources.threads
+    work = Work(name, commands.configuration, PLANS, resources.device, threads, ROUNDS)
+    return Kept.of(commands.folders, work)
+
+
+def find_kept_rates(
+    commands: AutoCommands, trainers: Sequence[str], resources: Resources, cases: CaseCounts
+) -> dict[str, TrainingRate]:
+    """Return the rates of those trainers that an earlier benchmark measured on this machine."""
+    stored = load_kept(commands, resources)
+    workers = int(build_child_environment(resources)[LOADING])
+    planned = commands.read_planned_steps
+    share = planned("validation_steps_per_epoch") / planned("steps_per_epoch")
+    validated = math.ceil(cases.labelled / max(1, cases.folds))
+    return {
+        trainer: estimate_rate(stored.rates[trainer], workers, usable_cores(), validated, share)
+        for trainer in trainers
+        if trainer in stored.rates
+    }
+
+
 def measure_rates_locally(
     commands: AutoCommands, trainers: Sequence[str], resources: Resources, cases: CaseCounts
 ) -> dict[str, TrainingRate]:
@@ -41,31 +100,21 @@ def measure_rates_locally(
     Raises:
         UserError: a trainer cannot be measured.
     """
-    name, threads = commands.folders.preprocessed.name, resources.threads
-    work = Work(name, commands.configuration, PLANS, resources.device, threads, ROUNDS)
-    stored = Kept.of(commands.folders, work)
+    stored = load_kept(commands, resources)
     if measured := [trainer for trainer in trainers if trainer in stored.rates]:
         dates = stored.dates(measured)
         logger.info(f"rates of semi_nnunet benchmark of {dates}: {', '.join(measured)}")
     workers = build_child_environment(resources)[LOADING]
     if missing := [trainer for trainer in trainers if trainer not in stored.rates]:
         with variable(LOADING, workers):
-            run_stages(commands.build_benchmark(missing, threads))
-        stored = Kept.of(commands.folders, work)
+            run_stages(commands.build_benchmark(missing, resources.threads))
+        stored = load_kept(commands, resources)
         if absent := [trainer for trainer in missing if trainer not in stored.rates]:
             raise UserError(
                 f"the benchmark of {', '.join(absent)} was not stored in {stored.path}",
                 fix="make its folder writable, and run this again",
             )
-    planned = commands.read_planned_steps
-    share = planned("validation_steps_per_epoch") / planned("steps_per_epoch")
-    validated = math.ceil(cases.labelled / max(1, cases.folds))
-    return {
-        trainer: estimate_rate(
-            stored.rates[trainer], int(workers), usable_cores(), validated, share
-        )
-        for trainer in trainers
-    }
+    return find_kept_rates(commands, trainers, resources, cases)
 
 
 def estimate_training_hours(

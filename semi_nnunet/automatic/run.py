@@ -10,10 +10,22 @@ from functools import cached_property
 from pathlib import Path
 
 from semi_nnunet.automatic.cases import CaseCounts
-from semi_nnunet.automatic.commands import AutoCommands
-from semi_nnunet.automatic.page import build_choice, format_answer_page, format_schedule
-from semi_nnunet.automatic.proof import prove, rank_trainers
-from semi_nnunet.automatic.rates import measure_rates_locally, measure_rates_on_cluster
+from semi_nnunet.automatic.commands import PLANS, USUAL, AutoCommands
+from semi_nnunet.automatic.page import (
+    build_choice,
+    explain_changes,
+    format_answer_page,
+    format_progress_page,
+    format_ranking,
+    format_schedule,
+)
+from semi_nnunet.automatic.proof import METRIC, prove, rank_trainers, read_dice_values
+from semi_nnunet.automatic.rates import (
+    assume_rates,
+    find_kept_rates,
+    measure_rates_locally,
+    measure_rates_on_cluster,
+)
 from semi_nnunet.automatic.schedule import (
     FULL,
     LONGER,
@@ -21,21 +33,26 @@ from semi_nnunet.automatic.schedule import (
     ScheduleInputs,
     TrainingRound,
     divide_budget,
+    estimate_round_seconds,
     keep_better_half,
 )
-from semi_nnunet.automatic.state import AutoState
+from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.evaluation.comparison import rank_models
+from semi_nnunet.planning.budget import CPU_LENGTH
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import file_in_the_way, write_text, writing
 from semi_nnunet.util.lock import hold_until_exit
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import unique
 
 logger = logging.getLogger(__name__)
@@ -96,6 +113,18 @@ def choose_configuration(folders: Folders, device: str) -> str:
     reader = choose_reader(raw.content, images)
     array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
     return "3d_fullres" if array.shape[1] > 1 else "2d"
+
+
+def average_dice(jobs: Sequence[Job]) -> dict[str, float]:
+    """Return the mean Dice of each trainer on the validation cases that all of them predicted."""
+    ranking = rank_models(read_dice_values(jobs, "validation"), METRIC)
+    return {model.trainer: mean for model, mean in ranking}
+
+
+def count_usual_steps(device: str) -> int:
+    """Return the steps of an epoch that plans for this device will have."""
+    lengths = CPU_LENGTH if device == "cpu" else USUAL
+    return lengths["steps_per_epoch"]
 
 
 @dataclass
@@ -168,10 +197,13 @@ class AutoRun:
                 return None
             if name != FULL:
                 run_stages(self.commands.build_evaluations(current))
-                state.ranked[name] = rank_trainers(jobs)
+                state.ranked[name], state.dice[name] = rank_trainers(jobs), average_dice(jobs)
                 state.save()
-                logger.info(f"best first: {', '.join(state.ranked[name])}")
+                ranking = format_ranking(state.ranked[name], state.dice[name])
+                logger.info(f"best first (Dice in points, validation cases): {ranking}")
+                self.write_progress()
                 candidates = keep_better_half([n for n in state.ranked[name] if n in candidates])
+                logger.info(f"chosen for the next round: {', '.join(map(name_method, candidates))}")
         method, jobs = candidates[0], self.commands.list_jobs(state.rounds[FULL])
         proof = prove(jobs, method)
         choice = build_choice(method, state, self.cases, proof, self.hours)
@@ -185,22 +217,55 @@ class AutoRun:
         return ShippedModel(proof.ships, proof.answer, self.commands.out)
 
     def show_commands(self) -> None:
-        """Print the commands and, if the rates are known, the schedule."""
+        """Print the schedule, from assumed rates where none are measured, and the commands."""
+        inputs, assumed = self.forecast_inputs()
+        if assumed:
+            logger.info(
+                f"Assumed, not measured here: how long trainings of "
+                f"{', '.join(map(name_method, assumed))} take (a step of the baseline "
+                f"{inputs.rates[BASELINE].step:.2g} s). The schedule is made again when a few "
+                "steps are timed."
+            )
+        rounds = list(self.state.rounds.values()) or divide_budget(
+            inputs, self.candidates, self.seconds_left
+        )
+        logger.info(format_schedule(rounds, inputs))
         run_stages(self.commands.build_preparation(), dry_run=True)
         if not self.state.rates:
             trainers = self.add_baseline_and_teachers(self.candidates)
             benchmark = self.commands.build_benchmark(trainers, self.resources.threads)
             timing = self.commands.build_timing(trainers, "0")
             run_stages(benchmark if self.commands.runs_locally else timing, dry_run=True)
-            logger.info("# the schedule follows when a few steps are timed")
             return
-        rounds = list(self.state.rounds.values()) or divide_budget(
-            self.schedule_inputs, self.candidates, self.seconds_left
-        )
-        logger.info(format_schedule(rounds, self.schedule_inputs))
         for current in rounds:
             trainings = self.commands.build_trainings(current, self.steps_per_epoch)
             run_stages(trainings, dry_run=True)
+
+    def forecast_inputs(self) -> tuple[ScheduleInputs, list[str]]:
+        """Return the inputs of a schedule before anything is measured.
+
+        Returns:
+            The inputs, from kept rates as far as possible; and the trainers with assumed rates.
+        """
+        commands, device = self.commands, self.resources.device
+        trainers = self.add_baseline_and_teachers(self.candidates)
+        is_planned = (commands.folders.preprocessed / f"{PLANS}.json").is_file()
+        cases = self.cases if is_planned else self.count_raw_cases()
+        known = self.state.rates
+        if not known and is_planned and commands.runs_locally:
+            known = find_kept_rates(commands, trainers, self.resources, cases)
+        assumed = [name for name in trainers if name not in known]
+        rates = {**assume_rates(assumed, device, known.get(BASELINE)), **known}
+        steps_per_epoch = self.steps_per_epoch if is_planned else count_usual_steps(device)
+        inputs = ScheduleInputs(
+            rates, self.teachers, BASELINE, cases, steps_per_epoch, MOST_STEPS, self.resources.jobs
+        )
+        return inputs, assumed
+
+    def count_raw_cases(self) -> CaseCounts:
+        """Count the cases of the raw data set, before it is preprocessed."""
+        folders = self.commands.folders
+        return CaseCounts.of_raw(folders, RawDataset.of(folders.raw))
 
     def add_baseline_and_teachers(self, candidates: Sequence[str]) -> tuple[str, ...]:
         """Return the baseline and the candidates, after all of their teachers."""
@@ -247,9 +312,28 @@ class AutoRun:
             if remaining[0].name != name:
                 return None
             logger.info(format_schedule(remaining, self.schedule_inputs, finished))
+            self.note_schedule(remaining)
             rounds[name] = remaining[0]
             self.state.save()
+        self.write_progress()
         return rounds[name]
+
+    def note_schedule(self, remaining: Sequence[TrainingRound]) -> None:
+        """Log why rounds got shorter since the last schedule, and remember this one."""
+        changes, state = explain_changes(self.state, remaining), self.state
+        for sentence in changes:
+            logger.warning(sentence)
+        state.notes += changes
+        state.begun[remaining[0].name] = state.seconds
+        seconds = estimate_round_seconds(self.schedule_inputs, remaining)
+        for current, expected in zip(remaining, seconds, strict=True):
+            state.forecast[current.name] = RoundForecast(current.steps, expected)
+
+    def write_progress(self) -> None:
+        """Write the page of the unfinished choice."""
+        name = self.commands.folders.raw.name
+        page = format_progress_page(name, self.state, self.cases, self.hours)
+        write_text(self.commands.out / "README.md", page)
 
     @cached_property
     def cases(self) -> CaseCounts:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,14 @@ START_AGAIN = "remove this file to start again (finished trainings that fit are 
 
 
 @dataclass(frozen=True)
+class RoundForecast:
+    """The steps and the seconds of a round, as the last schedule had them."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class SavedState:
     """The file of an :class:`AutoState`, which documents the fields."""
 
@@ -30,6 +38,10 @@ class SavedState:
     rates: dict[str, TrainingRate]
     rounds: dict[str, TrainingRound]
     ranked: dict[str, list[str]]
+    dice: dict[str, dict[str, float]] = field(default_factory=dict)
+    forecast: dict[str, RoundForecast] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -43,6 +55,10 @@ class AutoState:
         rates: trainer -> time that its trainings take; {} before they are measured.
         rounds: the rounds that were begun.
         ranked: finished round -> its candidates, the best first.
+        dice: finished round -> the mean Dice of its trainers on the cases that choose.
+        forecast: round -> what the last schedule expected of it.
+        begun: round -> seconds that were spent before it.
+        notes: sentences on changes of the schedule.
     """
 
     path: Path
@@ -51,6 +67,10 @@ class AutoState:
     rates: dict[str, TrainingRate] = field(default_factory=dict)
     rounds: dict[str, TrainingRound] = field(default_factory=dict)
     ranked: dict[str, list[str]] = field(default_factory=dict)
+    dice: dict[str, dict[str, float]] = field(default_factory=dict)
+    forecast: dict[str, RoundForecast] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
@@ -73,7 +93,8 @@ class AutoState:
                 f"{path} was begun with other options: {', '.join(changes)}",
                 fix=f"repeat the command as it was, or {START_AGAIN}",
             )
-        return cls(path, options, saved.seconds, saved.rates, saved.rounds, saved.ranked)
+        kept = {entry.name: getattr(saved, entry.name) for entry in fields(saved)}
+        return cls(path, options, **{name: kept[name] for name in kept if name != "asked"})
 
     @property
     def lock(self) -> Path:
@@ -82,7 +103,10 @@ class AutoState:
 
     def save(self) -> None:
         """Write the state to its file."""
-        saved = SavedState(self.options, self.seconds, self.rates, self.rounds, self.ranked)
+        saved = SavedState(
+            self.options, self.seconds, self.rates, self.rounds, self.ranked, self.dice,
+            self.forecast, self.begun, self.notes,
+        )  # fmt: skip
         with self._guard:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, asdict(saved))

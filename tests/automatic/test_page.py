@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from semi_nnunet.automatic.page import (
     build_choice,
     describe_case_roles,
+    explain_changes,
     format_answer_page,
+    format_progress_page,
     format_schedule,
-    shorten_trainer,
 )
 from semi_nnunet.automatic.proof import Proof
 from semi_nnunet.automatic.schedule import divide_budget
-from semi_nnunet.automatic.state import AutoState
+from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.reporting.choice import read_choice
 from tests.automatic.test_cases import cases_of
 from tests.automatic.test_schedule import CANDIDATES, setting
@@ -22,10 +24,10 @@ from tests.automatic.test_schedule import CANDIDATES, setting
 def test_the_table_has_a_line_for_each_round_in_columns() -> None:
     rounds = divide_budget(setting(), CANDIDATES, 8 * 3600)
     head, *lines = format_schedule(rounds, setting()).strip().splitlines()
-    assert head.split() == ["round", "steps", "folds", "about", "trainers"]
+    assert head.split() == ["round", "steps", "folds", "about", "methods"]
     for line, current in zip(lines, rounds, strict=False):
         assert line.split()[:2] == [current.name, str(current.steps)]
-        assert line.index(current.trainers[0]) == head.index("trainers")
+        assert line.index(current.trainers[0]) == head.index("methods")
     assert "test cases check" in lines[-1]
 
 
@@ -70,8 +72,33 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     assert read_choice(tmp_path / "choice.json") == choice
 
 
-def test_names_are_short() -> None:
-    assert (
-        shorten_trainer("SemiMeanTeacherTrainer") == "MeanTeacher"
-        and shorten_trainer("nnUNetTrainer") == "nnUNet"
-    )
+def test_a_shorter_round_is_explained_by_the_delay_of_the_last(tmp_path: Path) -> None:
+    rounds = divide_budget(setting(), CANDIDATES, 8 * 3600)
+    state = AutoState(tmp_path / "state.json", {}, 9000.0)
+    state.forecast = {current.name: RoundForecast(current.steps, 3600.0) for current in rounds}
+    state.rounds, state.begun = {"short": rounds[0]}, {"short": 0.0}
+    assert explain_changes(state, rounds[1:]) == []
+    last = replace(rounds[-1], steps=rounds[-1].steps // 2)
+    dropped, shorter = explain_changes(state, [last])
+    assert rounds[1].name in dropped and "dropped" in dropped
+    for text in (last.name, str(last.steps), str(rounds[-1].steps), "2.5 h", "60 min"):
+        assert text in shorter
+
+
+def test_the_page_of_an_unfinished_choice_has_its_rounds_and_numbers(tmp_path: Path) -> None:
+    first, *_ = divide_budget(setting(), CANDIDATES, 8 * 3600)
+    state = AutoState(tmp_path / "state.json", {}, 1800.0, rounds={"short": first})
+    text = format_progress_page("Dataset007_Seven", state, cases_of(), 8)
+    assert "short round is running" in text and str(first.steps) in text
+    state.ranked, state.dice = {"short": ["SemiBTrainer"]}, {"short": {"SemiBTrainer": 0.8123}}
+    state.notes = ["The full round is dropped."]
+    text = format_progress_page("Dataset007_Seven", state, cases_of(), 8)
+    assert "short round is over" in text and "B 81.23" in text and state.notes[0] in text
+
+
+def test_the_state_keeps_what_the_page_needs(tmp_path: Path) -> None:
+    state = AutoState(tmp_path / "state.json", {}, 1.0)
+    state.forecast, state.begun = {"full": RoundForecast(100, 2.0)}, {"full": 1.0}
+    state.dice, state.notes = {"short": {"A": 0.5}}, ["Shorter."]
+    state.save()
+    assert AutoState.of(state.path, {}) == state
