@@ -419,8 +419,8 @@ def describe_steps(compared: Sequence[ModelComparison]) -> str:
     names = ", ".join(dict.fromkeys(name_method(item.model.trainer) for item in few))
     fewest = min(item.steps or 0 for item in few)
     return (
-        f"Too few steps were trained to judge {names}: {fewest}. Methods show what they can do "
-        f"after {FEW_STEPS} steps at the earliest, so no verdict is given."
+        f"No verdict on {names}: {fewest} steps were trained, and a method can be judged after "
+        f"{FEW_STEPS} at the earliest."
     )
 
 

@@ -244,7 +244,7 @@ def describe_evidence(measured: SubsetResults, item: ModelComparison) -> str:
     if 2 ** (1 - d.cases) * methods >= LEVEL:  # even if all cases had the same sign
         cases = format_count(d.cases, measured.unit)
         evidence += f" With {cases} this test cannot reach p < {LEVEL}, however large the gain."
-    if item.steps is not None:
+    if item.steps is not None and not item.has_few_steps:
         evidence += f" Trained for {item.steps} steps."
     return f"{evidence} {describe_steps([item])} {measured.note}".replace("  ", " ").rstrip()
 

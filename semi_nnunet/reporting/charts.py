@@ -57,7 +57,7 @@ def choose_axis(
     """
     numbers = [value for value in (*values, *include) if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(numbers), max(numbers)
-    room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     low = low - room if low < 0 else max(0.0, low - room)
     high = min(high + room, max(high, limit))
     rough = (high - low) / tick_count

@@ -84,5 +84,6 @@ def read_step_seconds(jobs: Sequence[Job]) -> float | None:
 def read_epochs(job: Job) -> tuple[int, list[float]]:
     """Return the steps of an epoch, and the seconds of every recorded epoch; none without both."""
     settings = optional_json(job.folder / SETTINGS_JSON).get("settings", {})
-    times = read_epoch_seconds(job) if settings else []
-    return (settings["steps_per_epoch"]["value"], times) if times else (0, [])
+    steps = settings.get("steps_per_epoch", {}).get("value", 0)
+    times = read_epoch_seconds(job) if steps else []
+    return (steps, times) if times else (0, [])

@@ -215,7 +215,7 @@ def test_configurations_are_compared_without_a_baseline(tmp_path, capsys):
     assert main(["compare", "--values", str(path)]) == 0
     validation, test = capsys.readouterr().out.split("## test cases")
     assert "Not compared" in validation and "Best on" not in test
-    assert "validation cases: Ours 3d (dice" in validation
+    assert "validation cases: Ours 3d (Ours; dice" in validation
     write_values(path, {"validation": rows[: len(rows) // 2]}, "dice", ORIGIN)
     assert main(["compare", "--values", str(path)]) == 2  # one configuration
     assert "SemiBaselineTrainer was not" in capsys.readouterr().err
@@ -242,7 +242,7 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     assert main(["compare", "-d", "7", "-o", str(tmp_path / "table.md")]) == 0
     output = capsys.readouterr().out
     assert "## validation cases" in output and "24 of 24" in output
-    assert "validation cases: SemiMeanTeacherTrainer 2d" in output
+    assert "validation cases: Mean Teacher 2d" in output
     assert "## test cases" in output and "not measured yet" in output
     assert output.count("better") >= 2 and (tmp_path / "table.md").read_text() == output
     for metric in ("hd95", "class"):

@@ -173,7 +173,7 @@ def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
     paths, out = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")], str(tmp_path / "out.csv")
     command = ["compare", "--baseline", "Base", "--write-values", out, "--values"]
     assert main([*command, paths[0]]) == 0
-    assert "(dice: 2d 0.7544)" in capsys.readouterr().out
+    assert "(dice: 2d 75.44)" in capsys.readouterr().out
     assert main([*command, *paths]) == 0
     assert ",none,\n" in Path(out).read_text(encoding="utf-8")  # not credited in the file
     assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)

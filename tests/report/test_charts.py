@@ -45,6 +45,7 @@ def test_an_axis_has_round_ticks_and_room():
 def test_an_axis_does_not_go_beyond_possible_values():
     assert choose_axis([2.0, 99.0], limit=100.0).high == 100.0
     assert choose_axis([2.0, 99.0]).low == 0.0
+    assert choose_axis([0.0, 0.0]).high == 1.0
     assert choose_axis([-2.0, 99.0]).low < -2.0
 
 

@@ -71,7 +71,7 @@ def test_the_numbers_of_the_tables_agree_with_metrics_csv(page, tree):
         shown = [float(value) for value, _ in rows[trainer][1:]]
         assert shown == pytest.approx([2, np.mean(list(classes.values())), *classes.values()])
         for (_, text), value in zip(rows[trainer][2:], classes.values(), strict=False):
-            assert re.match(r"0\.\d{3}", text) and value > 0
+            assert re.match(rf"{100 * value:.1f}(?!\d)", text)
     ours, base = csv_values(tree, OURS), csv_values(tree, BASE)
     cases = page.tables["cases-test"][1:]
     assert len(cases) == 7 * 3
@@ -125,7 +125,7 @@ def test_boxes_show_the_median_of_the_cases_of_every_method_and_class():
         assert [row.name for row in chart.rows] == ["Baseline", "FixMatch", "Mean Teacher"]
         for model, row in zip(results.models, chart.rows, strict=True):
             median = np.median([case_means[chart.title] for case_means in means[model].values()])
-            assert row.text == f"{median:.3f}" and row.chart.count('class="case"') == 12
+            assert row.text == f"{100 * median:.1f}" and row.chart.count('class="case"') == 12
 
 
 def test_intervals_show_the_method_by_class_and_all_methods_best_first():

@@ -49,8 +49,7 @@ def job(tmp_path) -> Job:
 def test_a_summary_holds_epochs_time_and_the_last_dice():
     rows = [{"epoch": n, "seconds": 90.0, "dice/deployed": n / 10} for n in range(4)]
     assert (
-        summarise_training(History(rows), "0")
-        == "4 epochs, 6 min, Dice on validation patches 0.300"
+        summarise_training(History(rows), "0") == "4 epochs, 6 min, Dice on validation patches 30.0"
     )
     assert summarise_training(History([{"epoch": 0}]), "0") == "1 epoch"
 

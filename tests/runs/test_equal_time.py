@@ -13,6 +13,7 @@ from semi_nnunet.runs.longer_baseline import name_longer_plans
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.util.method_names import name_method
 from semi_nnunet.workflows.compare import compare_trainings
 from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave
 
@@ -76,16 +77,18 @@ def test_both_gains_are_compared_each_with_its_baseline(folders, tmp_path):
         leave_dice(job, [dice + n / 100 for n in range(8)])
     text = compare_trainings(folders.raw.name, plans="tiny")
     equal_steps, equal_time = text.split("equal training time")
-    assert "+0.1000" in equal_steps and "+0.0300" in equal_time
-    row = next(line for line in equal_time.splitlines() if line.startswith(f"| {OURS}"))
+    assert "+10.00" in equal_steps and "+3.00" in equal_time
+    row = next(
+        line for line in equal_time.splitlines() if line.startswith(f"| {name_method(OURS)}")
+    )
     cells = [cell.strip() for cell in row.split("|")][1:]
-    assert cells[2:8] == ["100", "30 min", "300", "30 min", "0.6350", "0.6050"]
+    assert cells[2:8] == ["100", "30 min", "300", "30 min", "63.50", "60.50"]
     assert "not matched" not in text
     page = tmp_path / "page.html"
     assert main(["report", "-d", folders.raw.name, "-p", "tiny", "-o", str(page)]) == 0
     html = " ".join(page.read_text(encoding="utf-8").split())
     answer, table = html.split("At equal training time, validation cases")
-    assert "(300 steps) reaches 0.6050: +3.0 points" in answer
+    assert "(300 steps) reaches 60.50: +3.0 points" in answer
     assert [*re.findall(r"<td[^>]*>(\d+|\d+ min)</td>", table)[:4]] == [
         "100",
         "30 min",
