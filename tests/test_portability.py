@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.conftest import PreparedDataset
-from tests.test_front_door import TINY
 
 PACKAGE = Path(__file__).resolve().parents[1] / "semi_nnunet"
 MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"}
@@ -140,52 +134,3 @@ def test_no_process_is_killed_to_see_whether_it_runs() -> None:
     assert [*find_probing_kills(ast.parse("os.kill(int(number), 0)"))] == [1]
     for path in PACKAGE.rglob("*.py"):
         assert not [*find_probing_kills(ast.parse(path.read_text(encoding="utf-8")))], path
-
-
-WITHOUT_POSIX = """
-import os, psutil, select, signal, sys
-for name in {modules}:
-    sys.modules[name] = None
-import concurrent.futures, logging, multiprocessing.connection, multiprocessing.pool, subprocess
-import SimpleITK, torch, nnunetv2.run.run_training
-used_by_python = {{"SIG_BLOCK", "SIG_UNBLOCK", "WNOHANG", "pthread_sigmask", "sched_getaffinity", "sendfile", "statvfs", "sysconf", "uname"}}
-for module, names in {names}.items():
-    for name in names - used_by_python:
-        if not name.startswith(("W", "O_")) and hasattr(sys.modules.get(module), name):
-            delattr(sys.modules[module], name)
-"""
-TRAIN_AND_PREDICT = """
-if __name__ == "__main__":
-    import importlib, pkgutil
-    import semi_nnunet
-    for module in pkgutil.walk_packages(semi_nnunet.__path__, "semi_nnunet."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    settings = {settings}
-    semi_nnunet.plan("{dataset}", name="no_posix", settings=settings)
-    fold = semi_nnunet.train("{dataset}", "2d", "all", plans="no_posix", device="cpu")
-    print(*semi_nnunet.predict(fold, {images!r}, {out!r}, device="cpu"))
-"""
-
-
-@pytest.mark.slow
-def test_training_and_prediction_work_without_what_only_posix_has(
-    phantom: PreparedDataset, tmp_path: Path
-) -> None:
-    names = {"modules": sorted(MODULES - {"posix"}), "names": {k: NAMES[k] for k in NAMES}}
-    values = {
-        "settings": TINY, "dataset": phantom.name, "images": str(phantom.raw / "imagesTs"),
-        "out": str(tmp_path / "out"),
-    }  # fmt: skip
-    script = tmp_path / "script.py"
-    code = WITHOUT_POSIX.format(**names) + TRAIN_AND_PREDICT.format(**values)
-    script.write_text(code, encoding="utf-8")
-    variables = {"nnUNet_results": str(tmp_path), "nnUNet_n_proc_DA": "0", "nnUNet_compile": "f"}
-    done = subprocess.run(
-        [sys.executable, script],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 2
