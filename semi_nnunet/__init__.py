@@ -14,9 +14,23 @@ Mistakes in the arguments raise :class:`~semi_nnunet.util.errors.UserError`. The
 the commands show: :func:`semi_nnunet.util.messages.show_messages` prints it.
 """
 
+from types import FunctionType
+from typing import Any
+
 import lazy_loader
 
 __version__ = "0.3.0"
 
 # The names are listed once, in __init__.pyi.
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of the front door; the arguments of functions are checked."""
+    loaded = _load(name)
+    if isinstance(loaded, FunctionType):
+        from semi_nnunet.cli.front_door import check_calls
+
+        loaded = check_calls(loaded)
+        globals()[name] = loaded
+    return loaded

@@ -108,7 +108,8 @@ def require_usable_folders(inputs: Path, outputs: Path) -> None:
         message = "must be another folder than that of the images, which could be overwritten"
         problems.append(Problem(str(outputs), message, "mount two folders"))
     elif not os.access(outputs, os.W_OK | os.X_OK):
-        message = f"must be writable for user {os.getuid()}, who is not root"
+        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
+        message = f"must be writable for {user}, who is not root"
         fix = "chmod a+rwx on the folder outside, or docker run --user $(id -u)"
         problems.append(Problem(str(outputs), message, fix))
     raise_if_any("the folders cannot be used:", problems)
@@ -164,7 +165,7 @@ def seconds_since_start() -> float:
         after_name = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2]
         uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
         return uptime - int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):  # another system
+    except (AttributeError, OSError, ValueError, IndexError):  # another system
         return time.perf_counter() - IMPORTED
 
 

@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import select
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -40,6 +39,7 @@ EXAMPLES = """For example, for data set 42 with unlabelled images in imagesUn:
     semi_nnunet auto -d 42 --hours 8        (all of it, with the best method)
 """
 VERBS = tuple(verb for verbs in TASKS.values() for verb in verbs)
+CLOSED_PIPE = 128 + 13  # exit code of a shell for SIGPIPE, which Windows does not have
 NOT_CONTINUED = {  # these start again when they were interrupted
     "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
 }  # fmt: skip
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not reader_has_left():
             raise
-        return 128 + signal.SIGPIPE
+        return CLOSED_PIPE
     except OSError as error:
         message = disk_error_message(error)
         if message is None:
@@ -185,6 +185,8 @@ def result_has_failed(verb: str, result: Any) -> bool:
 
 def reader_has_left() -> bool:
     """Return True, and discard further output, if the reader of stdout has closed the pipe."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
     try:
         descriptor = sys.stdout.fileno()
     except (AttributeError, OSError):  # there is no stdout, or it is not a file

@@ -17,6 +17,9 @@ def end_with_parent(patience_s: float) -> None:
         patience_s: between asking the group to end and killing it.
     """
 
+    if not hasattr(os, "killpg"):
+        return
+
     def watch() -> None:
         while os.read(0, 1):
             pass
@@ -24,5 +27,4 @@ def end_with_parent(patience_s: float) -> None:
         time.sleep(patience_s)
         os.kill(0, signal.SIGKILL)
 
-    if hasattr(os, "killpg"):
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()

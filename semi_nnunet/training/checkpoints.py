@@ -233,7 +233,8 @@ def _wait_before_fork() -> None:
         writer._join()
 
 
-os.register_at_fork(before=_wait_before_fork)
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(before=_wait_before_fork)
 
 
 # ---- read

@@ -245,7 +245,8 @@ def put_in_place(finished: Path, path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    mode = os.O_RDWR if os.name == "nt" else os.O_RDONLY  # Windows flushes only open writers
+    descriptor = os.open(path, mode)
     try:
         os.fsync(descriptor)
     finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from semi_nnunet.util.files import write_json
+from semi_nnunet.util.machine import is_process_running
 
 PATIENCE_S = 0.5  # status holds a lock for a moment, to see whether another process does
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)  # absent or half written
@@ -108,12 +109,12 @@ def is_of_the_dead(note: Path) -> bool:
         holder = json.loads(note.read_text(encoding="utf-8"))
         if holder["host"] != socket.gethostname():
             return False
-        os.kill(int(holder["process"]), 0)
-    except ProcessLookupError:
-        return True
+        process = int(holder["process"])
     except (OverflowError, *UNREADABLE):
         return False
-    return bool(holder["process"] == os.getpid())
+    if not 0 < process < 2**31:  # no system has such a process
+        return False
+    return process == os.getpid() or not is_process_running(str(process))
 
 
 def _read_holder(note: Path) -> str:

@@ -95,7 +95,7 @@ def at_most(limit: float | None) -> Iterator[None]:
         yield
         return
     used = data_bytes()
-    if used is None:
+    if used is None or sys.platform == "win32":
         raise UserError(
             "a memory limit needs Linux, which counts the memory",
             fix="leave it out, or set one for the container",

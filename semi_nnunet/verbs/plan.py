@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from semi_nnunet.discovery.names import RECOMMENDED
+from semi_nnunet.util.arguments import AlsoInPython
 from semi_nnunet.verbs.options import (
     MORE,
     Configurations,
@@ -28,7 +29,7 @@ def plan(
     dataset: Dataset,
     *,
     plans: Plans = "nnUNetPlans",
-    settings: Annotated[Sequence[str], option("--set", several=True)] = (),
+    settings: Annotated[Sequence[str], option("--set", several=True), AlsoInPython(Mapping)] = (),
     budget: Annotated[str | None, option()] = None,
     new_plans: Annotated[str | None, option()] = None,
     reset: Flag = False,
