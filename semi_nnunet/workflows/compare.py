@@ -8,10 +8,10 @@ from pathlib import Path
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.values import (
-    NO_VALUES,
     SUBSETS,
     Origin,
     Value,
+    build_empty_error,
     credit_absence,
     merge_values,
     read_values,
@@ -105,7 +105,7 @@ def compare_trainings(
             raise errors[0]
         return "\n\n".join(paragraphs) + "\n"  # the file may be compared with another machine's
     if not compared:
-        reason = UserError(NO_VALUES)
+        reason = build_empty_error(files)
         if stale:
             reason = UserError("all measurements are older than the trainings:", stale)
         elif dataset:
