@@ -22,7 +22,6 @@ from tests.end_to_end.every_file import (
     Workplace,
     compare,
     crossval,
-    ensemble,
     export,
     label,
     list_files,
@@ -202,7 +201,7 @@ def set_clock_back(place: Workplace) -> Workplace:
 def test_nothing_is_repeated_or_lost_at_another_place_or_time(
     change: Callable[[Workplace], Workplace], place: Workplace
 ) -> None:
-    readers = (status, crossval, compare, report, export, preprocess, ensemble)
+    readers = (status, crossval, compare, preprocess, export)
     expected = {reader: without_root(reader(place), place) for reader in readers}
     changed = change(place)
     for reader, value in expected.items():

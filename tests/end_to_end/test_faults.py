@@ -97,7 +97,7 @@ SHOWN_BY = {
     "requeued_twice": (
         "end_to_end/test_launches.py::"
         "test_a_job_that_is_queued_twice_does_not_disturb_the_running_one",
-        "runs/test_real_slurm.py::test_a_training_whose_time_is_up_is_requeued_and_continues",
+        "runs/test_real_slurm.py::test_an_interrupted_training_is_requeued_and_continues",
     ),
     "wrong_clock": (
         "end_to_end/test_surroundings.py::test_a_user_gets_from_images_to_a_report",
