@@ -217,12 +217,12 @@ def without_root(value: object, place: Workplace) -> object:
 def test_read_only_data_and_results_can_be_used(
     place: Workplace, read_only: Callable[[Path], None]
 ) -> None:
-    readers = (status, crossval, compare, report, export)
+    readers = (status, compare, report, export)
     expected = [reader(place) for reader in readers]
     for name in ("raw", "preprocessed", "results"):
         read_only(place.root / name)
     assert [reader(place) for reader in readers] == expected
-    for writer in (preprocess, label, select):
+    for writer in (crossval, preprocess, label, select):
         try:
             writer(place)
         except RefusedError as refusal:
