@@ -1,4 +1,4 @@
-"""Kill trainings and the labelling of pools at random moments, continue, and compare.
+"""Kill trainings and other long commands at random moments, continue, and compare.
 
     python scripts/kill_lottery.py [--kills 40] [--seed 0] [--only NAME ...]
 
@@ -7,8 +7,9 @@ it runs until its share of the kills is spent: SIGKILL to the whole process grou
 of the run, then the same command again. When a run ends before its kill, it is compared and starts
 from the beginning. Of trainings, every tensor of the final checkpoint (student, companions,
 deployed network) and the history must be bit-identical; of pools, every file must have the same
-bytes, and each case must be listed once. Prints a line for each scenario; exits with 1 if anything
-was lost.
+bytes, and each case must be listed once; of auto, distil, package and report, the weights, labels,
+predictions and pages must be equal. Prints a line for each scenario; exits with 1 if anything was
+lost.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -44,6 +45,21 @@ SETTINGS = (
     "unlabelled_foreground_oversampling=0.33", "SemiCPSTrainer.filter_epochs=[2]",
     "SemiCPSTrainer.filter_keep=3", "SemiCPSTrainer.locate_epochs=[1]",
 )  # fmt: skip
+AUTO = """
+import sys
+from semi_nnunet.automatic import run
+from semi_nnunet.cli.main import main
+run.MOST_STEPS = 50  # an epoch, so that the length does not depend on the speed
+sys.exit(main(sys.argv[1:]))
+"""
+PACKAGE = """
+import sys
+from semi_nnunet.challenge import packaging
+from semi_nnunet.cli.main import main
+packaging.find_needed_packages = lambda *_: {"numpy": "2.0", "torch": "2.1+cpu"}
+sys.exit(main(sys.argv[1:]))
+"""
+IS_DONE = "exists already"  # a kill after the last step: the command does not overwrite its result
 
 
 @dataclass(frozen=True)
@@ -54,11 +70,20 @@ class Scenario:
         name: for people.
         command: folder of the outcome -> the words of the command, which continues by itself.
         lost: (folder of the run without a kill, folder of the other) -> what differs.
+        own: of nnU-Net's folders, those that lie in the folder of the outcome; by default it is
+            the folder of results.
     """
 
     name: str
     command: Callable[[Path], Command]
     lost: Callable[[Path, Path], list[str]]
+    own: tuple[str, ...] = ()
+
+    def variables(self, folder: Path) -> dict[str, str]:
+        """Return the environment variables of a run."""
+        if not self.own:
+            return {"nnUNet_results": str(folder)}
+        return {f"nnUNet_{name}": str(folder / name) for name in self.own}
 
 
 def main() -> None:
@@ -71,14 +96,18 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
         prepare(Path(root))
-        scenarios = list(made_scenarios(Path(root), args.only))
+        scenarios = [
+            scenario
+            for scenario in made_scenarios(Path(root), args.only)
+            if not args.only or scenario.name in args.only
+        ]
         shares = [len(range(n, args.kills, len(scenarios))) for n in range(len(scenarios))]
         results = [
             play(scenario, share, moments_of(args.seed, scenario), Path(root))
             for scenario, share in zip(scenarios, shares, strict=True)
         ]
     lost = sum(len(one) for one in results)
-    print(f"{sum(shares)} kills, {lost} losses")
+    print(f"{sum(shares)} kills, {lost} losses, seed {args.seed}")
     sys.exit(1 if lost else 0)
 
 
@@ -99,41 +128,89 @@ def prepare(root: Path) -> None:
     from semi_nnunet.datasets.phantom import write_phantom_dataset
 
     raw = root / "raw" / f"Dataset{DATASET}_Phantom"
-    write_phantom_dataset(raw, labelled=4, unlabelled=6, test=0, shape=(12, 32, 32))
+    write_phantom_dataset(raw, labelled=4, unlabelled=6, test=3, shape=(12, 32, 32))
     preprocess = ("semi_nnunet", "preprocess", "-d", DATASET, "-c", "2d", "-np", "1")
-    plan = (
-        "semi_nnunet",
-        "plan",
-        "-d",
-        DATASET,
-        "-c",
-        "2d",
-        "--budget",
-        "cpu",
-        "--new-plans",
-        PLANS,
-    )
-    run_to_end(preprocess, root / "results")
-    run_to_end((*plan, "--set", *SETTINGS), root / "results")
+    plan = ("semi_nnunet", "plan", "-d", DATASET, "-c", "2d", "--budget", "cpu", "--new-plans")
+    run_to_end(preprocess)
+    run_to_end((*plan, PLANS, "--set", *SETTINGS))
 
 
 def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
-    """Yield trainings with a teacher, two students, branches, and models; then pools.
+    """Yield trainings with a teacher, two students, branches, and models; then other commands.
 
-    The pools need the model of the first training.
+    Distillations, pools, packages and reports need the model of the first training.
     """
     names = ("SemiMeanTeacherTrainer", "SemiCPSTrainer", "SemiDiffusionTrainer",
              "SemiDistillationTrainer")  # fmt: skip
-    models = root / "models"
-    if not only or {"SemiDistillationTrainer", "pseudo-label"} & set(only):
-        run_to_end(training(names[0])(models), models)
+    models, wheels = root / "models", root / "wheels"
+    if not only or {*only} - {*names[:3], "auto"}:
+        run_to_end(training(names[0])(models), nnUNet_results=str(models))
     for name in names:
-        if not only or name in only:
-            yield Scenario(name, training(name, models), partial(unlike_trainings, name))
-    if not only or "pseudo-label" in only:
-        model = next(models.glob("*/*")) / "fold_0"
-        images = root / "raw" / f"Dataset{DATASET}_Phantom" / "imagesUn"
-        yield Scenario("pseudo-label", labelling(images, model), unlike_pools)
+        yield Scenario(name, training(name, models), partial(unlike_trainings, name))
+    model = models / f"Dataset{DATASET}_Phantom" / f"{names[0]}__{PLANS}__2d" / "fold_0"
+    images = root / "raw" / f"Dataset{DATASET}_Phantom" / "imagesUn"
+    yield Scenario("pseudo-label", labelling(images, model), unlike_pools)
+    own = ("raw", "preprocessed", "results")
+    yield Scenario("distil", distilling(root, model), unlike_distilled, own)
+    yield Scenario("auto", choosing(), unlike_shipped, own[1:])
+    if not only or "report" in only:
+        words = ("-d", DATASET, "-p", PLANS, "-c", "2d", "-f", "0", "--device", "cpu")
+        trainers = ("-tr", "SemiBaselineTrainer", names[0])
+        run_to_end(("semi_nnunet", "crossval", *words, *trainers), nnUNet_results=str(models))
+    yield Scenario("report", reporting(models), partial(unlike_files, "*.html"))
+    if not only or "package" in only:
+        sys.path.append(str(Path(__file__).parents[1]))
+        from tests.challenge.conftest import write_pip, write_wheels
+
+        write_wheels({"numpy": "2.0", "torch": "2.1+cpu"}, wheels, {})
+        write_pip(wheels)
+    yield Scenario("package", packaging(model, wheels), unlike_packages)
+
+
+def distilling(root: Path, model: Path) -> Callable[[Path], Command]:
+    """Return the command that makes a data set of pseudo labels, and trains on it."""
+
+    def command(folder: Path) -> Command:
+        for name in ("raw", "preprocessed"):
+            if not (folder / name).exists():
+                shutil.copytree(root / name, folder / name)
+        where = ("-d", DATASET, "-o", "902", "-m", model, "--device", "cpu", "-np", "1")
+        return ("semi_nnunet", "distil", *where, "--target", "SemiBaselineTrainer", "-f", "0")
+
+    return command
+
+
+def choosing() -> Callable[[Path], Command]:
+    """Return the command that chooses a method, and ships its model."""
+
+    def command(folder: Path) -> Command:
+        words = ("auto", "-d", DATASET, "--hours", "9", "--device", "cpu", "-o", folder / "shipped")
+        return (sys.executable, "-c", AUTO, *words, "-tr", "SemiMeanTeacherTrainer")
+
+    return command
+
+
+def reporting(results: Path) -> Callable[[Path], Command]:
+    """Return the command that writes a report on trained models."""
+
+    def command(folder: Path) -> Command:
+        if not folder.exists():
+            shutil.copytree(results, folder)
+        page = folder / "report.html"
+        return ("semi_nnunet", "report", "-d", DATASET, "-p", PLANS, "-o", page)
+
+    return command
+
+
+def packaging(model: Path, wheels: Path) -> Callable[[Path], Command]:
+    """Return the command that packages a model with empty wheels."""
+
+    def command(folder: Path) -> Command:
+        folder.mkdir(exist_ok=True)
+        words = ("package", "-m", model, "-o", folder / "packed", "--device", "cpu")
+        return (sys.executable, "-c", PACKAGE, *words, "--wheels", wheels)
+
+    return command
 
 
 def training(name: str, models: Path | None = None) -> Callable[[Path], Command]:
@@ -164,21 +241,25 @@ def labelling(images: Path, model: Path) -> Callable[[Path], Command]:
 
 def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> list[str]:
     """Spend the kills of a scenario; print and return the losses."""
-    whole, killed = root / f"{scenario.name}_whole", root / f"{scenario.name}_killed"
+    whole, killed = (root / scenario.name / name for name in ("whole", "killed"))
+    whole.parent.mkdir()
     started = time.monotonic()
-    run_to_end(scenario.command(whole), whole)
+    run_to_end(scenario.command(whole), **scenario.variables(whole))
     seconds = time.monotonic() - started
     lost, met, ended, under_way = [], 0, 0, False
     while met < kills or under_way:
         last, under_way = met >= kills, False
-        process = start(scenario.command(killed), killed)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(None if last else moments.uniform(0, seconds))
+        log = killed.with_name("log")
+        with log.open("w", encoding="utf-8") as output:
+            process = start(scenario.command(killed), output, **scenario.variables(killed))
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(None if last else moments.uniform(0, seconds))
+        said = log.read_text(encoding="utf-8", errors="replace")
         if process.returncode is None:
             met, under_way = met + 1, True
             end(process)
-        elif process.returncode:
-            lost.append(f"exit code {process.returncode} after {met} kills")
+        elif process.returncode and IS_DONE not in said:
+            lost.append(f"exit code {process.returncode} after {met} kills: {said[-500:]}")
             shutil.rmtree(killed, ignore_errors=True)
         else:
             ended += 1
@@ -189,27 +270,28 @@ def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> 
     return lost
 
 
-def run_to_end(words: Command, results: Path) -> None:
+def run_to_end(words: Command, **variables: str) -> None:
     """Run a command that must succeed."""
-    process = start(words, results, keep=True)
+    process = start(words, subprocess.PIPE, **variables)
     said, _ = process.communicate()
     if process.returncode:
         sys.exit(f"{typed(words)} failed:\n{said[-3000:]}")
 
 
-def start(words: Command, results: Path, keep: bool = False) -> subprocess.Popen[str]:
-    """A command in a process group of its own.
+def start(words: Command, output: IO[str] | int, **variables: str) -> subprocess.Popen[str]:
+    """Start a command in a process group of its own.
 
     Args:
         words: as they are typed.
-        results: where trainings go.
-        keep: what it says can be read.
+        output: where it prints to.
+        variables: of its environment.
     """
+    is_python = words[0] == sys.executable
     return subprocess.Popen(
-        build_child_arguments(words),
-        stdout=subprocess.PIPE if keep else subprocess.DEVNULL,
+        [*map(str, words)] if is_python else build_child_arguments(words),
+        stdout=output,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "nnUNet_results": str(results)},
+        env={**os.environ, **variables},
         text=True,
         start_new_session=True,
     )
@@ -266,6 +348,51 @@ def unlike_pools(whole: Path, other: Path) -> list[str]:
     if sorted(cases) != sorted(expected):
         differ.append(f"cases {cases} instead of {sorted(expected)}")
     return differ
+
+
+def unlike_files(pattern: str, whole: Path, other: Path) -> list[str]:
+    """Return the files of a pattern that are missing, new or of other bytes."""
+    one, two = (
+        {
+            path.relative_to(folder): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in folder.rglob(pattern)
+            if path.is_file()
+        }
+        for folder in (whole, other)
+    )
+    names = sorted(one.keys() | two.keys())
+    return [f"{name}" for name in names if one.get(name) != two.get(name)]
+
+
+def unlike_distilled(whole: Path, other: Path) -> list[str]:
+    """Return what differs in the data set of pseudo labels, and in the training on it."""
+    differ = unlike_files("raw/Dataset902*/*/*", whole, other)
+    trainings = unlike_trainings("SemiBaselineTrainer", whole / "results", other / "results")
+    return differ + trainings
+
+
+def unlike_shipped(whole: Path, other: Path) -> list[str]:
+    """Return what differs in the model that ships, its predictions, and the answer."""
+    answers = [(folder / "shipped" / "README.md").read_text("utf-8") for folder in (whole, other)]
+    differ = [] if len({text.splitlines()[2] for text in answers}) == 1 else ["the answer"]
+    differ += unlike_files("shipped/predictions/*", whole, other)
+    one, two = (
+        {path.relative_to(folder): path for path in folder.glob("shipped/exported/**/*.pth")}
+        for folder in (whole, other)
+    )
+    if one.keys() != two.keys():
+        return [*differ, f"the models {sorted(map(str, one.keys() ^ two.keys()))}"]
+    for name in one:
+        networks = (torch.load(paths[name], weights_only=True) for paths in (one, two))
+        differ += unlike(*(content["network_weights"] for content in networks), where=str(name))
+    return differ
+
+
+def unlike_packages(whole: Path, other: Path) -> list[str]:
+    """Return the files that differ, but for wheels, which hold the time."""
+    differ = unlike_files("*", whole, other)
+    sums = ("wheels/semi_nnunet-", "requirements.txt")
+    return [name for name in differ if not any(word in name for word in sums)]
 
 
 def labels_in(folder: Path) -> list[Path]:

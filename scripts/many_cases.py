@@ -1,13 +1,16 @@
 """Measure how the stages of a workflow scale with the number of unlabelled images.
 
-    python scripts/many_cases.py [--cases N ...]
+    python scripts/many_cases.py [--cases N ...] [--preprocessed N]
 
 Makes a synthetic data set with N unlabelled images (hard links of a few tiny ones) in a temporary
 folder, and measures each stage in its own process: checking and planning (semi_nnunet preprocess up
-to the first unlabelled case), a second call when all cases are done, semi_nnunet status, a training
-of one step with its start, the selection of the least uncertain images, and a report. Prints
-seconds, CPU seconds (the others are waiting, or other programs), the peak memory of a process in
-MiB, and the ratio to the previous N.
+to the first unlabelled case), preprocessing all cases, a second call when all cases are done,
+semi_nnunet status, a training of one step with its start, the selection of the least uncertain
+images, and a report. Prints seconds, CPU seconds (the others are waiting, or other programs), the
+peak memory of a process in MiB, and the ratio to the previous N.
+
+Preprocessing a case takes tens of milliseconds, so above --preprocessed images the files of the
+first ones are linked and recorded instead, and the stage is left out.
 """
 
 from __future__ import annotations
@@ -51,9 +54,9 @@ json.dump(sources, open(sys.argv[2], "w", encoding="utf-8"))
 FILTER = """
 import sys
 from pathlib import Path
-from semi_nnunet.training.filtering import surest, write_table
+from semi_nnunet.training.filtering import select_least_uncertain, write_filter_table
 scores = {f"case_{number:06d}": number * 0.618 % 1 for number in range(int(sys.argv[1]))}
-write_table(Path(sys.argv[2]), scores, surest(scores, 0.1))
+write_filter_table(Path(sys.argv[2]), scores, select_least_uncertain(scores, 0.1))
 """
 
 
@@ -62,22 +65,27 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cases", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--preprocessed", type=int, default=10_000, help="most images that are")
     args = parser.parse_args()
     seconds: dict[str, list[float]] = {}
     for count in args.cases:
         with tempfile.TemporaryDirectory() as folder:
-            for stage, taken, worked, memory in measured(Path(folder), count):
+            for stage, taken, worked, memory in measured(Path(folder), count, args.preprocessed):
                 seconds.setdefault(stage, []).append(taken)
                 each = f"{taken:7.1f} s {worked:7.1f} s {memory:6.0f} MiB"
                 print(f"{count:>7} {stage:24} {each}", flush=True)
     if len(args.cases) > 1:
         print(f"{args.cases[-1]} cases take, of the time of {args.cases[0]}:")
         for stage, taken_each in seconds.items():
-            print(f"        {stage:24} {taken_each[-1] / taken_each[0]:7.1f} times")
+            if len(taken_each) == len(args.cases):
+                print(f"        {stage:24} {taken_each[-1] / taken_each[0]:7.1f} times")
 
 
-def measured(folder: Path, count: int) -> Iterator[tuple[str, float, float, float]]:
-    """Yield (stage, seconds, CPU seconds, MiB) for a data set of so many unlabelled images."""
+def measured(folder: Path, count: int, most: int) -> Iterator[tuple[str, float, float, float]]:
+    """Yield (stage, seconds, CPU seconds, MiB) for a data set of so many unlabelled images.
+
+    Up to ``most`` of them are preprocessed; more are recorded as if they were.
+    """
     for name in ("raw", "preprocessed", "results"):
         (folder / name).mkdir()
         os.environ[f"nnUNet_{name}"] = str(folder / name)
@@ -88,11 +96,15 @@ def measured(folder: Path, count: int) -> Iterator[tuple[str, float, float, floa
     yield run("check and plan", [sys.executable, "-c", LABELLED, NAME])
     plan = [*OURS, "plan", "-d", number, "-c", "2d", "--new-plans", PLANS, "--set", *SETTINGS]
     run("plan", plan)
-    make_preprocessed(folder / "preprocessed" / NAME, count)
+    preprocess = [*OURS, "preprocess", "-d", number, "-c", "2d", "-np", "2"]
+    if count <= most:
+        yield run("preprocess", preprocess)
+    else:
+        make_preprocessed(folder / "preprocessed" / NAME, count)
     train = ["nnUNetv2_train", NAME, "2d", "all", "-tr", TRAINER, "-p", PLANS, "-device", "cpu"]
     page = str(folder / "report.html")
     for stage, words in {
-        "preprocess, all done": [*OURS, "preprocess", "-d", number, "-c", "2d", "-np", "2"],
+        "preprocess, all done": preprocess,
         "training of one step": [str(Path(sys.executable).parent / train[0]), *train[1:]],
         "status": [*OURS, "status", *which],
         "filter": [sys.executable, "-c", FILTER, str(count), str(folder / "filter.csv")],

@@ -34,7 +34,13 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
-from semi_nnunet.util.files import folder_aside, sha256_of_file, write_atomically, write_json
+from semi_nnunet.util.files import (
+    folder_aside,
+    read_csv,
+    sha256_of_file,
+    write_atomically,
+    write_json,
+)
 
 PROVENANCE_FILE = "semi_nnunet.json"
 COPIED = (DATASET_JSON, FINGERPRINT_FILE)  # next to the folds
@@ -127,6 +133,11 @@ def require_complete_descriptions(model: TrainedModel) -> None:
         if path.is_file():  # models of other programs may lack the second
             with collect_errors(problems, str(path)):
                 read_model_json(path, REQUIRED.get(name))
+    for checkpoint in model.checkpoints.values():
+        path = checkpoint.with_name(HISTORY_CSV)
+        if path.is_file():
+            with collect_errors(problems, str(path)):
+                read_csv(path)
     raise_if_any("This model cannot be exported:", problems)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from semi_nnunet.raw.folds import PatientOf, case_as_patient
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import parse_csv, read_csv, write_csv
+from semi_nnunet.util.names import list_first
 
 SIGNED = ("volume", "area", "relative")  # too much is as bad as too little
 LESION_FRACTIONS = ("lesion_f1", "lesion_sensitivity", "lesion_precision", "lesion_dice")
@@ -23,7 +24,6 @@ OVERLAPS = ("dice", "iou", "nsd", *LESION_FRACTIONS)  # from 0 to 1
 FALSE_POSITIVES = ("lesion_false_positives", "healthy_false_positives")
 LOWER_IS_BETTER = ("hd95", "asd", "assd", *FALSE_POSITIVES, *SIGNED)
 LARGEST = 1e12  # plausible distance or volume
-NO_VALUES = "the files hold no values: write them with semi_nnunet compare --write-values"
 WRITE_AGAIN = "write it with semi_nnunet compare --write-values and the same --metric"
 MEASURE_AGAIN = "remove it, and measure again (semi_nnunet crossval)"
 SUBSETS = ("validation", "test")
@@ -240,8 +240,8 @@ def read_values_file(path: Path, metric: str) -> tuple[dict[str, list[Value]], O
             if subset not in SUBSETS:
                 raise ValueError(f"{subset!r} is neither {' nor '.join(SUBSETS)}")
             names = [dataset, plans, trainer, configuration, fold, case, name]
-            if any(not text or text != text.strip() for text in names):
-                raise ValueError("a name is empty, or has blanks around it")
+            if not all(text.isprintable() and text == text.strip() != "" for text in names):
+                raise ValueError("a name is empty, or has blanks around it or control characters")
             model = Model(trainer, configuration)
             value = Value(model, fold, int(seed), case, name, number, patient)
         except ValueError as error:
@@ -253,6 +253,11 @@ def read_values_file(path: Path, metric: str) -> tuple[dict[str, list[Value]], O
         origins.add((dataset, plans))
         values.setdefault(subset, []).append(value)
     return values, require_one_origin(path, origins)
+
+
+def build_empty_error(paths: Iterable[Path]) -> UserError:
+    """Return the error for files of values that hold none."""
+    return UserError(f"the files hold no values: {list_first([*paths])}", fix=WRITE_AGAIN)
 
 
 def require_possible_value(value: float, metric: str) -> None:

@@ -27,7 +27,7 @@ from semi_nnunet.raw.layout import (
     get_preprocessed_dataset,
     read_skipped_cases,
 )
-from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
+from semi_nnunet.raw.readers import BrokenFileError, choose_reader, read_with_nnunet
 from semi_nnunet.reporting.contours import Classes, get_class_colour
 from semi_nnunet.reporting.curves import draw_histogram
 from semi_nnunet.reporting.overlays import CaseDrawing, draw_slices, find_slice_axis
@@ -204,8 +204,14 @@ def make_gallery_picture(
     """Draw the labelled slices of a case, starting with the largest labelled area."""
     description, files = request.trained[0].dataset_json, request.cases[case]
     reader = choose_reader(description, files)
-    image, geometry, _ = read_with_nnunet(files[0], reader, is_label=False)
-    labels = read_with_nnunet(str(request.label_path(case)), reader, is_label=True)[0][0]
+    path = files[0]
+    try:
+        image, geometry, _ = read_with_nnunet(path, reader, is_label=False)
+        path = str(request.label_path(case))
+        labels = read_with_nnunet(path, reader, is_label=True)[0][0]
+    except BrokenFileError as error:
+        again = "copy the image again; or remove the label, and it is made again"
+        raise UserError(f"{path} {error}", fix=again) from error
     ignored = max(value for values in classes.values() for value in values) + 1
     labels = np.where(labels >= ignored, 0, labels)
     area = np.count_nonzero(np.moveaxis(labels, find_slice_axis(geometry.spacing), 0), axis=(1, 2))

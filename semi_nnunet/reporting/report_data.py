@@ -9,9 +9,9 @@ from pathlib import Path
 
 from semi_nnunet.discovery.listing import all_trainers
 from semi_nnunet.evaluation.values import (
-    NO_VALUES,
     SUBSETS,
     Model,
+    build_empty_error,
     build_undefined_error,
     higher_is_better,
     read_values_files,
@@ -151,7 +151,7 @@ def build_report_from_values(
     """
     values, origin = read_values_files(paths, metric)
     if origin is None:
-        raise UserError(NO_VALUES)
+        raise build_empty_error(paths)
     trainers = {v.model.trainer for subset_values in values.values() for v in subset_values}
     require_known_baseline(baseline, trainers)
     results = [

@@ -9,11 +9,11 @@ from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.evaluation.values import (
-    NO_VALUES,
     SUBSETS,
     Model,
     Origin,
     Value,
+    build_empty_error,
     credit_absence,
     merge_values,
     read_values,
@@ -117,7 +117,7 @@ def compare_trainings(
         paragraphs += outdated
         return "\n\n".join(paragraphs) + "\n"  # the file may be compared with another machine's
     if not compared:
-        reason = UserError(NO_VALUES)
+        reason = build_empty_error(files)
         if stale:
             reason = UserError("all measurements are older than the trainings:", stale)
         elif dataset:

@@ -27,13 +27,14 @@ comparable the outcome is::
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from semi_nnunet.datasets.converters import CONVERTERS, converter_module, find_converter_problems
 from semi_nnunet.discovery.listing import all_trainers, our_trainers, unknown_trainers
@@ -53,9 +54,17 @@ CONFIGURATIONS = ("2d", FIRST_STAGE, "3d_fullres", CASCADE)
 OLD_KEY = "slim"  # the name of "distil" in earlier recipes
 NOT_A_TRAINER = "is not one of the recipe's trainers"
 
-Text = Annotated[str, Field(pattern=r"\S")]
-Texts = Annotated[tuple[str, ...], Field(min_length=1)]
-Positive = Annotated[int, Field(ge=1)]
+
+def require_printable(text: str) -> str:
+    """Return a text, or raise ValueError if it can deceive readers of the screen."""
+    if not text.isprintable():
+        raise ValueError("must have no line breaks, control characters or marks of direction")
+    return text
+
+
+Text = Annotated[str, Field(pattern=r"\S"), AfterValidator(require_printable)]
+Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1, le=100_000)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -140,7 +149,7 @@ class Recipe(StrictRecord):
     budget: str | None = None
     patch: Annotated[tuple[Positive, ...], Field(min_length=1)] | None = None
     folds: Texts = ("all",)
-    seeds: Positive = 3
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 3
     pseudo_labels: PseudoLabelRounds | None = None
     distil: SlimStage | None = None
 
@@ -183,8 +192,8 @@ def _find_shape_problems(error: ValidationError) -> Iterator[Problem]:
             parent, _, name = location.rpartition(".")
             yield from unknown(f"key {parent}".strip(), [name], [f.name for f in fields(record)])
         else:
-            rule = re.sub(r"^\w+ should", "must", detail["msg"])
-            yield Problem(location, f"{rule}, got {detail['input']!r}", "correct it")
+            rule = re.sub(r"^\w+ should|^Value error, must", "must", detail["msg"])
+            yield Problem(location, f"{rule}, got {detail['input']!a:.200}", "correct it")
 
 
 def _find_conversion_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -251,7 +260,7 @@ def is_positive_number(text: str) -> bool:
     >>> is_positive_number("0.5"), is_positive_number("0"), is_positive_number("1e3")
     (True, False, False)
     """
-    return text.replace(".", "", 1).isdecimal() and float(text) > 0
+    return text.replace(".", "", 1).isdecimal() and 0 < float(text) < math.inf
 
 
 def _find_fold_problems(recipe: Recipe) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
-"""A bench on a disk of one test."""
+"""A bench on a disk of one test, and read-only folders."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,3 +32,20 @@ def make_bench(
     yield make
     for bench in benches:
         bench.disk.remove()
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
+    """Makes a folder read-only, also for root, until the end of the test."""
+    mounted: list[Path] = []
+
+    def make(folder: Path) -> None:
+        bind = subprocess.run(["mount", "--bind", folder, folder], check=False, capture_output=True)
+        if bind.returncode != 0:
+            pytest.skip("this user may not mount")
+        mounted.append(folder)
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+
+    yield make
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)

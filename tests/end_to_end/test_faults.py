@@ -47,10 +47,21 @@ SHOWN_BY = {
         "data/test_file_bytes.py::test_an_incomplete_written_image_is_a_disk_error",
         "runs/test_commands.py::test_a_log_that_the_disk_does_not_take_costs_nothing",
     ),
+    "damaged_file": (
+        "end_to_end/test_every_file.py::test_a_damaged_file_is_refused_with_a_fix_or_made_again",
+        "end_to_end/test_every_file.py::test_every_written_file_is_of_a_kind_in_the_table",
+        "end_to_end/test_every_file.py::test_every_file_name_in_the_code_is_of_a_kind_in_the_table",
+    ),
+    "moved_or_read_only": (
+        "end_to_end/test_every_file.py::test_nothing_is_repeated_or_lost_at_another_place_or_time",
+        "end_to_end/test_every_file.py::test_read_only_data_and_results_can_be_used",
+    ),
     "killed_rank": (
         "end_to_end/test_launches.py::test_a_killed_process_ends_the_others_and_all_continue_exactly",
         "end_to_end/test_launches.py::"
         "test_a_training_that_was_asked_to_stop_continues_with_any_number_of_processes",
+        "end_to_end/test_launches.py::"
+        "test_another_number_of_processes_continues_after_a_kill_with_the_same_networks",
         "runs/test_process_group.py::"
         "test_two_machines_train_a_fold_and_continue_by_themselves_after_a_kill",
     ),
@@ -86,10 +97,12 @@ SHOWN_BY = {
     "requeued_twice": (
         "end_to_end/test_launches.py::"
         "test_a_job_that_is_queued_twice_does_not_disturb_the_running_one",
+        "runs/test_real_slurm.py::test_an_interrupted_training_is_requeued_and_continues",
     ),
     "wrong_clock": (
         "end_to_end/test_surroundings.py::test_a_user_gets_from_images_to_a_report",
         "training/test_checkpoints.py::test_the_clock_does_not_say_which_checkpoint_is_the_newest",
+        "end_to_end/test_every_file.py::test_nothing_is_repeated_or_lost_at_another_place_or_time",
         "runs/test_folders.py::"
         "test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy",
     ),

@@ -58,18 +58,49 @@ def same_ending(first: dict[str, Any], second: dict[str, Any]) -> bool:
     return networks and one["history"] == other["history"]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_and_all_continue_exactly(
-    victim: int, training: Training, whole: dict[str, Any]
-) -> None:
+def lose_a_process(training: Training, victim: int) -> None:
+    """Kill one of two processes in the third epoch, after a checkpoint of two; the other ends."""
     ranks = training.start(2, slow=True)
     wait_for(lambda: in_step(ranks, 9))
     ranks[victim].process.kill()
     other = ranks[1 - victim]
     assert other.ended(60) not in (0, EXIT_CODE) and GONE in other.said
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_all_continue_exactly(
+    victim: int, training: Training, whole: dict[str, Any]
+) -> None:
+    lose_a_process(training, victim)
     for rank in training.finish(2, "--c"):
         assert "Loaded " in rank.said and rank.steps == ALL_STEPS[8:]
     assert same_ending(training.checkpoint(), whole)
+
+
+@pytest.fixture(scope="module")
+def lost(dataset: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of two processes, of which the first was killed."""
+    training = Training(tmp_path_factory.mktemp("lost"), dataset.number)
+    lose_a_process(training, victim=0)
+    return training.results
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_processes_continues_after_a_kill_with_the_same_networks(
+    count: int, lost: Path, training: Training, whole: dict[str, Any]
+) -> None:
+    """Patches differ afterwards, and a warning says so; what was trained before is kept."""
+    shutil.copytree(lost, training.results)
+    before = training.checkpoint("latest")
+    for rank in training.finish(count, "--c"):
+        assert rank.steps == ALL_STEPS[8:]
+        assert f"WARNING: {count} processes continue a training of 2" in rank.said
+        teacher = torch.load(rank.output.with_suffix(".pth"), weights_only=True)
+        assert same_weights(teacher, before["semi"]["companions"])
+    after = training.checkpoint()
+    assert not same_ending(after, whole)  # which also drops the seconds of the rows
+    assert [row["epoch"] for row in after["semi"]["history"]] == list(range(EPOCHS))
+    assert after["semi"]["history"][:2] == whole["semi"]["history"][:2]
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -145,23 +145,6 @@ def test_a_user_gets_from_images_to_a_report(
     assert "Böbrek ığüşç" in text
     warned = re.findall(r"/semi_nnunet/\w+/\w+\.py:\d+: \w*Warning: .*", said)
     assert not warned, warned
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
-    """Makes a folder read-only, also for root, until the end of the test."""
-    mounted: list[Path] = []
-
-    def make(folder: Path) -> None:
-        bind = subprocess.run(["mount", "--bind", folder, folder], check=False, capture_output=True)
-        if bind.returncode != 0:
-            pytest.skip("this user may not mount")
-        mounted.append(folder)
-        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
-
-    yield make
-    for folder in mounted:
-        subprocess.run(["umount", folder], check=True)
 
 
 @pytest.mark.slow

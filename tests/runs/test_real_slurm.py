@@ -20,8 +20,17 @@ EPOCHS = 12  # enough to be interrupted
 TRAINER = "SemiMeanTeacherTrainer"
 
 
+def interrupt(number: str, way: str) -> None:
+    """Send what SLURM sends at --signal=B:USR1, or requeue as an administrator or a lost node."""
+    if way == "asked":
+        said("scancel", "--signal=USR1", "--batch", f"{number}_0")
+    else:
+        said("scontrol", "requeue", f"{number}_0")
+
+
 @pytest.mark.slow
-def test_a_training_whose_time_is_up_is_requeued_and_continues(slurm, folders, capsys):  # noqa: F811
+@pytest.mark.parametrize("way", ["asked", "requeued"])
+def test_an_interrupted_training_is_requeued_and_continues(way, slurm, folders, capsys):  # noqa: F811
     plans = read_json(folders.preprocessed / "tiny.json")
     write_json(folders.preprocessed / "tiny.json", {**plans, "semi": {**TINY, "epochs": EPOCHS}})
     words = ["crossval", "-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0"]
@@ -30,12 +39,12 @@ def test_a_training_whose_time_is_up_is_requeued_and_continues(slurm, folders, c
     number = capsys.readouterr().out.split("as array ")[1].split(",")[0]
     job = Job(folders, "SemiBaselineTrainer", "2d", "0", 0, "tiny")
     wait_for((job.folder / "checkpoint_latest.pth").is_file, 240)
-    said("scancel", "--signal=USR1", "--batch", f"{number}_0")  # as SLURM at --signal=B:USR1
-    wait_for(lambda: "PENDING" in said("squeue", "-h", "-r", "-o", "%T"))
+    interrupt(number, way)
+    wait_for(lambda: "PENDING" in said("squeue", "-h", "-r", "-o", "%T"), 60)
     epochs = len(job.history().rows)
     assert 0 < epochs < EPOCHS and not job.is_trained
     wait_for(lambda: job.is_trained, 300)
-    wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 120)
+    wait_for(lambda: not said("squeue", "-h", "-o", "%i"), 300)
     log = next((folders.results / "semi_crossval").glob("*.log")).read_text()
     assert [row["epoch"] for row in job.history().rows] == list(range(EPOCHS))
     assert job.log.read_text().count("Loaded ") >= 1, log
