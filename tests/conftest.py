@@ -121,19 +121,17 @@ def prepared_dataset(nnunet_folders: Path) -> Callable[[str, int], PreparedDatas
 
 
 @pytest.fixture(scope="session")
-def prepared_cascade(nnunet_folders: Path) -> Callable[..., PreparedDataset]:
+def prepared_cascade(nnunet_folders: Path) -> Callable[[], PreparedDataset]:
     """``prepared_cascade()``: as ``prepared_dataset()``, with 3d_lowres and 3d_cascade_fullres."""
-    made: dict[str, PreparedDataset] = {}
+    made: list[PreparedDataset] = []
 
-    def prepared(label_kind: str = "labels") -> PreparedDataset:
-        if label_kind not in made:
-            number = CASCADE_NUMBER + LABEL_KINDS.index(label_kind)
-            dataset = located(nnunet_folders, number, f"Cascade_{label_kind}")
-            plan_tiny(dataset, label_kind, 1)
-            add_cascade(dataset)
-            preprocess(dataset)
-            made[label_kind] = dataset
-        return made[label_kind]
+    def prepared() -> PreparedDataset:
+        if not made:
+            made.append(located(nnunet_folders, CASCADE_NUMBER, "Cascade"))
+            plan_tiny(made[0], "labels", 1)
+            add_cascade(made[0])
+            preprocess(made[0])
+        return made[0]
 
     return prepared
 

@@ -152,26 +152,6 @@ def test_fold_all_uses_every_labelled_case(make_trainer):
     assert {*trainer.labelled_identifiers()} < {*trainer.unlabelled_selection().in_fold}
 
 
-@pytest.mark.slow
-@pytest.mark.law("n")
-def test_the_cascade_sees_predictions_of_partly_labelled_cases(make_trainer, prepared_cascade):
-    dataset, name = prepared_cascade("ignore"), "SemiMeanTeacherTrainer"
-    first = make_trainer(name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold="all")
-    run_epochs(first, 1)
-    first.on_train_end()
-    first.perform_actual_validation()
-    second = make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all", **WITHOUT_RAMP)
-    labelled, seen = {*second.labelled_identifiers()}, set[str]()
-    for batch in take_batches(second, 8):
-        _, unlabelled = second.on_device(batch)
-        assert {*unlabelled.x_weak[:, 1:].unique().tolist()} <= {0.0, 1.0}
-        seen |= {*unlabelled.keys} & labelled
-    assert seen
-    second.train_step(next(second.dataloader_train))
-    second.on_train_epoch_end([{}])
-    assert all(np.isfinite(value) for value in second.run_log.epoch_values.values())
-
-
 # ---- planning ----
 
 
