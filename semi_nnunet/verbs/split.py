@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ def split(
     seed: Annotated[int, option(group=MORE)] = 0,
     hidden_labels: Annotated[Path | None, option(group=MORE)] = None,
     symlink: RareFlag = False,
+    ignore_twins: RareFlag = False,
 ) -> Split:
     """Make a benchmark data set with hidden labels from a labelled one.
 
@@ -41,7 +43,8 @@ def split(
     found in the literature. To choose settings without the test cases, --held-out makes some of the
     unlabelled cases the test cases of the new data set, instead of the old ones. If dataset.json
     names patients, whole patients are drawn and held out; one more patient is taken only if that
-    brings the number closer. Unlabelled images of a patient who is held out are left out.
+    brings the number closer. Images that are nearly the same are drawn together, too. Unlabelled
+    images of a patient who is held out are left out.
 
     Args:
         dataset: The labelled data set.
@@ -56,6 +59,7 @@ def split(
         seed: Seed of the random selection.
         hidden_labels: Folder of the hidden labels (default: next to the new data set).
         symlink: Link to the files instead of copying them.
+        ignore_twins: Draw images that are nearly the same independently, as earlier versions did.
 
     Returns:
         What was made.
@@ -64,16 +68,30 @@ def split(
         UserError: a number or list does not fit the cases, or the new data set is something else.
     """
     from semi_nnunet.raw.benchmark_split import (
+        RECORD,
         Split,
         choose_split_cases,
         describe_subsets,
         write_split,
     )
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
+    from semi_nnunet.util.files import optional_json
+    from semi_nnunet.verify.twins import find_training_twins, join_twins
+    from semi_nnunet.workflows.prepare import count_usable_processes
 
     source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else case_list
-    kept, tests = choose_split_cases(source, labelled, file, seed, held_out)
+    choice = (source, labelled, file, seed, held_out)
+    kept, tests = choose_split_cases(*choice)
+    is_drawn = file is None or (held_out is not None and held_out.isdecimal())
+    records = source.parent.glob(f"Dataset{new_id:03d}_*/{RECORD}")
+    exists = any(optional_json(record).get("labelled") == kept for record in records)
+    if is_drawn and not ignore_twins and not exists:  # a split of an earlier version stays
+        groups = find_training_twins(source, count_usable_processes())
+        if groups:
+            count = sum(map(len, groups))
+            logger.info(f"{count} images have a near-twin, and are drawn with it (--ignore-twins)")
+            kept, tests = choose_split_cases(*choice, partial(join_twins, groups=groups))
     default = f"{source.name.split('_', 1)[-1]}{len(kept)}labelled"
     target = name_new_dataset(source.parent, new_id, default if name is None else name)
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
