@@ -36,6 +36,7 @@ LAYERS = (
     "challenge",
     "report",
     "pseudo_labels",
+    "annotation",
     "demo",
     "automatic",
     "verbs",

@@ -28,7 +28,7 @@ TASKS = {
     "set up": ("register", "demo", "install"),
     "prepare": ("convert", "split", "plan"),
     "train": ("crossval", "status", "benchmark", "run"),
-    "label": ("pseudo-label", "select", "distil"),
+    "label": ("pseudo-label", "select", "accept", "distil"),
     "judge": ("ensemble", "efficiency"),
     "ship": ("slim", "tune", "package"),
 }  # fmt: skip

@@ -26,11 +26,19 @@ from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
-from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE
+from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import read_json, undo, undone_on_failure, write_json, writing
+from semi_nnunet.util.files import (
+    optional_json,
+    read_json,
+    sha256_of_file,
+    undo,
+    undone_on_failure,
+    write_json,
+    writing,
+)
 
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 REQUIRED_KEYS = (
@@ -211,13 +219,18 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     """Return whether nnU-Net's fingerprint was made of the present labelled cases.
 
     It was not if their number or dataset.json has changed, or if a preprocessed labelled case has
-    lost its label: the hidden label would live on in the intensities of the plans.
+    lost its label: the hidden label would live on in the intensities of the plans. Cases that
+    ``semi_nnunet accept`` added later do not count, because it keeps the plans.
     """
     fingerprint, description = preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON
     if not (fingerprint.is_file() and description.is_file()):
         return False
     raw = RawDataset.of(raw_dataset)
-    same_number = len(read_json(fingerprint)["spacings"]) == raw.content["numTraining"]
+    record = optional_json(preprocessed / PLANNED_FROM)
+    is_current = record.get("fingerprint") == sha256_of_file(fingerprint)
+    accepted = len(record.get("accepted", ())) if is_current else 0  # semi_nnunet accept
+    described = len(read_json(fingerprint)["spacings"]) + accepted
+    same_number = described == raw.content["numTraining"]
     old_keys, new_keys = (
         _keep_planning_keys(content) for content in (read_json(description), raw.content)
     )

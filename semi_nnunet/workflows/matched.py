@@ -11,7 +11,7 @@ from typing import Any
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
-from semi_nnunet.raw.folds import PatientOf
+from semi_nnunet.raw.folds import PatientOf, load_folds
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings import schema
@@ -156,6 +156,7 @@ def find_changed_trainings(
         plans: of seed 0.
     """
     classes, folder = settings_classes(), jobs[0].folders.preprocessed
+    folds = load_folds(folder)
 
     @cache
     def collect(configuration: str) -> DatasetProperties:
@@ -179,6 +180,8 @@ def find_changed_trainings(
             current = {**current, POOL: job.unlabelled_cases(patient_of)}
         if CASES in recorded and job.fold == ALL:
             current = {**current, CASES: job.folders.labelled_cases()}
+        elif CASES in recorded and int(job.fold) < len(folds):
+            current = {**current, CASES: sorted(folds[int(job.fold)]["train"])}
         if changes := find_source_changes(job):
             message = f"was trained before a change of the data: {list_first(changes)}"
             fix = f"move {job.folder} away to train again, or restore these files and preprocess"
