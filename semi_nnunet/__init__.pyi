@@ -1,6 +1,7 @@
 """The names of the front door; each is imported when it is first used."""
 
 from .util.errors import UserError as UserError
+from .verbs.accept import accept as accept
 from .verbs.auto import auto as auto
 from .verbs.benchmark import benchmark as benchmark
 from .verbs.compare import compare as compare

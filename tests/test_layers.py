@@ -36,6 +36,7 @@ LAYERS = (
     "challenge",
     "reporting",
     "pseudo_labels",
+    "annotation",
     "demo",
     "automatic",
     "verbs",

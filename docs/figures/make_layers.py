@@ -6,7 +6,10 @@ from pathlib import Path
 
 ROWS = (  # from the top down
     ("what users call", ("demo", "automatic", "verbs", "cli", "import semi_nnunet")),
-    ("experiments", ("benchmarking", "inference", "challenge", "reporting", "pseudo_labels")),
+    (
+        "experiments",
+        ("benchmarking", "inference", "challenge", "reporting", "pseudo_labels", "annotation"),
+    ),
     ("jobs", ("runs", "workflows")),
     ("methods and models", ("deploy", "methods", "discovery")),
     ("trainers", ("training",)),

@@ -35,6 +35,7 @@ from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import (
     optional_json,
     read_json,
+    sha256_of_file,
     undo,
     undone_on_failure,
     write_json,
@@ -233,13 +234,18 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     """Return whether nnU-Net's fingerprint was made of the present labelled cases.
 
     It was not if their number or dataset.json has changed, or if a preprocessed labelled case has
-    lost its label: the hidden label would live on in the intensities of the plans.
+    lost its label: the hidden label would live on in the intensities of the plans. Cases that
+    ``semi_nnunet accept`` added later do not count, because it keeps the plans.
     """
     fingerprint, description = preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON
     if not (fingerprint.is_file() and description.is_file()):
         return False
     raw = RawDataset.of(raw_dataset)
-    same_number = len(optional_json(fingerprint).get("spacings", ())) == raw.content["numTraining"]
+    record = optional_json(preprocessed / PLANNED_FROM)
+    is_current = record.get("fingerprint") == sha256_of_file(fingerprint)
+    accepted = len(record.get("accepted", ())) if is_current else 0  # semi_nnunet accept
+    described = len(optional_json(fingerprint).get("spacings", ())) + accepted
+    same_number = described == raw.content["numTraining"]
     old_keys, new_keys = (
         _keep_planning_keys(content) for content in (read_json(description), raw.content)
     )

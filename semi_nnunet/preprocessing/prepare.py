@@ -35,6 +35,7 @@ from semi_nnunet.preprocessing.planning import (
 )
 from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.folds import build_patient_finder, load_folds
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
@@ -42,6 +43,7 @@ from semi_nnunet.raw.layout import (
     GROUND_TRUTH,
     PLANNED_FROM,
     SKIPPED_FILE,
+    SPLITS_FILE,
     find_raw_dataset,
     get_preprocessed_dataset,
     require_paths,
@@ -56,6 +58,13 @@ from semi_nnunet.util.shards import Shard, find_unfinished_shards
 from semi_nnunet.verify.domain import check_domain
 from semi_nnunet.verify.integrity import verify_dataset
 from semi_nnunet.verify.reports import CaseReport, read_reports, write_reports
+from semi_nnunet.verify.twins import (
+    describe_twins,
+    find_split_twins,
+    find_twins,
+    read_twin_groups,
+    write_twins,
+)
 
 logger = logging.getLogger(__name__)
 PLANNER = "ExperimentPlanner"
@@ -199,6 +208,7 @@ def prepare_labelled(
         if checks_memory:
             skipped |= check_memory(raw, reports, skipped, plans, selected, skip_bad)
         write_reports(checked, reports)
+        check_twins(raw, reports, preprocessed)
         write_json(preprocessed / SKIPPED_FILE, skipped)
         if read_json(preprocessed / DATASET_JSON) != raw.content:  # the plans fit nevertheless
             write_json(preprocessed / DATASET_JSON, raw.content)
@@ -210,6 +220,22 @@ def prepare_labelled(
         warn_of_outdated_plans(preprocessed, read_sources(folder, raw.labelled))
         copy_ground_truth(labelled, preprocessed / GROUND_TRUTH, raw.content["file_ending"])
     return PreparedLabelled(preprocessed, plans_name, selected, len(labelled), unlabelled)
+
+
+def check_twins(raw: RawDataset, reports: Sequence[CaseReport], preprocessed: Path) -> None:
+    """Warn of images that are nearly the same, and record them, so that new folds group them."""
+    twins = find_twins(reports, build_patient_finder(raw.description))
+    write_twins(preprocessed, twins)
+    tests = sum(report.subset == "test" for report in reports)
+    for warning in describe_twins(twins, tests):
+        logger.info("WARNING: %s", warning)
+    split = find_split_twins(load_folds(preprocessed), read_twin_groups(preprocessed))
+    for fold, count in split.items():
+        logger.info(
+            f"WARNING: {count} validation cases of fold {fold} have a near-twin in its training, "
+            f"so that their measures are too good. Fix: remove {preprocessed / SPLITS_FILE}, from "
+            f"which new folds follow, and train them"
+        )
 
 
 def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> None:

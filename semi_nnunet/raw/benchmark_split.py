@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,7 @@ def choose_split_cases(
     seed: int,
     held_out: int | str | Path | None,
     keep_all: bool = False,
+    group: Callable[[PatientOf], PatientOf] = lambda patient_of: patient_of,
 ) -> tuple[list[str], Sequence[str]]:
     """Return the cases of a data set that keep their labels, and the held-out ones.
 
@@ -83,6 +84,8 @@ def choose_split_cases(
         labelled, seed, held_out: see :func:`semi_nnunet.split`.
         file: lists the cases to keep; None: they are drawn.
         keep_all: without a number or list, all cases stay labelled.
+        group: makes a function of cases that stay together of the one of patients; for cases that
+            are drawn.
 
     Raises:
         UserError: a number or list does not fit the cases.
@@ -93,13 +96,16 @@ def choose_split_cases(
     listed = None if file is None else read_case_list(file, labelled)
     if keep_all and labelled is None and listed is None:
         listed = cases
-    kept = choose_labelled(cases, labelled, listed, seed, patient_of)
+    group_of = group(patient_of)
+    kept = choose_labelled(cases, labelled, listed, seed, group_of)
     if held_out is None:
         return kept, ()
     is_number = isinstance(held_out, int) or str(held_out).isdecimal()
     request = int(str(held_out)) if is_number else read_case_list(str(held_out), None)
-    others = exclude_patients_of(cases, kept, patient_of)
-    return kept, choose_held_out(others, request, patient_of)
+    if not is_number:
+        group_of = patient_of
+    others = exclude_patients_of(cases, kept, group_of)
+    return kept, choose_held_out(others, request, group_of)
 
 
 def choose_labelled(

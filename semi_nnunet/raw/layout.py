@@ -42,6 +42,10 @@ PREDICTED_FROM = "semi_predicted_from.json"  # the images and the network of pre
 MODEL = "model"  # in that record: its name
 NETWORK = "the network"  # in that record; of several folds each has its name after it
 TRAINED_FROM = "semi_trained_from.json"  # the data that one of nnU-Net's own trainers learns from
+TWINS_FILE = "semi_twins.json"  # groups of training images that are nearly the same
+ROUNDS_FOLDER = ".annotation"  # in a data set: the files of the last round of accepted labels
+JOURNAL = "journal.json"  # of a round, in its folder
+UNFINISHED_PHASES = ("commit", "undo")  # of a round: some of its files are changed, others not
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 
@@ -242,3 +246,11 @@ def read_skipped_cases(preprocessed: Path) -> dict[str, list[str]]:
     No training sees these cases.
     """
     return optional_json(preprocessed / SKIPPED_FILE)
+
+
+def find_unfinished_round(raw_dataset: Path) -> Iterator[Problem]:
+    """Yield a problem if ``semi_nnunet accept`` was interrupted while it changed the data set."""
+    for path in sorted((raw_dataset / ROUNDS_FOLDER).glob(f"round_*/{JOURNAL}")):
+        if optional_json(path).get("phase") in UNFINISHED_PHASES:
+            fix = f"semi_nnunet accept -d {raw_dataset.name}, which finishes the round"
+            yield Problem(str(path.parent), "accepting labels was interrupted", fix)

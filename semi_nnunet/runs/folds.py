@@ -16,6 +16,7 @@ from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
+from semi_nnunet.verify.twins import join_twins, read_twin_groups
 
 
 def list_folds(folders: Folders) -> list[str]:
@@ -36,13 +37,16 @@ def count_dataset_folds(folders: Folders) -> int:
         return len(patients.load_folds(folders.preprocessed))
     description = read_json(folders.preprocessed / DATASET_JSON)
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
-    if patients.PATIENT_KEY not in description:
+    has_groups = bool(read_twin_groups(folders.preprocessed))
+    if patients.PATIENT_KEY not in description and not has_groups:
         labelled = int(description["numTraining"]) - len(pseudo_labelled)
         return patients.count_folds(labelled)
     ending, references = description["file_ending"], folders.references
     labels = references if references.is_dir() else folders.raw / "labelsTr"
     cases = list_cases(labels, ending)
-    patient_of = patients.build_patient_finder(description)
+    patient_of = join_twins(
+        patients.build_patient_finder(description), read_twin_groups(folders.preprocessed)
+    )
     return len(patients.make_folds(cases, patient_of, pseudo_labelled))
 
 
@@ -85,13 +89,15 @@ def write_missing_folds(
     path = folders.preprocessed / SPLITS_FILE
     description = read_json(folders.preprocessed / DATASET_JSON)
     pseudo_labelled = read_pseudo_labelled_cases(folders.preprocessed)
-    stock_split_fits = patients.PATIENT_KEY not in description and not pseudo_labelled
+    groups = read_twin_groups(folders.preprocessed)
+    has_patients = patients.PATIENT_KEY in description
+    stock_split_fits = not (has_patients or pseudo_labelled or groups)
     if stock_split_fits or path.is_file() or set(folds) <= {ALL}:
         return
     configuration = PlansManager(plans).get_configuration(configurations[0])
     folder = str(folders.preprocessed / configuration.data_identifier)
     cases = infer_dataset_class(folder).get_identifiers(folder)
-    patient_of = patients.build_patient_finder(description)
+    patient_of = join_twins(patients.build_patient_finder(description), groups)
     patients.save_folds(
         folders.preprocessed, patients.make_folds(cases, patient_of, pseudo_labelled)
     )

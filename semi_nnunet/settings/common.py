@@ -76,6 +76,13 @@ class SemiSettings:
         "the path of a checkpoint of SemiPretrainTrainer, nnssl or nnU-Net (Wald et al. 2024)",
         topic=OPTIMISATION, scope=MATCHED,
     )  # fmt: skip
+    continue_from: str | None = setting(
+        None,
+        "none: not; else the folder of a trained model of the same plans, or a fold of it: the "
+        "training continues from the weights of its networks, also those of a teacher, with a new "
+        "optimizer, as after more cases were labelled (semi_nnunet accept)",
+        topic=OPTIMISATION, scope=MATCHED,
+    )  # fmt: skip
     warm_up_epochs: int = planned(rules.warm_up_epochs, low=0, topic=OPTIMISATION, scope=MATCHED)
     lr_schedule: str = setting(
         "poly", "nnU-Net's: (1 - epoch / epochs)^0.9", choices=("poly", "plateau"),

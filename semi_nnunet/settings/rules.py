@@ -81,6 +81,11 @@ def initial_lr(properties: DatasetProperties, values: Mapping[str, Any]) -> Plan
 
 
 def warm_up_epochs(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    if values.get("continue_from") is not None:
+        return max(1, round(0.02 * int(values["epochs"]))), (
+            "2 % of the epochs, with a linearly increasing rate, as the new optimizer has no "
+            "momentum yet (poly only)"
+        )
     if values["pretrained"] is None:
         return 0, "no warm-up: training starts from random weights"
     return max(1, round(0.05 * int(values["epochs"]))), (

@@ -194,6 +194,7 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
             self.initialize()
         if self.step == 0:
             self.copy_student()
+            self.initial_weights.continue_companions(self._companions)
         self.ranks.broadcast_weights([self.bare_network, self._companions])
         super().on_train_start()
 

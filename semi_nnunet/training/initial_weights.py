@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrap_compiled
@@ -14,6 +16,7 @@ from semi_nnunet.settings.common import POOL, PRETRAINER
 from semi_nnunet.training.checkpoints import read_of_any_trainer
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
+from semi_nnunet.util.names import list_first
 
 
 class InitialWeights:
@@ -23,16 +26,25 @@ class InitialWeights:
         path: checkpoint; None: networks keep their random weights, or those of the encoder that
             the plan names.
         build: builds a network of the plan for a number of classes.
+        continues: the checkpoint is of an earlier training (setting ``continue_from``), which the
+            student and its companions continue.
 
     Attributes:
         record: path, checksum and number of loaded weights, for checkpoints; empty without a file.
+            "steps" are those of a training that is continued.
+        learned_from: cases that the training that is continued has seen.
     """
 
     def __init__(
-        self, path: Path | None, build: Callable[[int], nn.Module], say: Callable[[str], None]
+        self,
+        path: Path | None,
+        build: Callable[[int], nn.Module],
+        say: Callable[[str], None],
+        continues: bool = False,
     ):
-        self.path, self.build, self.say = path, build, say
+        self.path, self.build, self.say, self.continues = path, build, say, continues
         self.record: dict[str, str] = {}
+        self.learned_from: set[str] = set()
 
     def load_into(self, network: nn.Module) -> None:
         """Replace the weights of a new network.
@@ -52,11 +64,123 @@ class InitialWeights:
             raise UserError(
                 f"pretrained {self.path}: {error.what}", error.problems, fix=error.fix
             ) from error
-        if not self.record:
+        if not (self.record or self.continues):
             self.say(f"begins with the weights of {self.path}: {transfer}")
         self.record = {
             "path": str(self.path), "sha256": sha256_of_file(self.path), "weights": str(transfer)
         }  # fmt: skip
+
+    def continue_student(self, network: nn.Module) -> None:
+        """Load all weights of the student of an earlier training, its output layers included.
+
+        Raises:
+            UserError: the file is damaged, can execute code, or is of other plans.
+        """
+        if self.path is None:
+            return
+        content = read_of_any_trainer(self.path)
+        semi = content.get("semi") or {}
+        weights = semi.get("student", content["network_weights"])
+        require_same_weights(unwrap_compiled(network), weights, self.path)
+        unwrap_compiled(network).load_state_dict(weights)
+        cases = semi.get("cases", {})
+        self.learned_from = {*cases.get("labelled", ()), *cases.get("unlabelled", ())}
+        self.record = {
+            "path": str(self.path), "sha256": sha256_of_file(self.path),
+            "weights": f"{len(weights)} tensors continued",
+            "steps": str(count_steps(content)),
+        }  # fmt: skip
+        self.say(f"continues from the weights of {self.path}")
+
+    def continue_companions(self, companions: nn.Module) -> None:
+        """Load the weights of those companions that the earlier training has, too."""
+        if self.path is None or not self.continues:
+            return
+        stored = (read_of_any_trainer(self.path).get("semi") or {}).get("companions", {})
+        state = companions.state_dict()
+        for name in {key.split(".")[0] for key in state}:
+            of_it = {key: value for key, value in state.items() if key.split(".")[0] == name}
+            fits = all(
+                key in stored and stored[key].shape == value.shape for key, value in of_it.items()
+            )
+            if fits:
+                companions.load_state_dict({key: stored[key] for key in of_it}, strict=False)
+                self.say(f"continues from the {name} of {self.path}")
+
+    @property
+    def steps_before(self) -> int:
+        """Optimizer steps of the training that this one continues; 0: it continues none."""
+        return int(self.record.get("steps", 0))
+
+    def require_unseen(self, validation: Iterable[str], fold: object) -> None:
+        """Raise a UserError if the earlier training has learned from validation cases."""
+        if seen := sorted(self.learned_from.intersection(validation)):
+            raise UserError(
+                f"continue_from {self.path} has learned from cases that fold {fold} validates on: "
+                f"{list_first(seen)}",
+                fix="continue from the same fold, or train fold 'all'",
+            )
+
+
+def require_same_weights(
+    network: nn.Module, weights: Mapping[str, torch.Tensor], path: Path
+) -> None:
+    """Raise a UserError if weights have other names or shapes than a network."""
+    state = network.state_dict()
+    other = [
+        name
+        for name in {**state, **weights}
+        if name not in state or name not in weights or state[name].shape != weights[name].shape
+    ]
+    if other:
+        raise UserError(
+            f"continue_from {path}: {len(other)} weights have other names or shapes than the "
+            f"network of these plans, such as {other[0]}",
+            fix="continue with the plans of that training, or set pretrained instead",
+        )
+
+
+def count_steps(content: Mapping[str, Any]) -> int:
+    """Return the optimizer steps of a checkpoint; 0 if it does not say how many an epoch has."""
+    settings = (content.get("semi") or {}).get("settings", {})
+    entry = settings.get("steps_per_epoch", 0)
+    return int(content.get("current_epoch", 0)) * int(entry)
+
+
+def find_continued_weights(
+    continue_from: str, pretrained: str | None, fold: int | str, results: Path
+) -> Path:
+    """Return the checkpoint of the setting ``continue_from``.
+
+    Args:
+        continue_from: path of a checkpoint, of a fold or of a model, or the latter below
+            nnUNet_results. Of a model, the same fold is continued.
+        fold: of the new training.
+        results: nnUNet_results.
+
+    Raises:
+        UserError: there is no such checkpoint, or ``pretrained`` is given, too.
+    """
+    if pretrained is not None:
+        raise UserError(
+            "continue_from and pretrained exclude each other, and both are given",
+            fix="set one of them in plans['semi'] to none",
+        )
+    path = Path(continue_from).expanduser()
+    roots = [path] if path.is_absolute() else [path, results / path]
+    candidates = [
+        candidate
+        for root in roots
+        for candidate in (root, root / FINAL_CHECKPOINT, root / f"fold_{fold}" / FINAL_CHECKPOINT)
+    ]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise UserError(
+        f"continue_from must be a checkpoint, a fold, or a model with a trained fold {fold}, got "
+        f"{continue_from!r}: there is no {', '.join(map(str, candidates))}",
+        fix="correct plans['semi']",
+    )
 
 
 def find_initial_weights(

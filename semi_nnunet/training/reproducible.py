@@ -37,7 +37,11 @@ from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.cases import require_fold, require_usable_split
 from semi_nnunet.training.distributed import Ranks, select_device, without_ddp_wrapper
-from semi_nnunet.training.initial_weights import InitialWeights, find_initial_weights
+from semi_nnunet.training.initial_weights import (
+    InitialWeights,
+    find_continued_weights,
+    find_initial_weights,
+)
 from semi_nnunet.training.interruptions import (
     EpochProgress,
     Preemption,
@@ -161,19 +165,25 @@ class ReproducibleTrainer(nnUNetTrainer):
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         model, trainer = Path(self.output_folder_base), type(self).__name__
         pretrained = None if self.is_restoring else self.settings.pretrained
+        continued = None if self.is_restoring else self.settings.continue_from
         self.initial_weights = InitialWeights(
-            find_initial_weights(pretrained, model, trainer, self.commands.pretrain),
+            find_initial_weights(pretrained, model, trainer, self.commands.pretrain)
+            if continued is None
+            else find_continued_weights(continued, pretrained, self.fold, model.parents[1]),
             lambda outputs: self.build_network_architecture(
                 self.plans_manager, self.configuration_manager, self.num_input_channels, outputs,
                 self.enable_deep_supervision,
             ),
             self.say,
+            continued is not None,
         )  # fmt: skip
         with without_ddp_wrapper():
             super().initialize()
         checkpoints.check_pretrained_weights()
         if not self.is_restoring:
             self.initial_weights.load_into(self.network)
+            if continued is not None:
+                self.initial_weights.continue_student(self.network)
         self.identity = checkpoints.describe_training(
             self.plans_manager,
             trainer,
@@ -343,6 +353,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.ranks.run_on_rank_zero(lambda: lock_fold(self.output_folder))
         self.ranks.run_on_rank_zero(self._require_current_preprocessing)
         super().on_train_start()
+        if self.fold != "all":
+            self.initial_weights.require_unseen(self.do_split()[1], self.fold)
         self._cases = self.current_cases()
         self._sources = self.current_sources(self._cases)
         self.ranks.require_equal({"the checkpoint": self.step, "the cases": self._cases})

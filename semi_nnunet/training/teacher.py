@@ -46,7 +46,9 @@ class TeacherTrainer(SemiTrainer, is_method=False):
         ramped_up = step >= settings.ramp_up_steps
         later = settings.ema_decay_after_ramp_up
         decay = later if later is not None and ramped_up else settings.ema_decay
-        self.companion("teacher").update(self.bare_network, step, decay)
+        self.companion("teacher").update(
+            self.bare_network, step + self.initial_weights.steps_before, decay
+        )
 
     def prediction_network(self) -> nn.Module:
         return self.teacher

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,6 +30,7 @@ def split(
     seed: Annotated[int, option(group=MORE)] = 0,
     hidden_labels: Annotated[Path | None, option(group=MORE)] = None,
     symlink: RareFlag = False,
+    ignore_twins: RareFlag = False,
 ) -> Split:
     """Make a benchmark data set with hidden labels from a labelled one.
 
@@ -44,9 +46,10 @@ def split(
     found in the literature. To choose settings without the test cases, --held-out makes some of the
     unlabelled cases the test cases of the new data set, instead of the old ones. If dataset.json
     names patients, whole patients are drawn and held out; one more patient is taken only if that
-    brings the number closer. Unlabelled images of a patient who is held out are left out. --sparse
-    keeps some voxels of each label, the others get nnU-Net's ignore label: slices=0.1 (a tenth of
-    the slices), scribbles, points or box, for every class of every slice.
+    brings the number closer. Images that are nearly the same are drawn together, too. Unlabelled
+    images of a patient who is held out are left out. --sparse keeps some voxels of each label, the
+    others get nnU-Net's ignore label: slices=0.1 (a tenth of the slices), scribbles, points or box,
+    for every class of every slice.
 
     Args:
         dataset: The labelled data set.
@@ -64,6 +67,7 @@ def split(
         seed: Seed of the random selection, and of sparse labels.
         hidden_labels: Folder of the hidden labels (default: next to the new data set).
         symlink: Link to the files instead of copying them.
+        ignore_twins: Draw images that are nearly the same independently, as earlier versions did.
 
     Returns:
         What was made.
@@ -76,6 +80,7 @@ def split(
         '2 in imagesTr, 3 in imagesUn, 2 in imagesTs'
     """
     from semi_nnunet.raw.benchmark_split import (
+        RECORD,
         Split,
         choose_split_cases,
         describe_subsets,
@@ -84,16 +89,33 @@ def split(
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
     from semi_nnunet.raw.sparse_labels import parse_sparsity
     from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
+    from semi_nnunet.util.files import optional_json
+    from semi_nnunet.verify.twins import find_training_twins, join_twins
+    from semi_nnunet.workflows.prepare import count_usable_processes
 
     source = find_raw_dataset(dataset)
     file = source / SUBSETS_FILE if published else cases
+    choose = partial(
+        choose_split_cases, source, labelled, file, seed, held_out, keep_all=bool(sparse)
+    )
     problems, sparsity, kept = list[Problem](), None, list[str]()
     tests: Sequence[str] = ()
     if sparse is not None:
         with collect_errors(problems, "--sparse"):
             sparsity = parse_sparsity(sparse)
     with collect_errors(problems, "the cases"):
-        kept, tests = choose_split_cases(source, labelled, file, seed, held_out, bool(sparse))
+        kept, tests = choose()
+    is_drawn = file is None or (held_out is not None and held_out.isdecimal())
+    records = source.parent.glob(f"Dataset{new_id:03d}_*/{RECORD}")
+    exists = any(optional_json(record).get("labelled") == kept for record in records)
+    if (
+        is_drawn and not ignore_twins and not exists and not problems
+    ):  # a split of an earlier version stays
+        groups = find_training_twins(source, count_usable_processes())
+        if groups:
+            count = sum(map(len, groups))
+            logger.info(f"{count} images have a near-twin, and are drawn with it (--ignore-twins)")
+            kept, tests = choose(group=partial(join_twins, groups=groups))
     kind = "labelled" if sparsity is None else sparsity.kind
     default = f"{source.name.split('_', 1)[-1]}{len(kept)}{kind}"
     with collect_errors(problems, "--new-id"):

@@ -6,6 +6,7 @@ readers trust too much, are checked first.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -42,6 +43,7 @@ class FileFacts:
         channel_digests: of the voxels of each channel in the file.
         quantiles: of the voxels of each channel, at QUANTILES; () for labels and bad files.
         only_background: whether it is a label that is 0 everywhere.
+        thumbnail: of an image, see :func:`make_thumbnail`; "" for labels and bad files.
     """
 
     problems: tuple[Problem, ...]
@@ -49,6 +51,7 @@ class FileFacts:
     channel_digests: tuple[str, ...] = ()
     quantiles: tuple[tuple[float, ...], ...] = ()
     only_background: bool = False
+    thumbnail: str = ""
 
 
 def inspect_file(
@@ -106,7 +109,8 @@ def _inspect(
     is_good_image = not is_label and not problems
     quantiles = tuple(compute_quantiles(channel) for channel in array) if is_good_image else ()
     only_background = is_label and not problems and not array.any()
-    return FileFacts(problems, geometry, digests, quantiles, only_background)
+    thumbnail = make_thumbnail(array[0]) if is_good_image else ""
+    return FileFacts(problems, geometry, digests, quantiles, only_background, thumbnail)
 
 
 # Each check returns the problem's text and its fix, or None.
@@ -201,6 +205,33 @@ def compute_quantiles(channel: np.ndarray) -> tuple[float, ...]:
     """
     stride = max(1, channel.size // SAMPLED_VOXELS) | 1
     return tuple(np.quantile(channel.ravel()[::stride], QUANTILES).tolist())
+
+
+def compute_block_weights(length: int, blocks: int) -> np.ndarray:
+    """Return the share (blocks, length) of each voxel of an axis in the mean of each block.
+
+    >>> compute_block_weights(3, 2).round(2).tolist()
+    [[0.67, 0.33, 0.0], [0.0, 0.33, 0.67]]
+    """
+    edges, voxels = np.linspace(0, length, blocks + 1), np.arange(length)
+    ends = np.minimum(edges[1:, None], voxels + 1)
+    overlap = np.maximum(ends - np.maximum(edges[:-1, None], voxels), 0)
+    return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
+
+
+def make_thumbnail(channel: np.ndarray) -> str:
+    """Return a small grey picture of a channel (Z, Y, X): means of blocks, as text.
+
+    It has 24 x 24 values for a flat image, and 8 x 12 x 12 otherwise.
+    """
+    size = (1, 24, 24) if channel.shape[0] == 1 else (8, 12, 12)
+    small = channel.astype(np.float32, copy=False)
+    for axis in (2, 1, 0):
+        weights = compute_block_weights(small.shape[axis], size[axis])
+        small = np.moveaxis(np.tensordot(small, weights, (axis, 1)), -1, axis)
+    low, high = float(small.min()), float(small.max())
+    grey = (small - low) * (255 / max(high - low, 1e-12))
+    return base64.b64encode(grey.round().astype(np.uint8).tobytes()).decode()
 
 
 def digest_voxels(array: np.ndarray) -> str:

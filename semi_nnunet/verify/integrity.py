@@ -26,7 +26,7 @@ from semi_nnunet.raw.description import (
     find_naming_problems,
     path_within,
 )
-from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES
+from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES, find_unfinished_round
 from semi_nnunet.raw.readers import (
     COPY_AGAIN,
     READER_SPACING_RTOL,
@@ -227,8 +227,9 @@ def _report(rules: _Rules, case: RawCase) -> CaseReport:
     geometry = next((fact.geometry for fact in facts if fact.geometry), None)
     quantiles = tuple(channel for fact in facts for channel in fact.quantiles)
     return CaseReport(
-        case.case, case.subset, content_hash, tuple(problems), geometry, quantiles, only_background
-    )
+        case.case, case.subset, content_hash, tuple(problems), geometry, quantiles, only_background,
+        thumbnail=next((fact.thumbnail for fact in facts), ""),
+    )  # fmt: skip
 
 
 def _find_channel_number_problems(
@@ -317,7 +318,7 @@ def find_dataset_problems(raw_dataset: str | Path | RawDataset) -> list[Problem]
         choose_reader(raw.description, [])
     except UserError as error:
         return list(error.problems)
-    return list(find_naming_problems(raw))
+    return [*find_unfinished_round(raw.folder), *find_naming_problems(raw)]
 
 
 def find_duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]:

@@ -46,6 +46,8 @@ class CaseReport:
         only_background: whether its label is 0 everywhere.
         source: :func:`compute_report_source` of its files, or "".
         records: of its files, before they were decoded.
+        thumbnail: of its first image, as text, see
+            :func:`~semi_nnunet.verify.image_files.make_thumbnail`; "" for bad files.
     """
 
     case: str
@@ -57,6 +59,7 @@ class CaseReport:
     only_background: bool = False
     source: str = ""
     records: tuple[FileRecord, ...] = ()
+    thumbnail: str = ""
 
 
 KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report

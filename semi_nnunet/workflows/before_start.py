@@ -31,6 +31,7 @@ from semi_nnunet.raw.layout import (
     SKIPPED_FILE,
     SPLITS_FILE,
     find_raw_dataset,
+    find_unfinished_round,
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
@@ -195,6 +196,7 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
 
 def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     """Yield a problem if labelled or unlabelled files have changed since preprocessing."""
+    yield from find_unfinished_round(folders.raw)
     path = folders.preprocessed / CHECKED_FILE
     reports = read_reports(path)
     if not (reports and (folders.raw / DATASET_JSON).is_file()):

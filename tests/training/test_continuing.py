@@ -1,0 +1,82 @@
+"""The setting continue_from: a new training begins with the networks of an earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from semi_nnunet.core.ema import ema_decay_at
+from semi_nnunet.util.errors import UserError
+from tests.trainers import run_epochs, same_weights, save_as_trained, weights_of
+
+NAME = "SemiMeanTeacherTrainer"
+
+
+def train_earlier(make_trainer, tmp_path: Path, name: str = NAME, fold: int | str = 0) -> Path:
+    """Train two epochs; return the model, moved away from the folder of the next training."""
+    trainer = make_trainer(name, fold=fold, start=False)
+    run_epochs(trainer, 2)
+    model = save_as_trained(trainer)
+    earlier = tmp_path / "earlier" / model.name
+    earlier.parent.mkdir()
+    model.rename(earlier)
+    return earlier
+
+
+def test_student_and_teacher_continue_with_a_new_optimizer(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path)
+    stored = torch.load(model / "fold_0/checkpoint_final.pth", weights_only=False)
+    trainer = make_trainer(NAME, continue_from=str(model))
+    assert same_weights(weights_of(trainer.bare_network), stored["semi"]["student"])
+    teacher = weights_of(trainer.companion("teacher").module)
+    assert same_weights(teacher, stored["network_weights"])
+    assert not same_weights(teacher, weights_of(trainer.bare_network))
+    assert not trainer.optimizer.state and trainer.current_epoch == 0
+    assert trainer.settings.warm_up_epochs >= 1
+    # the teacher stays an average: the first step does not make it a copy of the student
+    steps = stored["current_epoch"] * trainer.num_iterations_per_epoch
+    assert trainer.initial_weights.steps_before == steps
+    trainer.train_step(next(trainer.dataloader_train))
+    name, before = next(iter(teacher.items()))
+    a = ema_decay_at(steps, trainer.settings.ema_decay)
+    expected = a * before + (1 - a) * weights_of(trainer.bare_network)[name]
+    assert torch.allclose(
+        weights_of(trainer.companion("teacher").module)[name], expected, atol=1e-6
+    )
+
+
+def test_a_resumed_training_remembers_the_steps_before(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path)
+    trainer = make_trainer(NAME, start=False, continue_from=str(model))
+    run_epochs(trainer, 1)
+    path = str(tmp_path / "checkpoint_latest.pth")
+    trainer.save_checkpoint(path)
+    resumed = make_trainer(NAME, start=False, continue_from=str(tmp_path / "gone"))
+    resumed.load_checkpoint(path)
+    assert resumed.initial_weights.steps_before == trainer.initial_weights.steps_before > 0
+
+
+def test_another_method_continues_from_the_student_only(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer")
+    stored = torch.load(model / "fold_0/checkpoint_final.pth", weights_only=False)
+    trainer = make_trainer(NAME, continue_from=str(model / "fold_0"))
+    assert same_weights(weights_of(trainer.bare_network), stored["network_weights"])
+    assert same_weights(weights_of(trainer.companion("teacher").module), stored["network_weights"])
+
+
+def test_a_model_that_has_seen_validation_cases_is_refused(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer", fold=1)
+    with pytest.raises(UserError, match="validates on"):
+        make_trainer("SemiBaselineTrainer", continue_from=str(model / "fold_1"))
+    with pytest.raises(UserError, match="fold 0"):  # of a model, the same fold is continued
+        make_trainer("SemiBaselineTrainer", continue_from=str(model))
+
+
+def test_both_kinds_of_initial_weights_and_other_plans_are_refused(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer")
+    with pytest.raises(UserError, match="exclude"):
+        make_trainer("SemiBaselineTrainer", continue_from=str(model), pretrained=str(model))
+    with pytest.raises(UserError, match="plans"):
+        make_trainer("SemiBaselineTrainer", "3d_fullres", continue_from=str(model / "fold_0"))
