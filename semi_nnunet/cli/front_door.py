@@ -15,10 +15,10 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 from cyclopts import Parameter
 from cyclopts.validators import LimitedChoice
 
-from semi_nnunet.runs.verb_commands import parameter_types
 from semi_nnunet.util.arguments import check_argument
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import unknown
+from semi_nnunet.util.verb_commands import parameter_types
 
 Result = TypeVar("Result")
 COMMAND = re.compile(r"semi_nnunet ([a-z-]+)((?: [^\s]+)*)")

@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from semi_nnunet.report.choice import MethodChoice
 
 from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.challenge import packaging
@@ -22,6 +21,7 @@ from semi_nnunet.challenge.entry import load_submission_model, read_submission
 from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.reporting.choice import MethodChoice
 from semi_nnunet.training.checkpoints import read_newest_valid
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import sha256_of_file
