@@ -383,8 +383,10 @@ def unlike_shipped(whole: Path, other: Path) -> list[str]:
     if one.keys() != two.keys():
         return [*differ, f"the models {sorted(map(str, one.keys() ^ two.keys()))}"]
     for name in one:
-        networks = (torch.load(paths[name], weights_only=True) for paths in (one, two))
-        differ += unlike(*(content["network_weights"] for content in networks), where=str(name))
+        first, second = (
+            torch.load(paths[name], weights_only=True)["network_weights"] for paths in (one, two)
+        )
+        differ += unlike(first, second, where=str(name))
     return differ
 
 

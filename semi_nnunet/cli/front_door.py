@@ -1,15 +1,14 @@
 """The verbs as functions of ``import semi_nnunet``: arguments are checked as on the command line.
 
-Messages are written for the command line. For Python users, options become arguments and commands
-become calls.
+In the errors that a function raises, the places of problems are named after arguments.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from cyclopts import Parameter
@@ -21,9 +20,6 @@ from semi_nnunet.util.names import unknown
 from semi_nnunet.util.verb_commands import parameter_types
 
 Result = TypeVar("Result")
-COMMAND = re.compile(r"semi_nnunet ([a-z-]+)((?: [^\s]+)*)")
-VALUE = re.compile(r"[\w./=+\[\]-]*[\d_=/A-Z][\w./=+\[\]-]*")  # not a word of a sentence
-ENDS = ",;:.)"
 
 
 def check_calls(function: Callable[..., Result]) -> Callable[..., Result]:
@@ -37,7 +33,7 @@ def check_calls(function: Callable[..., Result]) -> Callable[..., Result]:
             checked = check_arguments(function, args, named)
             return function(*(checked.pop(name) for name in by_place if name in checked), **checked)
         except UserError as error:
-            write_for_python(function, error)
+            name_arguments(function, error)
             raise
 
     return call
@@ -97,21 +93,14 @@ def _find_exclusive(hints: Mapping[str, Any], given: list[str]) -> Iterator[Prob
             yield Problem(" and ".join(names), "exclude each other", "choose one of them")
 
 
-def write_for_python(function: Callable[..., Any], error: UserError) -> None:
-    """Replace options and commands in the texts of an error by arguments and calls."""
-    options = dict(_list_spellings(function))
+def name_arguments(function: Callable[..., Any], error: UserError) -> None:
+    """Name the arguments in the places of an error's problems, instead of their options."""
+    names = dict(_list_spellings(function))
     problems = [
-        Problem(
-            _replace(problem.where, options), _replace(problem.what, options),
-            _replace(problem.fix, options),
-        )
+        replace(problem, where=" ".join(names.get(word, word) for word in problem.where.split(" ")))
         for problem in error.problems
-    ]  # fmt: skip
-    fix = None if error.fix is None else _replace(error.fix, options)
-    exit_code = vars(error).get("exit_code")
-    UserError.__init__(error, _replace(error.what, options), problems, fix=fix)
-    if exit_code is not None:
-        error.exit_code = exit_code  # type: ignore[attr-defined]
+    ]
+    UserError.__init__(error, error.what, problems, fix=error.fix)
 
 
 def _list_spellings(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
@@ -122,44 +111,3 @@ def _list_spellings(function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
             for parameter in get_args(hint)[1:]:
                 for spelling in (isinstance(parameter, Parameter) and parameter.name) or ():
                     yield spelling, name
-
-
-def _replace(text: str, options: Mapping[str, str]) -> str:
-    text = COMMAND.sub(_as_call, text)
-    words = sorted(options, key=len, reverse=True)
-    if not words:
-        return text
-    spelled = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, words))})(?![\w-])")
-    return spelled.sub(lambda match: options[match[1]], text)
-
-
-def _as_call(match: re.Match[str]) -> str:
-    """Return the call for a command within a sentence, or the same text if there is none."""
-    import semi_nnunet
-    from semi_nnunet.cli.main import VERBS, parse, verb_function
-
-    verb, words = match[1], match[2].split()
-    if verb.rstrip(ENDS) not in VERBS:
-        return match[0]
-    name = verb_function(verb.rstrip(ENDS)).__name__
-    if name not in semi_nnunet.__all__:
-        return match[0]
-    taken = next((i for i, word in enumerate(words) if not _continues(words, i)), len(words))
-    command, rest = [word.rstrip(ENDS) for word in words[:taken]], words[taken:]
-    end = words[taken - 1][len(command[-1]) :] if command else ""
-    try:
-        arguments = parse([verb, *command])[1]
-    except UserError:
-        if command:
-            return match[0]
-        arguments = {}
-    values = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    return " ".join([f"semi_nnunet.{name}({values}){end}", *rest])
-
-
-def _continues(words: list[str], index: int) -> bool:
-    """Return whether a word still belongs to the command that the words begin with."""
-    if index and words[index - 1][-1] in ENDS:
-        return False
-    word, before = words[index].rstrip(ENDS), words[index - 1] if index else ""
-    return word.startswith("-") or before.startswith("-") or bool(VALUE.fullmatch(word))

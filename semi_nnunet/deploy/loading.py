@@ -87,7 +87,8 @@ def load_model(model: TrainedModel) -> LoadedModel:
             content["network_weights"], *content.get("semi", {}).get("averaged_with", [])
         )
     ]  # fmt: skip
-    unfit = find_unfit_checkpoints(*zip(*networks, strict=True), network)
+    paths, all_weights = zip(*networks, strict=True)
+    unfit = find_unfit_checkpoints(paths, all_weights, network)
     raise_if_any(f"{model} cannot be read:", unfit)
     network.load_state_dict(weights[0])
     axes = first.get("inference_allowed_mirroring_axes")
