@@ -88,7 +88,8 @@ def _list_options(hints: dict[str, Any], defaults: Any) -> Iterator[tuple[str, t
         declared = [p.name[0] for p in getattr(hint, "__metadata__", ()) if _is_named(p)]
         spelling = declared[0] if declared else f"--{name.replace('_', '-')}"
         yield name, (spelling, defaults[name].default)
-        for kind in filter(is_dataclass, get_args(hint)):  # a launcher, whose fields are options
+        kinds = [kind for kind in get_args(hint) if isinstance(kind, type) and is_dataclass(kind)]
+        for kind in kinds:  # a launcher, whose fields are options
             own = {field.name: field for field in fields(kind)}
             yield from _list_options(get_type_hints(kind, include_extras=True), own)
 
