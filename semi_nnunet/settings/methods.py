@@ -285,8 +285,7 @@ class UnifiedSettings(CutMixSettings, ConsistencySettings):
         before=True,
     )
     consistency_every_steps: int = setting(
-        2, "every second step gains as much as every step, in less time (tournament)", low=1,
-        before=1,
+        2, "every second step costs less and gains as much in the same time", low=1, before=1,
     )  # fmt: skip
     unlabelled_gradient_limit: float = setting(
         2.0, "at the start: learn from many images before the labels are fitted (tournament)", low=0
