@@ -81,7 +81,7 @@ def test_rounds_that_choose_predict_no_test_case(empty) -> None:
     commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
     (_, _), (_, train) = commands.build_trainings(SHORT, 50)
     parsed = parse_command(train)
-    assert parsed.steps == ["train"]
+    assert parsed.stages == ["train"]
     jobs = commands.list_jobs(SHORT)
     assert len([*commands.build_evaluations(SHORT)]) == len(jobs) == 4
     for job in jobs:
