@@ -88,7 +88,7 @@ def split(
     )
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
     from semi_nnunet.raw.sparse_labels import parse_sparsity
-    from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
+    from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
     from semi_nnunet.util.files import optional_json
     from semi_nnunet.verify.twins import find_training_twins, join_twins
     from semi_nnunet.workflows.prepare import count_usable_processes
@@ -105,22 +105,31 @@ def split(
             sparsity = parse_sparsity(sparse)
     with collect_errors(problems, "the cases"):
         kept, tests = choose()
-    is_drawn = file is None or (held_out is not None and held_out.isdecimal())
+
+    def name_target() -> Path:
+        kind = "labelled" if sparsity is None else sparsity.kind
+        default = f"{source.name.split('_', 1)[-1]}{len(kept)}{kind}"
+        return name_new_dataset(source.parent, new_id, default if new_name is None else new_name)
+
+    with collect_errors(problems, "--new-id"):
+        name_target()
+    raise_if_any("The data set cannot be split:", problems)
+    is_drawn = (file is None and labelled is not None) or (held_out or "").isdecimal()
     records = source.parent.glob(f"Dataset{new_id:03d}_*/{RECORD}")
     exists = any(optional_json(record).get("labelled") == kept for record in records)
-    if (
-        is_drawn and not ignore_twins and not exists and not problems
-    ):  # a split of an earlier version stays
-        groups = find_training_twins(source, count_usable_processes())
+    if is_drawn and not ignore_twins and not exists:  # a split of an earlier version stays
+        try:
+            groups = find_training_twins(source, count_usable_processes())
+        except UserError as error:
+            raise UserError(
+                f"near-twins cannot be looked for: {error.what}", error.problems,
+                fix="correct the data set; or draw without: --ignore-twins",
+            ) from error  # fmt: skip
         if groups:
             count = sum(map(len, groups))
             logger.info(f"{count} images have a near-twin, and are drawn with it (--ignore-twins)")
             kept, tests = choose(group=partial(join_twins, groups=groups))
-    kind = "labelled" if sparsity is None else sparsity.kind
-    default = f"{source.name.split('_', 1)[-1]}{len(kept)}{kind}"
-    with collect_errors(problems, "--new-id"):
-        target = name_new_dataset(source.parent, new_id, default if new_name is None else new_name)
-    raise_if_any("The data set cannot be split:", problems)
+    target = name_target()
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
     is_new = write_split(source, target, kept, hidden, symlink, tests, sparsity, seed)
     made = Split(target, hidden, is_new, describe_subsets(target))

@@ -160,7 +160,7 @@ def test_a_split_with_scribbles_hides_the_full_labels(raw: Path, kind: str) -> N
 def test_the_label_of_a_case_depends_on_its_name_and_seed_only(raw: Path) -> None:
     write_phantom_dataset(raw / "Dataset004_Phantom", 3, 0, 0, (6, 32, 32))
     alone, other, together = (
-        split("4", number, count, sparse="points", seed=seed, name=str(number))
+        split("4", number, count, sparse="points", seed=seed, new_name=str(number))
         for number, count, seed in ((501, 1, 0), (502, 1, 1), (503, None, 0))
     )
     (case,) = (alone.folder / "labelsTr").iterdir()
@@ -179,7 +179,7 @@ def test_pictures_get_scribbles_but_no_slices(
     made = split("4", 504, sparse="scribbles")
     sparse = read(made.folder / "labelsTr" / "phantom_0000.png")
     assert IGNORE in sparse and len(np.unique(sparse)) > 2
-    assert main(["split", "-d", "4", "-o", "505", "--sparse", "slices=0.5"]) == 2
+    assert main(["split", "-d", "4", "--new-id", "505", "--sparse", "slices=0.5"]) == 2
     assert capsys.readouterr().err.count("single slice") == 2
     assert not (raw / "Dataset505_Phantom2slices").exists()
 
@@ -188,10 +188,10 @@ def test_all_wrong_options_are_reported_together(
     raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_phantom_dataset(raw / "Dataset004_Phantom", 2, 0, 0, (2, 16, 16))
-    words = ["--labelled", "9", "--sparse", "slices", "--name", "a/b"]
-    assert main(["split", "-d", "4", "-o", "505", *words]) == 2
+    words = ["--labelled", "9", "--sparse", "slices", "--new-name", "a/b"]
+    assert main(["split", "-d", "4", "--new-id", "505", *words]) == 2
     message = capsys.readouterr().err
-    assert "--sparse" in message and "--labelled" in message and "--name" in message
+    assert "--sparse" in message and "--labelled" in message and "--new-name" in message
 
 
 def test_labels_that_cannot_be_made_sparse_are_reported_together(raw: Path) -> None:
@@ -222,5 +222,5 @@ def test_a_class_without_annotation_is_an_error(raw: Path) -> None:
     sitk.WriteImage(changed, str(path))
     with pytest.raises(UserError, match="label value 1"):
         for seed in range(30):
-            split("4", 504, sparse="slices=0.125", seed=seed, name=str(seed))
+            split("4", 504, sparse="slices=0.125", seed=seed, new_name=str(seed))
     assert "sparse" not in json.loads((source / "dataset.json").read_text())

@@ -297,6 +297,7 @@ def test_held_out_cases_take_the_place_of_the_test_cases(
     (tmp_path / "patients.txt").write_text("b\ne\n")
     held_out = str(tmp_path / "patients.txt") if by_file else "2"  # of b, c, e, f
     command = ["split", "-d", "40", "--new-id", "650", "--cases", str(tmp_path / "labelled.txt")]
+    command += ["--ignore-twins"]  # its images are texts
     assert main([*command, "--held-out", held_out]) == 0
     (new,) = tmp_path.glob("Dataset650_*")
     assert names(new / "imagesTr") == names(new / "labelsTr") == {"a", "d"}
@@ -313,6 +314,7 @@ def test_the_command_names_the_new_data_set_and_refuses_a_number_that_is_taken(
     make_source(tmp_path)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
     command = ["split", "-d", "Dataset040_Whole", "--new-id", "41", "--labelled", "2"]
+    command += ["--ignore-twins"]
     assert main(command) == 0
     assert (tmp_path / "Dataset041_Whole2labelled/imagesUn").is_dir()
     assert len(list((tmp_path / "hidden_labels_Dataset041_Whole2labelled").iterdir())) == 4
@@ -412,12 +414,13 @@ def test_the_function_makes_the_same_as_the_command(
 ) -> None:
     make_source(tmp_path)
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
-    made = split("40", 41, 2, seed=3, held_out="1")
+    made = split("40", 41, 2, seed=3, held_out="1", ignore_twins=True)
     target, hidden = tmp_path / "Dataset041_Whole2labelled", tmp_path / "hidden_labels_Dataset041_"
     in_words = "2 in imagesTr, 3 in imagesUn, 1 in imagesTs"
     assert made == Split(target, hidden.with_name(f"{hidden.name}Whole2labelled"), True, in_words)
     assert sorted(names(target / "imagesTr")) == choose_labelled(CASES, 2, None, 3)
     command = ["split", "-d", "40", "--new-id", "41", "--labelled", "2", "--seed", "3"]
+    command += ["--ignore-twins"]
     assert main([*command, "--held-out", "1"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert not split("40", 41, 2, seed=3, held_out="1").is_new
+    assert not split("40", 41, 2, seed=3, held_out="1", ignore_twins=True).is_new

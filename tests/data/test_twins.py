@@ -124,8 +124,8 @@ def test_split_draws_twins_together(tmp_path, monkeypatch):
     torn = 0
     for seed in range(6):
         for number, words in ((800 + seed, []), (900 + seed, ["--ignore-twins"])):
-            command = ["split", "-d", "978", "-o", str(number), "--labelled", "3"]
-            assert main([*command, "--seed", str(seed), "--name", "S", *words]) == 0
+            command = ["split", "-d", "978", "--new-id", str(number), "--labelled", "3"]
+            assert main([*command, "--seed", str(seed), "--new-name", "S", *words]) == 0
             folder = tmp_path / "raw" / f"Dataset{number}_S" / "labelsTr"
             labelled = {path.stem for path in folder.iterdir()} & {"phantom_0000", "phantom_0001"}
             if words:
@@ -149,7 +149,7 @@ def test_the_test_images_of_busi_with_a_twin_are_found(shared_data, tmp_path, mo
     (tmp_path / "raw").mkdir()
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
     source = str(tmp_path / "Dataset_BUSI_with_GT")
-    assert main(["convert", "busi", source, "-d", "522"]) == 0
+    assert main(["convert", "busi", source, "--new-id", "522"]) == 0
     (folder,) = (tmp_path / "raw").glob("Dataset522_*")
     raw = RawDataset.of(folder)
     reports = check_dataset(raw, 1)
