@@ -72,4 +72,6 @@ def _adapter(hint: Any, strict: bool = False) -> TypeAdapter[Any]:
 
 
 def _convert_lists(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _convert_lists(item) for key, item in value.items()}
     return tuple(map(_convert_lists, value)) if isinstance(value, (list, tuple)) else value

@@ -176,7 +176,7 @@ def test_values_without_a_partner_are_written(tmp_path, monkeypatch, capsys):
     assert "(dice: 2d 75.44)" in capsys.readouterr().out
     assert main([*command, *paths]) == 0
     assert ",none,\n" in Path(out).read_text(encoding="utf-8")  # not credited in the file
-    assert re.search(r"\| none +\| -1\.0000", capsys.readouterr().out)
+    assert re.search(r"\| none +\| -100\.00", capsys.readouterr().out)
 
 
 # ---- every prefix of a file is refused ----
