@@ -15,18 +15,25 @@ import numpy as np
 from semi_nnunet.automatic.expected_gain import HARM, ExpectedGain, GainPrior
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation import comparison
+from semi_nnunet.evaluation.points import format_difference, format_interval, format_mean
 from semi_nnunet.evaluation.statistics import find_doubts
 from semi_nnunet.evaluation.values import Model, Value, credit_absence, read_values
 from semi_nnunet.runs.folders import load_patient_finder
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import list_metric_tables
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.method_names import name_method
 
 METRIC = "dice"
 
 # Gains over a baseline of equal training time on ACDC, Hippocampus and polyps
 # (docs/results/index.md, "Equal time"); each data set counts the same.
-PRIOR = GainPrior(mean=0.003, spread=0.017)
+PRIOR = GainPrior(mean=0.005, spread=0.017)
+BETTER, LIKELY_FROM = "better", 0.8  # a verdict; a probability
+PROVEN = "Unlabelled images help: proven"
+LIKELY = "Unlabelled images help: likely, not proven"
+NO_DIFFERENCE = "No difference was shown"
+WORSE = "Unlabelled images make it worse here"
 
 
 @dataclass(frozen=True)
@@ -65,26 +72,38 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
     gain = compared.overall
     unit = "patient" if comparison.describe_patients(values) else "case"
     numbers = (
-        f"{trainer} has Dice {compared.mean:.4f}, the baseline {compared.baseline_mean:.4f}: "
-        f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}), "
-        f"on {gain.cases} {subset} {unit}{'s' * (gain.cases != 1)} that did not choose it"
+        f"{name_method(trainer)} has Dice {format_mean(compared.mean, METRIC)}, the baseline "
+        f"{format_mean(compared.baseline_mean, METRIC)}: {format_difference(gain.mean, METRIC)} "
+        f"points ({format_interval(gain, METRIC)}), on {gain.cases} {subset} "
+        f"{unit}{'s' * (gain.cases != 1)} that did not choose it"
     )
     expected = ExpectedGain.after(list_patient_gains(values, trainer), PRIOR)
-    ships = expected.is_worth_shipping()
+    ships, is_better = expected.is_worth_shipping(), 1 - expected.probability_below(0.0)
     bet = (
-        f"Expected gain: {100 * expected.mean:+.1f} points; probability of losing more than "
-        f"{100 * HARM:.0f} point: {expected.probability_below(-HARM):.0%}."
+        f"Expected gain: {format_difference(expected.mean, METRIC)} points. The method is better "
+        f"with a probability of {is_better:.0%}, and loses more than "
+        f"{100 * HARM:.0f} point with {expected.probability_below(-HARM):.0%}."
     )
-    verdict = compared.verdict(METRIC)
-    if verdict == "better":
-        claim = "Unlabelled images help"
-    elif verdict == "WORSE":
-        claim = "Unlabelled images harm here"
-    else:
-        likelihood = "A gain is likely, but not proven" if ships else "No gain was shown"
-        claim = f"{likelihood} ({' and '.join(find_doubts(gain, compared.p_holm))})"
-    outcome = "" if ships else " The baseline ships."
-    return Proof(trainer if ships else BASELINE, f"{claim}: {numbers}. {bet}{outcome}")
+    outcome = f"{name_method(trainer if ships else BASELINE)} ships."
+    claim = describe_claim(compared.verdict(METRIC), is_better)
+    doubts = find_doubts(gain, compared.p_holm) if claim not in (PROVEN, WORSE) else []
+    reason = f" ({' and '.join(doubts)})" if doubts else ""
+    return Proof(trainer if ships else BASELINE, f"{claim}{reason}: {numbers}. {bet} {outcome}")
+
+
+def describe_claim(verdict: str, is_better: float) -> str:
+    """Return what may be claimed of the unlabelled images.
+
+    >>> describe_claim("no evidence of a gain", is_better=0.9)
+    'Unlabelled images help: likely, not proven'
+
+    Args:
+        verdict: of the comparison, see :meth:`MethodComparison.verdict`.
+        is_better: probability that the method is better.
+    """
+    if verdict in (BETTER, "WORSE"):
+        return PROVEN if verdict == BETTER else WORSE
+    return LIKELY if is_better >= LIKELY_FROM else NO_DIFFERENCE
 
 
 def list_patient_gains(values: Sequence[Value], trainer: str) -> list[float]:
