@@ -7,7 +7,7 @@ it runs until its share of the kills is spent: SIGKILL to the whole process grou
 of the run, then the same command again. When a run ends before its kill, it is compared and starts
 from the beginning. Of trainings, every tensor of the final checkpoint (student, companions,
 deployed network) and the history must be bit-identical; of pools, every file must have the same
-bytes, and each case must be listed once; of auto, distil, package and report, the weights, labels,
+bytes, and each case must be listed once; of auto, pseudo-dataset, package and report, the weights, labels,
 predictions and pages must be equal. Prints a line for each scenario; exits with 1 if anything was
 lost.
 """
@@ -151,7 +151,7 @@ def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
     images = root / "raw" / f"Dataset{DATASET}_Phantom" / "imagesUn"
     yield Scenario("pseudo-label", labelling(images, model), unlike_pools)
     own = ("raw", "preprocessed", "results")
-    yield Scenario("distil", distilling(root, model), unlike_distilled, own)
+    yield Scenario("pseudo-dataset", distilling(root, model), unlike_distilled, own)
     yield Scenario("auto", choosing(), unlike_shipped, own[1:])
     if not only or "report" in only:
         words = ("-d", DATASET, "-p", PLANS, "-c", "2d", "-f", "0", "--device", "cpu")
@@ -174,8 +174,9 @@ def distilling(root: Path, model: Path) -> Callable[[Path], Command]:
         for name in ("raw", "preprocessed"):
             if not (folder / name).exists():
                 shutil.copytree(root / name, folder / name)
-        where = ("-d", DATASET, "-o", "902", "-m", model, "--device", "cpu", "-np", "1")
-        return ("semi_nnunet", "distil", *where, "--target", "SemiBaselineTrainer", "-f", "0")
+        where = ("-d", DATASET, "--new-id", "902", "-m", model, "--device", "cpu", "-np", "1")
+        target = ("--target", "SemiBaselineTrainer", "--target-folds", "0")
+        return ("semi_nnunet", "pseudo-dataset", *where, *target)
 
     return command
 

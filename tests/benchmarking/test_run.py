@@ -115,7 +115,7 @@ def test_an_absent_data_set_is_reported_with_the_other_mistakes(prepared_dataset
         with pytest.raises(UserError) as error:
             semi_nnunet.benchmark(name, "2d", plans=plans, trainers=["NoTrainer"], steps=0)
         places = " ".join(map(str, error.value.problems))
-        assert all(word in places for word in ("Absent", "'NoTrainer'", "--steps"))
+        assert all(word in places for word in ("Absent", "'NoTrainer'", "steps"))
 
 
 @pytest.mark.parametrize("create", [Path.touch, Path.mkdir])
@@ -161,8 +161,8 @@ def test_ratios_are_to_the_baseline_and_to_the_passes(measured) -> None:
     stock = [cell.strip() for cell in rows[STOCK].split("|")[1:-1]]
     assert stock == [STOCK, "110.0", "100.0 to 120.0", "1.06", "-", "-", "18.2", *"---"]
     assert page[-2:] == ["SemiCPSTrainer: too little memory", f"{STOCK}: killed"]
-    assert "backward pass: 100.0 ms" in page
-    assert "mirrored: 12.0 s" in page
+    assert any("backward pass: 100.0 ms" in line for line in page)
+    assert any("mirrored: 12.0 s" in line for line in page)
     assert len({len(line) for line in page if line.startswith("|")}) == 1
 
 

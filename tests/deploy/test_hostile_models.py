@@ -135,7 +135,9 @@ ATTACKS: dict[str, Attack] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verb", ["tune", "slim", "package", "export", "select", "distil"])
+@pytest.mark.parametrize(
+    "verb", ["tune", "distil", "package", "export", "select", "pseudo-dataset"]
+)
 def test_no_verb_follows_a_hostile_model(
     verb: str,
     model: Path,
@@ -148,11 +150,11 @@ def test_no_verb_follows_a_hostile_model(
     which = ["-d", dataset.number]
     words = {
         "tune": ["-m", model, "--device", "cpu"],
-        "slim": ["-m", model, "--device", "cpu"],
+        "distil": ["-m", model, "--device", "cpu"],
         "package": ["-m", model, "-o", out, "--device", "cpu"],
         "export": [*which, "-c", "2d", "-tr", "SemiCPSTrainer", "-o", out],
         "select": [*which, "-m", model, "--device", "cpu"],
-        "distil": [*which, "-o", 988, "-m", model, "--device", "cpu"],
+        "pseudo-dataset": [*which, "--new-id", 988, "-m", model, "--device", "cpu"],
     }[verb]
     shutil.copytree(model, kept)
     followed = []
