@@ -7,9 +7,9 @@ it runs until its share of the kills is spent: SIGKILL to the whole process grou
 of the run, then the same command again. When a run ends before its kill, it is compared and starts
 from the beginning. Of trainings, every tensor of the final checkpoint (student, companions,
 deployed network) and the history must be bit-identical; of pools, every file must have the same
-bytes, and each case must be listed once; of auto, pseudo-dataset, package and report, the weights, labels,
-predictions and pages must be equal. Prints a line for each scenario; exits with 1 if anything was
-lost.
+bytes, and each case must be listed once; of auto, pseudo-dataset, package and report, weights,
+labels, predictions and pages must be equal. Prints a line for each scenario; exits with 1 if
+anything was lost.
 """
 
 from __future__ import annotations

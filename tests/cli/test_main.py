@@ -67,7 +67,7 @@ def test_predict_takes_the_options_of_nnunets_own_command() -> None:
 SPELLINGS = {  # the short options, and the parameters that they may name
     "-d": {"dataset"},
     "-o": {"out"},
-    "-i": {"images", "predictions"},
+    "-i": {"images", "predictions", "reviewed"},
     "-r": {"references"},
     "-m": {"model", "models"},
     "-tr": {"trainer", "trainers"},
@@ -172,7 +172,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_every_verb_has_its_function_in_the_front_door() -> None:
     for verb in {*VERBS} - {"demo", "doctor", "register", "run"}:
         function = verb_function(verb)
-        assert getattr(semi_nnunet, function.__name__) is function
+        assert inspect.unwrap(getattr(semi_nnunet, function.__name__)) is inspect.unwrap(function)
 
 
 def test_which_seed_is_not_taken_for_how_many(capsys: pytest.CaptureFixture[str]) -> None:

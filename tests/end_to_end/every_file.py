@@ -206,7 +206,7 @@ def select(place: Workplace) -> Any:
 
 
 def distil(place: Workplace) -> Any:
-    place.require("distil", "-d", 901, "-o", 902, "-m", place.model(), *CPU, "-np", 1)
+    place.require("pseudo-dataset", "-d", 901, "--new-id", 902, "-m", place.model(), *CPU, "-np", 1)
     return place.digest("raw/Dataset902_PhantomDistilled", "*")
 
 
@@ -216,7 +216,7 @@ def preprocess_distilled(place: Workplace) -> Any:
 
 
 def split(place: Workplace) -> Any:
-    place.require("split", "-d", 901, "-o", 903, "--labelled", 2)
+    place.require("split", "-d", 901, "--new-id", 903, "--labelled", 2)
     return place.digest("raw/Dataset903_Phantom2labelled", "*")
 
 
@@ -305,18 +305,20 @@ KINDS = (
     FileKind("raw/*/imagesTs/*.nii.gz", "the user", (preprocess, predict), notices=True),
     FileKind("raw/*/labelsT[rs]/*.nii.gz", "the user", (preprocess,), notices=True),
     FileKind("raw/*/dataset.json", "the user or convert", (preprocess, split)),
-    FileKind("raw/*/distil.json", "distil", (distil,)),
+    FileKind("raw/*/distil.json", "pseudo-dataset", (distil,)),
     FileKind("raw/*/split.json", "split", (split,)),
     FileKind("raw/*/conversion.json", "convert"),
     FileKind("raw/*/labelled_subsets.json", "convert"),
     FileKind("raw/hidden_labels_*", "split"),
-    FileKind("raw/pseudo_labels_*", "distil"),
+    FileKind("raw/pseudo_labels_*", "pseudo-dataset"),
+    FileKind("raw/*/annotation_rounds.json", "accept"),
+    FileKind("raw/*/.annotation/*/journal.json", "accept"),
     # preprocessed data sets
     FileKind(f"{DATA}/dataset.json", "preprocess", (preprocess, train, compare, status)),
     FileKind(f"{DATA}/dataset_fingerprint.json", "preprocess", (preprocess, report)),
     FileKind(f"{DATA}/nnUNetPlans_tiny.json", "plan", (preprocess, train, report, status)),
     FileKind(f"{DATA}/nnUNetPlans.json", "preprocess", (preprocess,)),
-    FileKind(f"{DATA}/nnUNetPlans_*.json", "plan, slim, auto"),
+    FileKind(f"{DATA}/nnUNetPlans_*.json", "plan, distil, auto"),
     FileKind(f"{DATA}/splits_final.json", "preprocess", (preprocess, train, crossval, report)),
     FileKind(f"{DATA}/semi_checked.jsonl", "preprocess", (preprocess, crossval)),
     FileKind(f"{DATA}/semi_planned_from.json", "preprocess", (preprocess,)),
@@ -331,9 +333,10 @@ KINDS = (
     FileKind(f"{DATA}/*_unlabeled/*.*", "preprocess", (train,)),  # compares only the size
     FileKind(f"{DATA}/gt_segmentations/*.nii.gz", "preprocess", (preprocess,), notices=True),
     FileKind(f"{DATA}/domain_check/*", "preprocess"),
-    FileKind("preprocessed/*/semi_pseudo_labelled.json", "distil", (preprocess_distilled,)),
-    FileKind("preprocessed/Dataset902*.*", "the same for distil"),
-    # labels of a pool: of pseudo-label, of select and of distil
+    FileKind(f"{DATA}/semi_twins.json", "preprocess, if there are near-twins"),
+    FileKind("preprocessed/*/semi_pseudo_labelled.json", "pseudo-dataset", (preprocess_distilled,)),
+    FileKind("preprocessed/Dataset902*.*", "the same for pseudo-dataset"),
+    # labels of a pool: of pseudo-label, of select and of pseudo-dataset
     FileKind("labelled/request.json", "pseudo-label", (label,)),
     FileKind("labelled/uncertainty.csv", "pseudo-label", (label,)),
     FileKind("labelled/parts/*.jsonl", "pseudo-label", (label,)),
@@ -343,7 +346,7 @@ KINDS = (
     FileKind(f"{DATA}/pseudo_labels/*/uncertainty.csv", "select", (select,)),
     FileKind(f"{DATA}/pseudo_labels/*/parts/*.jsonl", "select", (select,)),
     FileKind(f"{DATA}/pseudo_labels/*/labels/*.nii.gz", "select", (select,)),
-    FileKind("preprocessed/Dataset902*/pseudo_labels/*", "distil"),
+    FileKind("preprocessed/Dataset902*/pseudo_labels/*", "pseudo-dataset"),
     # trainings
     FileKind(f"{MODEL}/dataset.json", "nnU-Net", (export, predict)),
     FileKind(f"{MODEL}/plans.json", "nnU-Net", (export, predict)),
@@ -371,6 +374,8 @@ KINDS = (
     FileKind(f"{MODEL}/validation/metrics.csv", "evaluate", (compare, report)),
     FileKind(f"{MODEL}/test/metrics.csv", "evaluate", (compare, report)),
     FileKind("results/*/metrics.json", "evaluate"),
+    FileKind("results/*/lesions.csv", "evaluate --lesions"),
+    FileKind("results/*/semi_trained_from.json", "crossval, for nnU-Net's own trainers"),
     FileKind(f"{MODEL}/*/semi_measured_from.json", "evaluate", (crossval, compare, report)),
     FileKind(f"{MODEL}/test/semi_predicted_from.json", "crossval", (crossval, compare)),
     FileKind("results/*/predict_from_raw_data_args.json", "nnU-Net"),
@@ -382,7 +387,7 @@ KINDS = (
     FileKind("results/*/SemiBaselineTrainer__*", "the same for the baseline"),
     # other outputs
     FileKind("predicted/*.nii.gz", "predict", (evaluate, predict_again), notices=True),
-    FileKind("predicted/semi_predicted.json", "predict", (predict_again,)),
+    FileKind("predicted/semi_predicted_from.json", "predict", (predict_again,)),
     FileKind("predicted/dataset.json", "predict", (predict_again, evaluate)),
     FileKind("predicted/*.*", "evaluate"),
     FileKind("values.csv", "compare", (compare_values,)),
@@ -444,7 +449,7 @@ def write_everything(place: Workplace, wheels: Path) -> None:
     )
     place.require("preprocess", "-d", 901, "-c", "2d", "-np", 1)
     tiny = ("--budget", "cpu", "--patch", 32, 32, "--set", *SETTINGS)
-    place.require("plan", "-d", 901, "-c", "2d", "--name", PLANS, *tiny)
+    place.require("plan", "-d", 901, "-c", "2d", "--new-plans", PLANS, *tiny)
     preprocess(place)
     trainers = [f"{name}Trainer" for name in TRAINERS]
     place.require("crossval", *WHICH, "-c", "2d", "-f", 0, "-tr", *trainers, *CPU, "--npz")

@@ -74,7 +74,7 @@ def test_every_written_file_is_of_a_kind_in_the_table(place: Workplace) -> None:
 NOT_WRITTEN = {
     "modules.json", "Thumbs.db", "x.html", "mlflow.db", "*information*.csv", "cases.json",
     "array_*.sh", "ray_*.log", "results.json", "results.md", "curves.png", "overlays.png",
-    "outliers.csv", "outliers.png",
+    "outliers.csv", "outliers.png", "semi_predicted.json",
 }  # fmt: skip
 
 
