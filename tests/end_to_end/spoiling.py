@@ -329,6 +329,9 @@ def hostile_model(bench: Bench) -> None:
     network = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
     stage = {"architecture": {"network_class_name": network}, "data_identifier": "x"}
     write_json(model / "plans.json", {**plans, "configurations": {"2d": stage}})
+    channels, labels = {"0": "CT"}, {"background": 0, "organ": 1}
+    description = {"channel_names": channels, "labels": labels, "file_ending": ".nii.gz"}
+    write_json(model / "dataset.json", {**description, "numTraining": 1})
 
 
 def labelled_by_it(bench: Bench) -> tuple[str, ...]:

@@ -306,7 +306,10 @@ ROWS: dict[str, tuple[Refused | Works, ...]] = {
             described(labels=TWO_ORGANS, annotated={"a": ["other"]}),
             {LABEL_A: "none of the classes that 'annotated' .* leaves out for its case, got 1"},
         ),
-        Works(described(labels=TWO_ORGANS, annotated={"a": ["organ"]})),
+        Works(
+            described(labels=TWO_ORGANS, annotated={"a": ["organ"]}),
+            says=("WARNING: labelsTr: no case shows other",),
+        ),
     ),
     "one_slice_or_smaller_than_the_patch": (
         Works(
