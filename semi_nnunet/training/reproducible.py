@@ -554,7 +554,7 @@ def stop_early(epoch: int, best_epoch: int, best_dice: float, settings: SemiSett
 
 @dataclass(frozen=True)
 class SuggestedCommands:
-    """Commands that the error messages of a training suggest.
+    """Commands that the messages of a training suggest.
 
     >>> commands = SuggestedCommands("Dataset042_Pancreas", "nnUNetPlans", "2d", "SemiCPSTrainer")
     >>> commands.preprocess
@@ -569,6 +569,11 @@ class SuggestedCommands:
     configuration: str
     trainer: str
     previous_stage: str | None = None
+
+    @property
+    def status(self) -> str:
+        """Command that shows what is trained and suggests the next one."""
+        return suggest_command("status", dataset=self.dataset, plans=self.plans)
 
     @property
     def preprocess(self) -> str:

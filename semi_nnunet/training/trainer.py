@@ -426,14 +426,14 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.ranks.run_on_rank_zero(self._correct_partial_summary)
         for path in (folder / "validation").glob("*"):  # nnU-Net does not check what it wrote
             require_complete_image(path)
-        if not (stages and predicts_unlabelled(self.fold)):
-            return
-        predict = partial(next_stages.predict, self.prediction_network())
-        predict(base.joinpath, stages, list_never_validated(base, self.fold))
-        if self.uses_unlabelled:  # also those held out here, which other folds train on
-            cases = self.unlabelled_selection().preprocessed
-            predict(partial(get_unlabelled_folder, base), stages, cases)
-        self.ranks.barrier()
+        if stages and predicts_unlabelled(self.fold):
+            predict = partial(next_stages.predict, self.prediction_network())
+            predict(base.joinpath, stages, list_never_validated(base, self.fold))
+            if self.uses_unlabelled:  # also those held out here, which other folds train on
+                cases = self.unlabelled_selection().preprocessed
+                predict(partial(get_unlabelled_folder, base), stages, cases)
+            self.ranks.barrier()
+        self.say(f"next: {self.commands.status}")
 
     def _require_complete_references(self) -> None:
         """Check the labels that nnU-Net validates on, whose missing ends it would read as zeros.
