@@ -72,12 +72,15 @@ def test_jobs_end_to_end_and_again(folders, capsys):
     assert earlier == {j: (j.folder / "checkpoint_final.pth").stat().st_mtime_ns for j in jobs}
     for of_plans in (["-p", "tiny"], []):
         assert main(["status", "-d", folders.raw.name, *of_plans]) == 0
-        assert capsys.readouterr().out.splitlines() == [
+        *lines, baseline, compare = capsys.readouterr().out.splitlines()
+        assert lines == [
             "tiny:",
             "  SemiMeanTeacherTrainer 2d fold 0 seed 0: done",
             "  SemiMeanTeacherTrainer 2d fold 0 seed 1: done",
             "  2 of 2 done",
         ]
+        assert "next: semi_nnunet crossval" in baseline and "-tr SemiBaselineTrainer" in baseline
+        assert "semi_nnunet compare" in compare
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def test_raw_images_need_preprocessing(tmp_path, monkeypatch, capsys):
     assert main(["doctor", "-d", "42"]) == 1
     output = capsys.readouterr().out
     assert "1 labelled, 2 unlabelled; preprocessed: nothing" in output
-    assert output.endswith("next: semi_nnunet preprocess -d Dataset042_New\n")
+    assert output.endswith("next: semi_nnunet preprocess -d 42\n")
     with pytest.raises(UserError, match="43"):
         examine_dataset("43")
 
