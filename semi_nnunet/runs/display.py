@@ -74,6 +74,7 @@ class CommandProgress:
 
     >>> progress = CommandProgress()
     >>> progress.feed("3 of 10 epochs done, about 5 min left")
+    False
     >>> progress.state
     'epoch 3 of 10, about 5 min left'
     """

@@ -20,7 +20,6 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.workflows.selection import select_model
     from semi_nnunet.workflows.slim import SlimResult
 
 logger = logging.getLogger(__name__)
@@ -85,6 +84,7 @@ def distil(
         >>> small.student.operations <= 0.1 * small.teacher.operations
         True
     """
+    from semi_nnunet.workflows.selection import select_model
     from semi_nnunet.workflows.slim import SlimResult, choose_slim_network, train_slim_network
 
     jobs = (launcher or Launcher()).for_jobs()

@@ -85,5 +85,5 @@ def test_a_result_is_older_than_its_source_but_for_the_seconds_of_a_copy(tmp_pat
 def test_the_command_that_measures_is_one_of_ours(empty):
     words = empty.evaluation_command(empty.results / "test", empty.references, 3)
     parsed = parse_command(words)
-    assert words[0] == "semi_nnunet" and parsed.partial
+    assert words[0] == "semi_nnunet" and parsed.incomplete
     assert [str(empty.results / "test"), str(empty.references)] == [str(words[3]), str(words[5])]

@@ -30,8 +30,11 @@ def train(results: Path, *models: str, folds: str = "0") -> None:
             (results / model / f"fold_{fold}" / "checkpoint_final.pth").touch()
         _, name, configuration = model.split("__")
         plans = {"configurations": {configuration: {}}, "plans_name": name}
+        plans["image_reader_writer"] = "SimpleITKIO"
         write_json(results / model / "plans.json", plans)
-        write_json(results / model / "dataset.json", {})
+        labels = {"background": 0, "organ": 1}
+        description = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
+        write_json(results / model / "dataset.json", description)
 
 
 def test_the_only_trained_model_is_taken_and_named(results, capsys) -> None:
