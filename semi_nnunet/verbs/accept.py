@@ -37,7 +37,8 @@ def accept(
     A label CASE.ending of an unlabelled case is copied to labelsTr, and its images move from
     imagesUn to imagesTr. dataset.json, the folds and the preprocessed data follow; only the new
     cases are preprocessed. Plans stay as they are, so that trained weights fit and derived plans
-    stay valid. Validation cases stay where they are, and new cases are trained on in every fold.
+    stay valid. Validation cases stay where they are, and new cases are trained on in every fold,
+    except those of a patient or near-twin that the fold validates on.
 
     All labels are checked against their images first; if anything is wrong, everything is named
     and nothing is moved. If the command is interrupted, the same command finishes it. The rounds

@@ -210,7 +210,7 @@ def compute_quantiles(channel: np.ndarray) -> tuple[float, ...]:
 def compute_block_weights(length: int, blocks: int) -> np.ndarray:
     """Return the share (blocks, length) of each voxel of an axis in the mean of each block.
 
-    >>> compute_block_weights(3, 2).round(2).tolist()
+    >>> compute_block_weights(3, 2).astype(float).round(2).tolist()
     [[0.67, 0.33, 0.0], [0.0, 0.33, 0.67]]
     """
     edges, voxels = np.linspace(0, length, blocks + 1), np.arange(length)
