@@ -82,6 +82,7 @@ def evaluate(
         dataset_json=dataset_json,
         tolerances=tolerances,
         class_tolerances=class_tolerances,
+        lesions=lesions,
         in_voxels=voxels,
         missed_distance=missed_distance,
         partial=incomplete,

@@ -320,7 +320,8 @@ def interrupted_everywhere(
             refused = phase["phase"] == "commit"
             with no_processes():
                 assert main(["preprocess", "-d", "977", "-c", "2d", "-np", "1"]) == 2 * refused
-            first = first if refused else loop.snapshot()  # with the times of this copy
+            if not refused and "phantom_0004" not in labelled(loop):
+                first = loop.snapshot()  # with the times of this copy
         assert accept(loop) == 0
         assert without_times(loop.snapshot()) == expected, step
         words = ["accept", "-d", "977", "--undo"]

@@ -399,6 +399,7 @@ KINDS = (
     FileKind("measured/efficiency.csv", "efficiency"),
     FileKind("measured/log.txt", "efficiency"),
     FileKind("measured/outputs/*", "efficiency"),
+    FileKind("measured/case/inputs/*", "efficiency, for a moment"),
     FileKind("averaged/*/members.json", "ensemble", (ensemble,)),
     FileKind("averaged/*.*", "ensemble"),
     FileKind("exported/*.zip", "export", (install,), notices=True),

@@ -85,7 +85,7 @@ class World:
 
     def prepare(self) -> None:
         with self.used():
-            semi_nnunet.prepare(NUMBER, ["2d"], processes=1)
+            semi_nnunet.preprocess(NUMBER, ["2d"], processes=1)
 
     def plan(self) -> None:
         with self.used():
@@ -95,7 +95,7 @@ class World:
         with self.used():
             launcher = semi_nnunet.Launcher(device="cpu")
             semi_nnunet.crossval(
-                NUMBER, ["2d"], [TRAINER], folds=["0"], steps=steps, launcher=launcher
+                NUMBER, ["2d"], [TRAINER], folds=["0"], stages=steps, launcher=launcher
             )
 
     def evaluate(self) -> None:

@@ -244,7 +244,8 @@ def test_the_command_reads_folds_and_seeds_and_chooses_on_validation_cases(
     assert "## validation cases" in output and "24 of 24" in output
     assert "validation cases: Mean Teacher 2d" in output
     assert "## test cases" in output and "not measured yet" in output
-    assert output.count("better") >= 2 and (tmp_path / "table.md").read_text() == output
+    table = (tmp_path / "table.md").read_text()
+    assert output.count("better") >= 2 and output.startswith(table)
     for metric in ("hd95", "class"):
         assert main(["compare", "-d", "7", "--metric", metric]) == 2
         assert "choose from dice" in capsys.readouterr().err

@@ -286,8 +286,11 @@ def test_the_test_cases_of_all_models_and_folds_are_averaged(tmp_path):
             write_json(folder / "test/metrics.json", {"foreground_mean": {"dice": seed + fold}})
             (folder / "checkpoint_final.pth").touch()
         plans = {"plans_name": f"plans_seed{seed}", "configurations": {"2d": {}}}
+        plans["image_reader_writer"] = "SimpleITKIO"
         write_json(Path(model) / "plans.json", plans)
-        write_json(Path(model) / "dataset.json", {})
+        labels = {"background": 0, "organ": 1}
+        description = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
+        write_json(Path(model) / "dataset.json", description)
     assert average_test_dice(models) == 1.0
     (Path(models[1]) / "fold_1/test/metrics.json").unlink()
     assert average_test_dice(models) is None

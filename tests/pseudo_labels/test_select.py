@@ -149,7 +149,8 @@ def test_a_page_that_cannot_be_written_is_reported_before_images_are_labelled(
 
 
 def test_select_without_a_trained_model_is_refused(dataset, capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    (tmp_path / "no_results").mkdir()
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "no_results"))
     assert main(["select", "-d", dataset.name]) == 2
     assert "no trained model" in capsys.readouterr().err
 

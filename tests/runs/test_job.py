@@ -83,7 +83,7 @@ def test_a_fold_trained_again_is_predicted_and_measured_again(folders, tmp_path)
     for table in ours.tables().values():
         os.utime(table, (later, later))
     assert ours.is_done
-    with pytest.raises(UserError, match="step predict"):
+    with pytest.raises(UserError, match="stage predict"):
         (ours.test / "case.nii.gz").unlink()
         make_jobs(ours.folders, "tiny", ["2d"], [OURS], ["0"], 1, steps=["train", "evaluate"])
 
