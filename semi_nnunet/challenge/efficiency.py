@@ -121,6 +121,7 @@ def measure_efficiency(
         spent += f"; {problem.what}" if problem else ""
         logger.info(f"{number} of {len(cases)} {case}: {spent}")
         write_unfinished_result(folder, command, rows, case_problems)
+    shutil.rmtree(folder / "case", ignore_errors=True)
     if labels is not None:
         with collect_errors(case_problems, "Dice and NSD"):  # the costs are kept
             add_dice_and_nsd(rows, outputs, labels, class_tolerances)

@@ -251,7 +251,7 @@ def test_a_cascade_is_distilled_into_a_cascade(cascade_raw, cascade, capsys):
 @pytest.mark.parametrize(
     ("more", "keyword"),
     [
-        (["--target", "nnUNetTrainer"], "--target SemiBaselineTrainer, or -f all"),
+        (["--target", "nnUNetTrainer"], "--target SemiBaselineTrainer, or --target-folds all"),
         (["--target-folds", "0"], "every fold, asked for are 0"),
         (["--target-folds", "0", "all"], "every fold, asked for are 0 all"),
         (["--target-folds", "0", "1", "all"], "every fold, asked for are 0 1 all"),
