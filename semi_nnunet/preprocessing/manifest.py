@@ -78,6 +78,14 @@ class ManifestEntry:
             for name, (size, _) in self.files.items()
         )
 
+    def is_unchanged(self, folder: Path) -> bool:
+        """Return whether every file is as it was written (reads only files touched since then)."""
+        return self.is_present(folder) and all(
+            max((stat := os.stat(folder / name)).st_mtime, stat.st_ctime) <= self.when
+            or sha256_of_file(folder / name) == digest
+            for name, (_, digest) in self.files.items()
+        )
+
     def is_intact(self, folder: Path) -> bool:
         """Return whether every file exists with its checksum (reads all bytes)."""
         return self.is_present(folder) and all(

@@ -98,7 +98,8 @@ def label_pool(
 
     Raises:
         UnfinishedError: shards failed.
-        UserError: a model or image is missing, or the folder was begun with others.
+        UserError: a model or image is missing, the folder was begun with others, or somebody
+            edited labels in it.
     """
     if count is None:
         resources = find_resources(launcher.device, launcher.jobs) if launcher.is_local else None
@@ -114,6 +115,7 @@ def label_pool(
             fix="another -o",
         )
     request.begin()
+    request.require_no_edited_label()
     if launcher.only is None:
         unfinished = find_unfinished_shards(request, count)
         logger.info(f"{len(request.cases)} cases, {len(unfinished)} shards to do")

@@ -32,7 +32,7 @@ from semi_nnunet.util.provenance import FileRecord
 from semi_nnunet.util.shards import Shard
 from semi_nnunet.util.validation import line_as
 from semi_nnunet.util.verb_commands import build_command, extend_command
-from semi_nnunet.verify.file_bytes import require_complete_image
+from semi_nnunet.verify.file_bytes import find_incomplete_images, require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
 REQUEST = "request.json"
@@ -159,15 +159,40 @@ class LabellingRequest:
         if not path.is_file():
             write_json(path, record)
 
+    def listed(self, cases: Collection[str]) -> Iterator[tuple[str, ManifestEntry]]:
+        """Yield those of ``cases`` that a shard has finished, whatever happened to them since."""
+        for path in self.shards.glob("*.jsonl"):
+            for case, entry in Manifest(self.labels, path).read().items():
+                if case in cases:
+                    yield case, entry
+
+    def require_no_edited_label(self) -> None:
+        """Refuse to replace a label that somebody corrected here; damaged ones do not count.
+
+        Raises:
+            UserError: labels differ from what was written, although their images do not.
+        """
+        edited = [
+            self.label_path(case).name
+            for case, entry in self.listed(self.cases)
+            if not entry.is_unchanged(self.labels)
+            and not any(find_incomplete_images([self.label_path(case)]))
+            and self.is_made_from(entry.source, case)
+        ]
+        if edited:
+            raise UserError(
+                f"labels in {self.labels} were edited since they were written: "
+                f"{list_first(edited)}",
+                fix="move corrections to a folder of their own, from which semi_nnunet accept "
+                "takes them; remove what is no correction",
+            )
+
     def state(self, cases: Iterable[str]) -> PoolState:
         """Read which of ``cases`` are done or set aside; images that have changed are neither."""
         requested, state = {*cases}, PoolState({}, {})
-        for path in self.shards.glob("*.jsonl"):
-            for case, entry in Manifest(self.labels, path).read().items():
-                if case not in requested or not entry.is_present(self.labels):
-                    continue
-                if self.is_made_from(entry.source, case):
-                    state.done[case] = entry
+        for case, entry in self.listed(requested):
+            if entry.is_unchanged(self.labels) and self.is_made_from(entry.source, case):
+                state.done[case] = entry
         for path in self.shards.glob("*.bad"):
             for line in path.read_text(errors="replace").splitlines():
                 bad = line_as(SetAside, line)  # None if torn by a crash: the case is tried again

@@ -220,6 +220,25 @@ def test_changed_or_removed_images_are_not_done(pool):
     assert gone.name.removesuffix("_0000.nii.gz") not in again.done()
 
 
+def test_a_corrected_label_is_never_replaced_and_a_damaged_one_is_made_again(pool, capsys):
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
+    label(request)
+    first, second, *_ = sorted(request.labels.iterdir())
+    written = {path: path.read_bytes() for path in (first, second)}
+    words = ["pseudo-label", "-i", pool.images, "-o", pool.out, "-m", *request.models]
+    words = [*map(str, words), "--device", "cpu", "--jobs", "1"]
+
+    shutil.copy(second, first)  # complete, but of another content
+    assert main(words) == 2 and first.name in capsys.readouterr().err
+    assert first.read_bytes() == written[second]
+    first.write_bytes(written[first])  # the same content at another time is no edit
+    damaged = bytearray(written[second])
+    damaged[len(damaged) // 2] ^= 4
+    second.write_bytes(damaged)
+    assert main(words) == 0
+    assert all(path.read_bytes() == content for path, content in written.items())
+
+
 def test_a_model_of_the_same_name_in_another_data_set_is_another_model(pool, tmp_path):
     other = tmp_path / "Dataset999_Other" / pool.models[0].folder.name
     shutil.copytree(pool.models[0].folder, other)
