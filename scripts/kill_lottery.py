@@ -260,7 +260,7 @@ def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> 
             met, under_way = met + 1, True
             end(process)
         elif process.returncode and IS_DONE not in said:
-            lost.append(f"exit code {process.returncode} after {met} kills: {said[-500:]}")
+            lost.append(f"exit code {process.returncode} after {met} kills: {last_lines(said)}")
             shutil.rmtree(killed, ignore_errors=True)
         else:
             ended += 1
@@ -269,6 +269,12 @@ def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> 
     outcome = "; ".join(lost) or "nothing lost"
     print(f"{scenario.name}: {met} kills, {ended} runs ended, {outcome}", flush=True)
     return lost
+
+
+def last_lines(said: str) -> str:
+    """Return the end of what a command printed, without the rest of rewritten lines."""
+    lines = [line.strip() for line in said.replace("\r", "\n").splitlines()]
+    return " | ".join([line for line in lines if line][-8:])
 
 
 def run_to_end(words: Command, **variables: str) -> None:

@@ -51,7 +51,7 @@ from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import file_in_the_way, write_text, writing
-from semi_nnunet.util.lock import hold_until_exit
+from semi_nnunet.util.lock import held
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import unique
 
@@ -169,13 +169,14 @@ class AutoRun:
         Raises:
             UserError: another process does it, the time is too short, or a stage failed.
         """
-        if holder := hold_until_exit(self.state.lock):
-            raise UserError(
-                f"{holder} already runs this choice ({self.state.path})",
-                fix="wait for it, or end it and run the same command again",
-            )
-        with self.state.running():
-            return self.execute()
+        with held(self.state.lock, from_dead=True) as holder:
+            if holder:
+                raise UserError(
+                    f"{holder} already runs this choice ({self.state.path})",
+                    fix="wait for it, or end it and run the same command again",
+                )
+            with self.state.running():
+                return self.execute()
 
     def execute(self) -> ShippedModel | None:
         """Do the remaining work; return None if it was handed to a cluster."""

@@ -78,12 +78,15 @@ def plan_if_needed(
         undo(written)
         fits = fingerprint_fits(raw, preprocessed)
         existing = read_existing_plans(plans_file, raw)
+        derived = bool(existing) and is_derived(existing)
+        if derived and not is_of_fingerprint(existing, preprocessed):
+            fits = False
         if existing and fits:
             if gpu_memory_gb is not None:
                 fix = "another name (-p) makes new plans"
                 logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
             return existing
-        if existing and is_derived(existing):
+        if derived:
             raise UserError(
                 f"{plans_file} was derived from other plans, and the labelled cases or "
                 f"dataset.json have changed since",
@@ -217,6 +220,18 @@ def get_default_plans_name(planner: str) -> str:
             f"nnU-Net has no planner {planner!r}", fix="for example -pl nnUNetPlannerResEncM"
         )
     return str(parameters["plans_name"].default)
+
+
+def digest_fingerprint(preprocessed: Path) -> str | None:
+    """Return the SHA-256 of nnU-Net's fingerprint, which stands for the images behind the plans."""
+    path = preprocessed / FINGERPRINT_FILE
+    return sha256_of_file(path) if path.is_file() else None
+
+
+def is_of_fingerprint(derived: Mapping[str, Any], preprocessed: Path) -> bool:
+    """Return whether derived plans come from the present fingerprint; earlier versions: True."""
+    recorded = derived.get("semi_planned", {}).get("fingerprint")
+    return recorded in (None, digest_fingerprint(preprocessed))
 
 
 def is_derived(plans: Mapping[str, Any]) -> bool:

@@ -92,6 +92,19 @@ def hold_until_exit(path: Path) -> str | None:
 _HELD: dict[Path, ExitStack] = {}  # locks of this process until its end
 
 
+@contextmanager
+def released_after() -> Iterator[None]:
+    """Release after the block what :func:`hold_until_exit` took in it, as a notebook lives on."""
+    before = {*_HELD}
+    try:
+        yield
+    finally:
+        for path in {*_HELD} - before:
+            stack = _HELD.pop(path)
+            atexit.unregister(stack.close)
+            stack.close()
+
+
 def note_of(path: Path) -> Path:
     """Return the path of the note next to a lock."""
     return path.with_name(path.name + ".json")

@@ -82,6 +82,7 @@ def train(
     from semi_nnunet.util.command import typed
     from semi_nnunet.util.environment import variable
     from semi_nnunet.util.errors import raise_if_any
+    from semi_nnunet.util.lock import released_after
     from semi_nnunet.util.names import require_positive, unknown
     from semi_nnunet.workflows.before_start import (
         find_data_problems,
@@ -110,7 +111,8 @@ def train(
     weights = None if pretrained_weights is None else str(pretrained_weights)
     if weights is not None:
         check_pretrained_weights([PRETRAINED, weights])
-    with variable(EXTERNAL, trainer_folders()), join_process_group(torch_device.type):
+    external = variable(EXTERNAL, trainer_folders())
+    with external, released_after(), join_process_group(torch_device.type):
         nnunet.run_training(
             folders.preprocessed.name,
             configuration,

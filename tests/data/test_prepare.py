@@ -22,6 +22,7 @@ from semi_nnunet.preprocessing.prepare import estimate_memory, prepare_for_train
 from semi_nnunet.raw.readers import Geometry
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.memory import GIB
+from semi_nnunet.workflows.plan import plan_dataset
 from tests.data.copied import Copy, names
 from tests.data.raw_datasets import voxels, write
 
@@ -164,6 +165,19 @@ def test_derived_plans_are_not_planned_again(copy: Copy) -> None:
     (copy.preprocessed / "dataset_fingerprint.json").unlink()
     with pytest.raises(UserError, match="from other plans"):
         prepare_for_training(copy.number, ["2d"], "nnUNetPlans_cpu", "ExperimentPlanner", 1, False)
+
+
+def test_derived_plans_of_an_earlier_fingerprint_are_refused(copy: Copy) -> None:
+    plan_dataset(copy.raw.name, name="nnUNetPlans_other")
+    options = (["2d"], "nnUNetPlans_other", "ExperimentPlanner", 1, False)
+    prepare_for_training(copy.number, *options)
+    fingerprint = copy.preprocessed / "dataset_fingerprint.json"
+    fingerprint.write_text(fingerprint.read_text() + "\n")  # as if made from other images
+    plan_dataset(copy.raw.name, plans="nnUNetPlans_other", settings={"epochs": 3})
+    with pytest.raises(UserError, match="from other plans"):
+        prepare_for_training(copy.number, *options)
+    plan_dataset(copy.raw.name, name="nnUNetPlans_other")  # the advice
+    prepare_for_training(copy.number, *options)
 
 
 def test_a_cascade_uses_the_data_of_its_first_stages(prepared_cascade: Any) -> None:

@@ -176,3 +176,18 @@ def test_two_preprocess_at_once_leave_what_one_leaves(tmp_path: Path) -> None:
     said = [process.communicate(timeout=500)[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], "\n".join(said)
     assert contents(together.preprocessed) == contents(alone.preprocessed)
+
+
+@pytest.mark.slow
+def test_nothing_on_the_way_needs_what_windows_lacks(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("raw", "preprocessed", "results")}
+    for folder in folders.values():
+        folder.mkdir()
+    variables = {f"nnUNet_{name}": str(folder) for name, folder in folders.items()}
+    variables |= {"nnUNet_extTrainer": str(TRAINERS_FOLDER), "PYTHONPATH": str(ROOT)}
+    process = subprocess.run(
+        [sys.executable, "-m", "tests.end_to_end.other_system", str(folders["raw"])],
+        env={**os.environ, **variables}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stdout[-1500:] + process.stderr[-1500:]
+    assert "fold 0 seed 0: running" not in process.stdout  # its lock is free again

@@ -15,6 +15,7 @@ from semi_nnunet.util.lock import (
     holder_of,
     is_of_the_dead,
     note_of,
+    released_after,
 )
 
 HOLD = """
@@ -82,6 +83,15 @@ def test_a_process_may_take_its_lock_twice_and_holds_it_until_it_ends(tmp_path):
     command[-1] = str(second)
     assert subprocess.run(command, capture_output=True, text=True).stdout == "None\n"
     assert hold_until_exit(second) is None  # its holder ended
+
+
+def test_what_a_block_took_is_free_after_it_and_after_an_error(tmp_path):
+    before, within = tmp_path / "before.lock", tmp_path / "within.lock"
+    assert hold_until_exit(before) is None
+    with pytest.raises(RuntimeError), released_after():
+        assert hold_until_exit(before) is hold_until_exit(within) is None
+        raise RuntimeError
+    assert holder_of(within) is None and holder_of(before) is not None
 
 
 @pytest.mark.parametrize("error", [NotImplementedError(), OSError(37, "No locks available")])
