@@ -32,6 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
 import torch
 
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
@@ -59,6 +60,7 @@ from semi_nnunet.cli.main import main
 packaging.find_needed_packages = lambda *_: {"numpy": "2.0", "torch": "2.1+cpu"}
 sys.exit(main(sys.argv[1:]))
 """
+PATIENCE_S = 120  # of children that save before they end
 IS_DONE = "exists already"  # a kill after the last step: the command does not overwrite its result
 
 
@@ -273,7 +275,7 @@ def play(scenario: Scenario, kills: int, moments: random.Random, root: Path) -> 
 
 def last_lines(said: str) -> str:
     """Return the end of what a command printed, without the rest of rewritten lines."""
-    lines = [line.strip() for line in said.replace("\r", "\n").splitlines()]
+    lines = [" ".join(line.split()) for line in said.replace("\r", "\n").splitlines()]
     return " | ".join([line for line in lines if line][-8:])
 
 
@@ -305,10 +307,14 @@ def start(words: Command, output: IO[str] | int, **variables: str) -> subprocess
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Send SIGKILL to the process and all its children."""
+    """Send SIGKILL to the process group; trainings in groups of their own save, and end then."""
+    children: list[psutil.Process] = []
+    with suppress(psutil.NoSuchProcess):
+        children = psutil.Process(process.pid).children(recursive=True)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    psutil.wait_procs(children, timeout=PATIENCE_S)
 
 
 # ---- comparing ----

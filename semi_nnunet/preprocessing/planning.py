@@ -116,7 +116,28 @@ def plan_if_needed(
                 if settings:
                     plans |= settings
                     write_json(preprocessed / f"{name}.json", plans)
+        if changes := list(describe_changes(existing, plans)):
+            logger.warning(
+                f"{name} are planned again, as the labelled cases or dataset.json have changed; "
+                f"also values edited by hand were replaced: {'; '.join(changes)}"
+            )
         return plans
+
+
+def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which values of each configuration differ between plans, but for their networks.
+
+    >>> before = {"configurations": {"2d": {"batch_size": 7, "spacing": [1, 1]}}}
+    >>> after = {"configurations": {"2d": {"batch_size": 12, "spacing": [1, 1]}}}
+    >>> [*describe_changes(before, after), *describe_changes({}, after)]
+    ['2d batch_size 7, now 12']
+    """
+    present = after["configurations"]
+    for name, values in before.get("configurations", {}).items():
+        for key, value in values.items():
+            new = present.get(name, {}).get(key)
+            if key not in ("architecture", "median_image_size_in_voxels") and new != value:
+                yield f"{name} {key} {value}, now {new}"
 
 
 def select_configurations(

@@ -109,10 +109,14 @@ def test_spaces_in_case_ids_work_with_nnunet(copy: Copy) -> None:
     assert (copy.preprocessed / "nnUNetPlans_2d/a case.b2nd").is_file()
 
 
-def test_planning_again_keeps_our_settings(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_again_keeps_our_settings_and_names_what_was_edited(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     plans_file = copy.preprocessed / "nnUNetPlans.json"
     plans = json.loads(plans_file.read_text())
-    plans_file.write_text(json.dumps({**plans, "semi": {"seed": 5}}))
+    edited = json.loads(json.dumps({**plans, "semi": {"seed": 5}}))
+    edited["configurations"]["2d"]["batch_size"] = 3
+    plans_file.write_text(json.dumps(edited))
     (copy.preprocessed / "dataset_fingerprint.json").unlink()
 
     def planned(*_: Any, overwrite_plans_name: str) -> str:
@@ -123,6 +127,7 @@ def test_planning_again_keeps_our_settings(copy: Copy, monkeypatch: pytest.Monke
     monkeypatch.setattr(existing_plans, "plan_experiments", planned)
     copy.prepare()
     assert json.loads(plans_file.read_text())["semi"] == {"seed": 5}
+    assert "2d batch_size 3" in caplog.text
 
 
 def test_adding_patients_later_changes_no_plans(
