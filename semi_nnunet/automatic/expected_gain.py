@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-FEWEST_CASES = 4  # below, the spread of the cases is unknown and the prior decides
+# What few cases do not say about their spread: in Dice, as of so many cases. Over the patients of
+# docs/values, differences spread by .015 (Hippocampus) to .074 (ACDC). With 3, 6 and 20 patients,
+# .02 ships better models than .03 or .04, and a loss above one point in less than 1 % of the draws.
+USUAL_SPREAD, SPREAD_WEIGHT = 0.02, 3
 HARM = 0.01  # Dice: a loss of more than one point
 RISK_LIMIT = 0.1  # probability of such a loss above which the baseline ships
 
@@ -62,21 +65,26 @@ class ExpectedGain:
     def after(cls, differences: Sequence[float], prior: GainPrior) -> ExpectedGain:
         """Update the prior by the differences of cases that did not choose the model.
 
-        The variance of their mean is enlarged by (n - 1) / (n - 3), the variance of Student's t,
-        because the spread of few cases is uncertain itself.
+        The spread of few cases is uncertain itself: its prior (a scaled inverse chi-squared
+        distribution) has the weight of :data:`SPREAD_WEIGHT` cases, and the variance of their mean
+        is that of Student's t.
 
         >>> gain = ExpectedGain.after([0.02, 0.04, 0.01, 0.05, 0.03], GainPrior(0.01, 0.02))
         >>> round(gain.mean, 3), round(gain.probability_below(0.0), 3)
-        (0.026, 0.002)
+        (0.026, 0.001)
+        >>> ExpectedGain.after([], GainPrior(0.01, 0.02))
+        ExpectedGain(mean=0.01, spread=0.02)
 
         Args:
             differences: model - baseline of each patient, in Dice.
             prior: of the gain.
         """
         count = len(differences)
-        if count < FEWEST_CASES:
+        if not count:
             return cls(prior.mean, prior.spread)
-        variance = float(np.var(differences, ddof=1)) / count * (count - 1) / (count - 3)
+        freedom = SPREAD_WEIGHT + count - 1
+        squares = SPREAD_WEIGHT * USUAL_SPREAD**2 + count * float(np.var(differences))
+        variance = squares / (freedom - 2) / count  # of their mean, by Student's t
         weight = prior.spread**2 / (prior.spread**2 + variance)
         mean = prior.mean + weight * (float(np.mean(differences)) - prior.mean)
         return cls(mean, math.sqrt(weight * variance))

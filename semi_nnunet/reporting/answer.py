@@ -209,7 +209,7 @@ def write_headline(
 def write_few_steps_headline(measured: SubsetResults, item: ModelComparison) -> str:
     """Explain that the trainings are too short for a verdict."""
     name, base = name_pair(measured, item)
-    return f"Too few steps to judge: {name} and {base} were trained for {item.steps} only."
+    return f"Too few steps to judge: {name} or {base} was trained for {item.steps} only."
 
 
 def describe_fewer_seeds(measured: SubsetResults) -> list[str]:

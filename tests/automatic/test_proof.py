@@ -46,7 +46,7 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
     ("gain", "ships", "answer"),
     [
         (0.1, OURS, PROVEN),
-        (0.002, OURS, LIKELY),
+        (0.003, OURS, LIKELY),
         (-0.0015, BASE, NO_DIFFERENCE),
         (-0.1, BASE, WORSE),
     ],
