@@ -64,7 +64,8 @@ def test_predict_takes_the_options_of_nnunets_own_command() -> None:
     assert arguments["folds"] == ["0", "1"] and "model" not in arguments
 
 
-SPELLINGS = {  # the short options, and the parameters that they may name
+SPELLINGS = {
+    "-n": {"count"},  # the short options, and the parameters that they may name
     "-d": {"dataset"},
     "-o": {"out"},
     "-i": {"images", "predictions", "reviewed"},

@@ -173,6 +173,31 @@ def test_a_damaged_file_is_refused_with_a_fix_or_made_again(
     assert lost == []
 
 
+# Files whose damage is answered with the advice to remove them: nothing else writes them again.
+REMOVED = (
+    "dataset_fingerprint.json", "labelled/request.json", "pseudo_labels/*/request.json",
+    "semi_crossval/jobs.json", "semi_auto/2d.json",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", REMOVED, ids=lambda ending: ending.replace("/", "|"))
+def test_the_advice_to_remove_a_damaged_file_helps(ending: str, place: Workplace) -> None:
+    for kind in (kind for kind in READ if kind.pattern.endswith(ending)):
+        path = place.root / next(name for name in list_files(place.root) if kind.matches(name))
+        for reader in kind.readers:
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2])
+            with pytest.raises(RefusedError, match="remove it"):
+                reader(place)
+            path.unlink()
+            try:
+                reader(place)
+            except RefusedError as refusal:  # only another command writes the file
+                assert "remove it" not in str(refusal) and "semi_nnunet" in str(refusal)
+            path.write_bytes(content)
+
+
 def move(place: Workplace) -> Workplace:
     """Move everything to another folder."""
     target = place.root.with_name("moved")
