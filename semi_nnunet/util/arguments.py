@@ -91,9 +91,10 @@ def _convert_to(leaf: Any, value: Any) -> Any:
     if leaf in LEAVES:
         return LEAVES[leaf][1](value)
     if origin is Literal:
-        return value if value in inner else REFUSED
+        return value if isinstance(value, str) and value in inner else REFUSED
     if origin is Sequence:
-        if not isinstance(value, (list, tuple)) and not hasattr(value, "__array__"):
+        is_array = hasattr(value, "__array__") and getattr(value, "shape", None) != ()
+        if not (isinstance(value, (list, tuple)) or is_array):  # NumPy's numbers are arrays, too
             return REFUSED
         items = [_convert(inner[0], item) for item in value]
         return REFUSED if any(item is REFUSED for item in items) else items

@@ -70,11 +70,13 @@ def test_an_unknown_argument_is_answered_with_the_nearest(name: str) -> None:
     [
         ({"folds": "all"}, r"folds: .*\['all'\]"),
         ({"folds": [0.5]}, "folds: must be a list of texts"),
+        ({"folds": np.int64(3)}, r"folds: .*\['3'\]"),
         ({"dataset": None}, "dataset: must be a text"),
         ({"dataset": 1.5}, "dataset: must be a text"),
         ({"dataset": True}, "dataset: must be a text"),
         ({"exact": 1}, "exact: must be True or False"),
         ({"device": "cdua"}, "did you mean 'cuda'"),
+        ({"device": np.zeros(2)}, "device: must be 'cpu'"),
         ({"out": ""}, "out: must be a path"),
         ({"exact": True, "fast": True}, "exact and fast: exclude each other"),
         ({"launcher": "slurm"}, "launcher: must be a Launcher"),
