@@ -289,14 +289,17 @@ def list_trained_folds(folders: Folders) -> Iterator[Path]:
 def list_outdated_trainings(
     folders: Folders, added: Sequence[str], corrected: Sequence[str]
 ) -> Iterator[str]:
-    """Yield the trainings that learned without the added or from the corrected labels."""
+    """Yield the trainings that learned without the added or from the corrected labels.
+
+    nnU-Net's own trainers do not record their cases: they learned from those of their fold.
+    """
     folds = load_folds(folders.preprocessed)
     for folder in list_trained_folds(folders):
         cases, number = optional_json(folder / SETTINGS_JSON).get("cases", {}), read_fold(folder)
         learned = {*cases.get("labelled", ())}
         if not any(folder.glob("checkpoint_*.pth")) or (cases and not learned):
             continue  # not begun, or a pre-training without labels
-        trained_now = {*added}
+        trained_now = {*added, *corrected}
         if number != ALL and int(number or 0) < len(folds):
             trained_now &= {*folds[int(number or 0)]["train"]}
         if trained_now - learned or learned.intersection(corrected):
