@@ -79,7 +79,7 @@ def find_mismatches_within_trainers(jobs: Sequence[Job]) -> Iterator[str]:
             group = (*model, name, *([job.fold] if name in (CASES, POOL) else []))
             reference, expected = references.setdefault(group, (job, value))
             if value != expected:
-                texts = format_recorded_value(name, value), format_recorded_value(name, expected)
+                texts = format_values(name, value, expected)
                 key = (*model, name, *texts, format_fold_and_seed(reference))
                 mismatches.setdefault(key, []).append(format_fold_and_seed(job))
     for (trainer, configuration, name, value, other, other_fold), folds in mismatches.items():
@@ -118,7 +118,7 @@ def find_mismatches_with_baseline(
             if name in ignore or name not in settings or name not in expected:
                 continue
             if settings[name] != expected[name]:
-                texts = [format_recorded_value(name, s[name]) for s in (settings, expected)]
+                texts = format_values(name, settings[name], expected[name])
                 folds = mismatches.setdefault((job.trainer, job.configuration, name, *texts), [])
                 folds.append(format_fold_and_seed(job))
     return [
@@ -137,15 +137,20 @@ def format_fold_and_seed(job: Job) -> str:
     return f"fold {job.fold} seed {job.seed}"
 
 
-def format_recorded_value(name: str, value: Any) -> str:
-    """Return a setting as text, or the count and first names of cases.
+def format_values(name: str, value: Any, other: Any) -> tuple[str, str]:
+    """Return two values of a setting as texts; of cases, the count and those not in the other.
 
-    >>> format_recorded_value(CASES, ["a", "b", "c", "d"])
-    '4 (a, b, c, ...)'
+    >>> format_values(CASES, ["a", "b", "c"], ["a", "d"])
+    ('3 (only here: b, c)', '2 (only here: d)')
     """
     if name not in (CASES, POOL):
-        return str(value)
-    return f"{len(value)} ({', '.join(value[:3])}, ...)" if value else "none"
+        return str(value), str(other)
+    return _count_cases(value, other), _count_cases(other, value)
+
+
+def _count_cases(cases: Sequence[str], others: Sequence[str]) -> str:
+    only_here = sorted({*cases} - {*others})
+    return f"{len(cases)} (only here: {list_first(only_here, 3)})" if only_here else f"{len(cases)}"
 
 
 def find_changed_trainings(
@@ -175,8 +180,7 @@ def find_changed_trainings(
         current = dict(json.loads(json.dumps(resolved)))  # as recorded
         current |= data.list_cases(job, recorded)
         differences = [
-            f"{name} {format_recorded_value(name, recorded[name])} "
-            f"(now {format_recorded_value(name, current[name])})"
+            "{} {} (now {})".format(name, *format_values(name, recorded[name], current[name]))
             for name in recorded
             if name in current and recorded[name] != current[name]
         ]
