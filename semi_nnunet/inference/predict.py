@@ -89,14 +89,19 @@ def predict_images(
             predictions and would be lost. Images of a folder that cannot be predicted are listed
             after all others were predicted.
     """
-    if not isinstance(images, (str, Path)) and (spacings is None or len(spacings) != len(images)):
+    if isinstance(images, (str, Path)):
+        if out is None:
+            raise UserError("predictions of a folder need an output folder", fix="out=FOLDER")
+        if spacings is not None:
+            raise UserError("spacings belong to arrays, not to a folder", fix="leave them out")
+    elif out is not None:
+        raise UserError("labels of arrays are returned, not written to out", fix="leave it out")
+    elif spacings is None or len(spacings) != len(images):
         raise UserError(
             f"spacings must be given for each of the {len(images)} arrays, got "
             f"{'none' if spacings is None else len(spacings)}",
             fix="spacings=[(z, y, x), ...]",
         )
-    if isinstance(images, (str, Path)) and out is None:
-        raise UserError("predictions of a folder need an output folder", fix="out=FOLDER")
     problems, torch_device = list[Problem](), torch.device("cpu")
     models: list[TrainedModel] = []
     with collect_errors(problems, "--device"):
@@ -107,8 +112,12 @@ def predict_images(
         folders = [str(folder) for folder in (model, coarse) if folder is not None]
         models = find_models(folders, checkpoint)
     if not isinstance(images, (str, Path)):
-        raise_if_any(REFUSED, problems)
-        pairs = zip(images, spacings or (), strict=True)
+        pairs = list(zip(images, spacings or (), strict=True))
+        with collect_errors(problems, "-m"):
+            description = find_model(str(model), checkpoint).dataset_json
+            channels = description.get("channel_names") or description["modality"]
+            problems += find_array_problems(pairs, len(channels))
+        raise_if_any(REFUSED, [*dict.fromkeys(problems)])
         with at_most(max_memory):
             predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
             return [
@@ -144,6 +153,20 @@ def predict_images(
         files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
         require_unchanged(records, inputs)
         return files
+
+
+def find_array_problems(
+    pairs: Iterable[tuple[np.ndarray, Sequence[float]]], channels: int
+) -> Iterator[Problem]:
+    """Yield a problem for each array or spacing that nnU-Net's readers would not return."""
+    for number, (image, spacing) in enumerate(pairs):
+        shape = np.shape(image)
+        if len(shape) != 4 or shape[0] != channels or 0 in shape:
+            rule = f"must have the axes ({channels} channels, z, y, x), got the shape {shape}"
+            yield Problem(f"images[{number}]", rule, "correct the array; 2-D images have z = 1")
+        if len(spacing) != 3 or min(spacing) <= 0:
+            rule = f"must be three sizes in mm, (z, y, x), got {tuple(spacing)}"
+            yield Problem(f"spacings[{number}]", rule, "correct it; 2-D images have (999, y, x)")
 
 
 def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
