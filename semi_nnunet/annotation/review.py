@@ -95,7 +95,7 @@ def find_labels_folder(folder: Path) -> Path:
 
 
 def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
-    """Read what is known about the proposals that the reviewer began with.
+    """Read the records of the proposals that the reviewer began with.
 
     Args:
         reviewed: folder of the reviewed labels; models may have written their labels there.
@@ -243,7 +243,7 @@ def _find_missing_sidecars(labels: Sequence[ReviewedLabel]) -> Iterator[Problem]
 def compare_with_proposals(
     labels: Sequence[ReviewedLabel], raw: RawDataset, proposals: Proposals, keeps_untouched: bool
 ) -> tuple[list[ReviewedLabel], list[Problem]]:
-    """Count the voxels that the reviewer changed, and find proposals that nobody has changed.
+    """Count the voxels that the reviewer changed, and find proposals that were left unchanged.
 
     Args:
         labels: checked ones without problems.

@@ -95,7 +95,7 @@ def require_valid_options(hours: float, candidates: Sequence[str], out: Path) ->
     if file := file_in_the_way(out):
         problems.append(Problem("-o", f"must be a folder, but {file} is a file", "give a folder"))
     if not candidates:
-        message = f"must name a candidate besides {BASELINE}, got none"
+        message = f"must name a candidate other than {BASELINE}, got none"
         problems.append(Problem("-tr", message, f"add one, such as {RECOMMENDED}"))
     facts = our_trainers()
     for name in candidates:

@@ -1,4 +1,4 @@
-"""Measure what a training step of trainers costs, in processes of their own, and tabulate it."""
+"""Measure the cost of a training step of each trainer in its own process, and tabulate it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def measure_steps(
     quick: bool = False,
     out: str | Path | None = None,
 ) -> Measured:
-    """Measure what a training step of trainers costs on this machine.
+    """Measure the cost of a training step of each trainer on this machine.
 
     :func:`semi_nnunet.benchmark` documents the arguments. The rates are stored in the data set's
     results, where :func:`semi_nnunet.auto` finds them.

@@ -133,7 +133,7 @@ def predict_images(
         problems += find_folder_problems(
             cases, Path(images), folder, description, networks, earlier
         )
-    raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
+    raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # both checks name a missing model
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
@@ -192,7 +192,7 @@ def name_network(title: str, fold: str, folds: Collection[str]) -> str:
 
 
 def read_prediction_record(folder: Path) -> Records:
-    """Return what the predictions in a folder were made from; {} if that is not known.
+    """Return the record of the predictions in a folder; {} if there is no record.
 
     Earlier versions recorded only names and checksums of the models.
     """
@@ -263,7 +263,7 @@ def find_folder_problems(
         images, out: folders.
         description: content of the model's dataset.json.
         networks: of the models, see :func:`list_networks`; empty if one is missing.
-        earlier: what the present predictions were made from.
+        earlier: record of the present predictions.
     """
     ending = description["file_ending"]
     if not cases:

@@ -90,7 +90,7 @@ class Case:
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
-    """All that the result of preprocessing depends on, besides the case."""
+    """The plans and labels by which cases are preprocessed."""
 
     plans: dict[str, Any]
     configuration: str
@@ -140,7 +140,7 @@ def find_outdated_problems(
     """Yield a problem if plans or labels were edited after labelled or unlabelled preprocessing.
 
     Args:
-        spec: what they ask for now.
+        spec: of the present plans and labels.
         folder: of the labelled cases; without a list of them, nothing is known.
         command: that preprocesses them again.
     """

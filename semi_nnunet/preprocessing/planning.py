@@ -69,7 +69,7 @@ def plan_if_needed(
 
     Raises:
         UserError: the existing plans belong to another data set or version, or are derived from
-            others (see :mod:`semi_nnunet.cli.plan`) and outdated.
+            others (see :mod:`semi_nnunet.workflows.plan`) and outdated.
     """
     raw = RawDataset.of(raw_dataset)
     plans_file = preprocessed / f"{plans_name}.json"
@@ -234,7 +234,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     """Return whether nnU-Net's fingerprint was made of the present labelled cases.
 
     It was not if their number or dataset.json has changed, or if a preprocessed labelled case has
-    lost its label: the hidden label would live on in the intensities of the plans. Cases that
+    lost its label: the hidden label would still affect the intensities in the plans. Cases that
     ``semi_nnunet accept`` added later do not count, because it keeps the plans.
     """
     fingerprint, description = preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON

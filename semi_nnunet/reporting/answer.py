@@ -160,7 +160,7 @@ def answer_that_baseline_is_best(
     test: SubsetResults | None,
     ranked: Sequence[tuple[Model, float]],
 ) -> Answer:
-    """Word the answer if the baseline ranks first on the validation cases."""
+    """Word the answer for a baseline that ranks first on the validation cases."""
     comparisons = (find_comparison(validation, model) for model, _ in ranked[1:])
     item = next(filter(None, comparisons), None) or find_largest_gain(validation)
     best = name_model(ranked[0][0], validation.models)

@@ -76,7 +76,7 @@ def collect_background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Bac
 def describe_pool(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
     """Count the unlabelled images of the trainings, and the selected ones.
 
-    Trainings that filter images do not count: after a resume, their record has the images of then.
+    Trainings that filter images do not count: their record may be older than the filtering.
     """
     pools = (
         record.get("cases", {}).get("unlabelled")

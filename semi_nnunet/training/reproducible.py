@@ -328,7 +328,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         return dict.fromkeys(("labelled", "validation"), str(self.preprocessed_dataset_folder))
 
     def current_sources(self, cases: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-        """Return what the cases of each kind, and those of the validation, were made from."""
+        """Return the sources of the cases of each kind, and of the validation cases."""
         folders, cases = self.case_folders(), {**cases, "validation": self.do_split()[1]}
         return {kind: read_sources(folders[kind], names) for kind, names in cases.items()}
 

@@ -29,7 +29,7 @@ class AlsoInPython:
 
 
 def check_argument(name: str, hint: Any, value: Any) -> tuple[Any, list[Problem]]:
-    """Return a value as the function expects it, and what is wrong with it.
+    """Return a value as the function expects it, and its problems.
 
     Paths may be texts and the reverse, texts may be whole numbers (of folds and data sets), and
     numbers may be NumPy's. Nothing else is converted.

@@ -34,7 +34,7 @@ def benchmark(
     quick: Flag = False,
     out: OutputFile = None,
 ) -> Measured:
-    """Measure what a training step costs on this machine: time, operations, loading, memory.
+    """Measure the cost of a training step on this machine: time, operations, loading, memory.
 
         semi_nnunet benchmark -d 42 -c 3d_fullres
         semi_nnunet benchmark -d 42 -c 2d -p nnUNetPlans_cpu -tr SemiUnifiedTrainer -o costs.json

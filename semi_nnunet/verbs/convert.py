@@ -48,7 +48,7 @@ def convert(
             for "-"; others have their defaults.
 
     Returns:
-        What was made, in nnUNet_raw.
+        The new data set in nnUNet_raw, and its numbers of cases.
 
     Raises:
         UserError: there is no such converter or option, the files are not as expected, or the

@@ -31,7 +31,7 @@ OWN = list_settings_of_scope(SemiSettings, schema.OWN)
 CASES, POOL = "labelled cases", "unlabelled cases"
 
 
-def read_record(job: Job) -> dict[str, Any]:
+def read_training_record(job: Job) -> dict[str, Any]:
     """Return the settings and cases of a training; {} for nnU-Net's own trainers.
 
     A training without unlabelled cases, such as the baseline, has no settings about them. The
@@ -53,8 +53,12 @@ def read_record(job: Job) -> dict[str, Any]:
 
 
 def read_matched_settings(job: Job) -> dict[str, Any]:
-    """Return what a baseline must share with a training; {} for nnU-Net's own trainers."""
-    return {name: value for name, value in read_record(job).items() if name in (*MATCHED, CASES)}
+    """Return the settings and cases that a baseline must share; {} for nnU-Net's own trainers."""
+    return {
+        name: value
+        for name, value in read_training_record(job).items()
+        if name in (*MATCHED, CASES)
+    }
 
 
 def find_mismatches(jobs: Sequence[Job], baseline: str) -> list[str]:
@@ -75,7 +79,7 @@ def find_mismatches_within_trainers(jobs: Sequence[Job]) -> Iterator[str]:
     mismatches: dict[tuple[str, ...], list[str]] = {}
     for job in jobs:
         model = (job.trainer, job.configuration)
-        for name, value in read_record(job).items():
+        for name, value in read_training_record(job).items():
             group = (*model, name, *([job.fold] if name in (CASES, POOL) else []))
             reference, expected = references.setdefault(group, (job, value))
             if value != expected:
@@ -174,7 +178,7 @@ def find_changed_trainings(
             fix = f"move {job.folder} away to train again, or restore these files and preprocess"
             yield Problem(str(job), message, fix)
             continue
-        if job.trainer not in classes or not (recorded := read_record(job)):
+        if job.trainer not in classes or not (recorded := read_training_record(job)):
             continue
         resolved = to_plain_values(resolve(job.trainer, job.configuration).as_dict())
         current = dict(json.loads(json.dumps(resolved)))  # as recorded
@@ -193,7 +197,7 @@ def find_changed_trainings(
 
 
 def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Problem]:
-    """Return what a table of trainings does not show: data that have changed since.
+    """Return the trainings whose data have changed since, which their tables do not show.
 
     Nothing counts as changed if the preprocessed data are gone. Data that cannot be read, which
     a table does not need, are a problem, too.
@@ -212,7 +216,7 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
     """Yield the trainings whose preprocessed cases have changed since, those alike together."""
     data, trainings = CurrentData(folders, load_patient_finder(folders)), dict[str, list[Job]]()
     for job in jobs:
-        recorded = read_record(job)
+        recorded = read_training_record(job)
         current = data.list_cases(job, recorded)
         changes = data.find_changes(job)
         changes += [f"the {name}" for name in current if current[name] != recorded[name]]

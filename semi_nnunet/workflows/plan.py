@@ -216,7 +216,7 @@ def mark_kept(
 
 
 def get_layer(layers: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
-    """Return the layer of a trainer, a configuration or both; {} if there is none.
+    """Return the layer of a trainer, a configuration or both; {} if it is missing.
 
     >>> get_layer({"2d": {"epochs": 5}}, ("2d",)), get_layer({"seed": 1}, ("2d",))
     ({'epochs': 5}, {})
