@@ -67,7 +67,6 @@ from semi_nnunet.verify.twins import (
 )
 
 logger = logging.getLogger(__name__)
-PLANNER = "ExperimentPlanner"
 LOCK = ".semi_preprocess.lock"  # in the folder of the preprocessed data set
 MEMORY_FIX = (
     "correct the spacing in its header, remove the case, or take a machine with more memory"
