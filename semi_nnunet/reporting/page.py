@@ -12,12 +12,11 @@ from statistics import median
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation.comparison import ModelComparison, find_most_seeds, rank_comparisons
 from semi_nnunet.evaluation.points import find_difference_unit, get_shown_factor
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import OVERLAPS, Model, higher_is_better
-from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.reporting import wording
 from semi_nnunet.reporting.charts import (
     choose_axis,
@@ -271,21 +270,7 @@ def write_report_page(
 ) -> WrittenReport:
     """Write one HTML file that answers whether the methods help, and shows their errors.
 
-    Args:
-        dataset: number or name of the data set whose trainings are shown; None: show ``values``.
-        values: files of ``semi_nnunet compare --write-values``, instead of a data set.
-        plans: of the trainings; plans of their seeds are included.
-        baseline: trainer to compare with.
-        metric: a column of metrics.csv.
-        choice: choice.json of ``semi_nnunet auto``: how the method was chosen.
-        efficiency: folders of ``semi_nnunet efficiency``: costs of submissions.
-        out: the HTML file.
-
-    Returns:
-        Where the report is, and its answer.
-
-    Raises:
-        UserError: nothing was measured, a name is unknown, or the file cannot be written.
+    :func:`semi_nnunet.report` documents the arguments.
     """
     path, files = Path(out), [Path(file) for file in values]
     require_place(path)
