@@ -22,8 +22,7 @@ from semi_nnunet.benchmarking.steps import (
 )
 from semi_nnunet.benchmarking.work import STOCK, TOO_LARGE, Work
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
-from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.raw.layout import DEFAULT_PLANS
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
