@@ -353,8 +353,6 @@ def adopt_stock_preprocessing(
     try:
         ignore = spec.dataset_json["labels"].get("ignore")
         facts = {case.name: _read_facts(folder, case.name, True, ignore) for case in cases}
-        for case in cases:
-            blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return False  # a file is damaged, so all are made again
     manifest = Manifest(folder)

@@ -28,6 +28,7 @@ from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY
 from semi_nnunet.raw.plans import held_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
@@ -254,7 +255,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
 
 def _keep_planning_keys(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return dataset.json without the keys of this package, which do not affect plans."""
-    ours = (PATIENT, UNLABELLED_DOMAIN, ANNOTATED)
+    ours = (PATIENT, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY)
     return {key: value for key, value in description.items() if key not in ours}
 
 
