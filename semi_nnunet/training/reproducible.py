@@ -588,7 +588,7 @@ class SuggestedCommands:
     @property
     def train_previous_stage(self) -> str:
         """Command that makes the predictions of a cascade's previous stage."""
-        options = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer}"
+        options = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer} -p {self.plans}"
         return f"train every fold of it: nnUNetv2_train {options}"
 
     @property
