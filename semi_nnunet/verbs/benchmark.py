@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from semi_nnunet.discovery.names import DEFAULT_PLANS
 from semi_nnunet.verbs.options import (
     MORE,
     Configuration,
@@ -26,7 +27,7 @@ def benchmark(
     dataset: Dataset,
     configuration: Configuration,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     trainers: Trainers = None,
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     threads: Annotated[int | None, option(group=MORE)] = None,

@@ -53,6 +53,10 @@ def convert(
     Raises:
         UserError: there is no such converter or option, the files are not as expected, or the
             number is taken.
+
+    Example:
+        >>> convert("kvasir", "Kvasir-SEG", 150, incomplete=True).counts["Tr"]
+        4
     """
     from semi_nnunet.datasets.converters import convert as convert_benchmark
 

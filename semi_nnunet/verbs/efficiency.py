@@ -56,6 +56,11 @@ def efficiency(
     Raises:
         UserError: naming everything that is wrong with the command, the images, the references or
             the output folder.
+
+    Example:
+        >>> command = "python segment.py {inputs} {outputs}"
+        >>> len(efficiency("imagesTs", "measured", command=command).cases)
+        2
     """
     from semi_nnunet.challenge.efficiency import format_mean_costs, measure_efficiency
 
