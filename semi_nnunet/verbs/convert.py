@@ -100,5 +100,6 @@ def converter_function(name: str) -> Callable[..., Converted]:
     convert_one.__annotations__ = {p.name: p.annotation for p in (source, *options)}
     about = str(converter_module(name).__doc__)
     files = about.replace("\n\n    ", "\n\nExpected files:\n\n    ", 1)
-    convert_one.__doc__ = f"{files}\nArgs:{str(convert.__doc__).partition('Args:')[2]}"
+    meanings = str(convert.__doc__).partition("Args:")[2].partition("Returns:")[0]
+    convert_one.__doc__ = f"{files}\nArgs:{meanings}"
     return convert_one
