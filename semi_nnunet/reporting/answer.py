@@ -214,8 +214,7 @@ def write_few_steps_headline(measured: SubsetResults, item: ModelComparison) -> 
 
 def describe_fewer_seeds(measured: SubsetResults) -> list[str]:
     """Name the methods that were not ranked because they have fewer seeds."""
-    note = describe_shared_seeds(measured.compared)
-    return [note] if note else []
+    return [note] if (note := describe_shared_seeds(measured.compared)) else []
 
 
 def describe_difference(measured: SubsetResults, item: ModelComparison) -> str:
