@@ -22,13 +22,7 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
-from semi_nnunet.raw.layout import (
-    DATASET_JSON,
-    FINAL_CHECKPOINT,
-    MODEL,
-    NETWORK,
-    PREDICTED_FROM,
-)
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, MODEL, NETWORK, PREDICTED_FROM
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any

@@ -156,9 +156,7 @@ def describe_ranking(validation: SubsetResults) -> list[str]:
 
 
 def answer_that_baseline_is_best(
-    validation: SubsetResults,
-    test: SubsetResults | None,
-    ranked: Sequence[tuple[Model, float]],
+    validation: SubsetResults, test: SubsetResults | None, ranked: Sequence[tuple[Model, float]]
 ) -> Answer:
     """Word the answer for a baseline that ranks first on the validation cases."""
     comparisons = (find_comparison(validation, model) for model, _ in ranked[1:])

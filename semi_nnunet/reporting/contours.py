@@ -73,9 +73,7 @@ def enlarge_to_pixels(array: np.ndarray, size: tuple[float, float]) -> np.ndarra
     rows, columns = (
         np.arange(pixels) * voxels // pixels
         for voxels, pixels in zip(
-            array.shape,
-            (max(1, round(PIXELS * side / max(size))) for side in size),
-            strict=True,
+            array.shape, (max(1, round(PIXELS * side / max(size))) for side in size), strict=True
         )
     )
     return array[np.ix_(rows, columns)]

@@ -39,11 +39,7 @@ from semi_nnunet.reporting.report_data import (
 )
 from semi_nnunet.reporting.shown_cases import Viewer
 from semi_nnunet.reporting.submissions import read_submissions
-from semi_nnunet.reporting.wording import (
-    format_points,
-    format_value,
-    name_model,
-)
+from semi_nnunet.reporting.wording import format_points, format_value, name_model
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text

@@ -49,11 +49,7 @@ from semi_nnunet.training.interruptions import (
     raise_if_machine_fault,
     tolerate_compiler_errors,
 )
-from semi_nnunet.training.loaders import (
-    build_step_loaders,
-    limit_rotation,
-    make_repeatable,
-)
+from semi_nnunet.training.loaders import build_step_loaders, limit_rotation, make_repeatable
 from semi_nnunet.training.losses import build_supervised_loss, read_class_weights, uses_nnunet_loss
 from semi_nnunet.training.one_launch import lock_fold, require_requested_names
 from semi_nnunet.training.optimisation import (
@@ -210,10 +206,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         if uses_nnunet_loss(self.settings, weights, self.dataset_json):
             return super()._build_loss()
         loss = build_supervised_loss(
-            self.settings,
-            weights,
-            self.label_manager,
-            self.configuration_manager.batch_dice,
+            self.settings, weights, self.label_manager, self.configuration_manager.batch_dice
         )
         return wrap_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 
