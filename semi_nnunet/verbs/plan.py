@@ -172,7 +172,7 @@ def choose_length(
 
 
 def find_warnings(planned: WrittenPlans, trainers: Sequence[str]) -> list[Problem]:
-    """Return what teaches nothing in the preprocessed configurations of plans, each once."""
+    """Return a warning for each part of the preprocessed data that teaches nothing, each once."""
     from semi_nnunet.util.files import read_json
     from semi_nnunet.workflows.before_start import collect_warnings
 
