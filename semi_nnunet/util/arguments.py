@@ -134,8 +134,9 @@ def _as_whole_number(value: Any) -> Any:
 
 
 def _as_number(value: Any) -> Any:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else REFUSED
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) and math.isfinite(value)):
+        return REFUSED
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 LEAVES: dict[Any, tuple[str, Callable[[Any], Any]]] = {
