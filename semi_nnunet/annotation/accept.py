@@ -147,10 +147,10 @@ def take_last_round_back(folders: Folders) -> AcceptedRound:
     """Undo the last round: every file is again as it was.
 
     Raises:
-        UserError: there is none, or files were edited since, whose edits would be lost.
+        UserError: there is no round, or files were edited since, whose edits would be lost.
     """
     with _locked(folders):
-        undoes = [one for one in read_transactions(_roots(folders)) if one.phase == UNDO]
+        undoes = [round_ for round_ in read_transactions(_roots(folders)) if round_.phase == UNDO]
         finished = finish_interrupted(folders)
         if undoes and finished is not None:
             return finished
@@ -239,8 +239,8 @@ def _accept(
     problems += find_annotation_problems({**raw.description, **entry}, "--annotated")
     checked, defects = check_labels(labels, raw, options.processes)
     problems += defects
-    known, sound = read_proposals(folder, proposals), _without_problems(checked)
-    compared, untouched = compare_with_proposals(sound, raw, known, options.keeps_untouched)
+    proposed, sound = read_proposals(folder, proposals), _without_problems(checked)
+    compared, untouched = compare_with_proposals(sound, raw, proposed, options.keeps_untouched)
     problems += untouched
     problems += find_running_trainings(folders)
     with collect_errors(problems, str(folders.preprocessed / SPLITS_FILE)):
@@ -255,11 +255,11 @@ def _accept(
     if not labels:
         logger.info("nothing to do: all %d labels are accepted already", len(accepted))
         return AcceptedRound(0)
-    numbers = [int(one["round"]) for one in read_rounds(folders.raw)]
+    numbers = [int(record["round"]) for record in read_rounds(folders.raw)]
     transaction = Transaction(_roots(folders), max(numbers, default=0) + 1)
     transaction.save(PREPARE)
     try:
-        record = stage_round(transaction, folders, raw, compared, known, specs, options)
+        record = stage_round(transaction, folders, raw, compared, proposed, specs, options)
         transaction.seal()
     except BaseException:
         transaction.discard()
@@ -289,14 +289,17 @@ def list_trained_folds(folders: Folders) -> Iterator[Path]:
 def list_outdated_trainings(
     folders: Folders, added: Sequence[str], corrected: Sequence[str]
 ) -> Iterator[str]:
-    """Yield the trainings that learned without the added or from the corrected labels."""
+    """Yield the trainings that learned without the added or from the corrected labels.
+
+    nnU-Net's own trainers do not record their cases: they learned from those of their fold.
+    """
     folds = load_folds(folders.preprocessed)
     for folder in list_trained_folds(folders):
         cases, number = optional_json(folder / SETTINGS_JSON).get("cases", {}), read_fold(folder)
         learned = {*cases.get("labelled", ())}
         if not any(folder.glob("checkpoint_*.pth")) or (cases and not learned):
             continue  # not begun, or a pre-training without labels
-        trained_now = {*added}
+        trained_now = {*added, *corrected}
         if number != ALL and int(number or 0) < len(folds):
             trained_now &= {*folds[int(number or 0)]["train"]}
         if trained_now - learned or learned.intersection(corrected):

@@ -19,6 +19,7 @@ from semi_nnunet.raw.description import (
     RawDataset,
     list_files,
 )
+from semi_nnunet.raw.layout import MODEL, PREDICTED_FROM
 from semi_nnunet.raw.readers import (
     SPACING_APART,
     BrokenFileError,
@@ -32,7 +33,7 @@ from semi_nnunet.verify.integrity import check_dataset
 from semi_nnunet.verify.reports import CaseReport
 
 POOL_REQUEST = "request.json"  # of pseudo-label, next to its labels
-PREDICTION_RECORD = "semi_predicted.json"  # of predict, among its labels
+EARLIER_RECORD = "semi_predicted.json"  # of predict, among its labels, until PREDICTED_FROM
 OTHER_ENDINGS = (*IMAGE_ENDINGS, ".seg.nrrd", ".nhdr", ".mgz", ".dcm", ".jpg", ".npy", ".npz")
 
 
@@ -94,7 +95,7 @@ def find_labels_folder(folder: Path) -> Path:
 
 
 def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
-    """Read what is known about the proposals that the reviewer began with.
+    """Read the records of the proposals that the reviewer began with.
 
     Args:
         reviewed: folder of the reviewed labels; models may have written their labels there.
@@ -102,9 +103,9 @@ def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
     """
     folder = reviewed if proposals is None else find_labels_folder(proposals)
     request = optional_json(folder.parent / POOL_REQUEST)
-    record = optional_json(folder / PREDICTION_RECORD)
-    models = [*request.get("models", []), *record.values()]
-    names = dict.fromkeys(str(model["model"]) for model in models if "model" in model)
+    earlier = optional_json(folder / EARLIER_RECORD)
+    models = [optional_json(folder / PREDICTED_FROM), *request.get("models", []), *earlier.values()]
+    names = dict.fromkeys(str(model[MODEL]) for model in models if model and MODEL in model)
     digests = {
         case: next(iter(entry.files.values()))[1]
         for path in sorted((folder.parent / "parts").glob("*.jsonl") if request else [])
@@ -242,7 +243,7 @@ def _find_missing_sidecars(labels: Sequence[ReviewedLabel]) -> Iterator[Problem]
 def compare_with_proposals(
     labels: Sequence[ReviewedLabel], raw: RawDataset, proposals: Proposals, keeps_untouched: bool
 ) -> tuple[list[ReviewedLabel], list[Problem]]:
-    """Count the voxels that the reviewer changed, and find proposals that nobody has changed.
+    """Count the voxels that the reviewer changed, and find proposals that were left unchanged.
 
     Args:
         labels: checked ones without problems.
@@ -252,7 +253,7 @@ def compare_with_proposals(
         The labels with :attr:`~ReviewedLabel.changed_voxels`, and the problems.
     """
     compared, problems = list[ReviewedLabel](), list[Problem]()
-    ending = raw.description["file_ending"]
+    present = {case.case: case.label for case in raw.cases if case.subset == "labelled"}
     reader = choose_reader(raw.description, [str(label.path) for label in labels])
     for label in labels:
         changed = None
@@ -262,8 +263,7 @@ def compare_with_proposals(
             changed = count_changed_voxels(label.path, proposals.folder / label.path.name, reader)
         is_untouched = changed == 0
         if changed is None and label.is_correction:
-            present = raw.folder / "labelsTr" / f"{label.name}{ending}"
-            changed = count_changed_voxels(label.path, present, reader)
+            changed = count_changed_voxels(label.path, Path(str(present[label.name])), reader)
         compared.append(replace(label, changed_voxels=changed))
         if is_untouched and not keeps_untouched:
             defect = "is still the proposal of the model, in which no voxel was changed"

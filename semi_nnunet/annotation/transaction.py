@@ -253,4 +253,4 @@ def _remove_if_empty(folder: Path) -> None:
 
 def list_done(transactions: Sequence[Transaction]) -> list[Transaction]:
     """Return the rounds that can be taken back."""
-    return [one for one in transactions if one.phase == DONE]
+    return [transaction for transaction in transactions if transaction.phase == DONE]

@@ -182,7 +182,7 @@ def list_step_settings(steps: int) -> tuple[str, ...]:
 
 
 def list_device_settings(device: str) -> tuple[str, ...]:
-    """Return the settings of all plans for a device, also those in which steps are timed.
+    """Return the settings for a device, which all plans have, also those for timing steps.
 
     Args:
         device: "cpu", "cuda" or "mps".

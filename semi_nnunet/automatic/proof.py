@@ -49,10 +49,10 @@ class Proof:
     answer: str
 
 
-def rank_trainers(jobs: Sequence[Job]) -> list[str]:
-    """Return the trainers by their mean Dice on the validation cases, the best first."""
+def rank_trainers(jobs: Sequence[Job]) -> dict[str, float]:
+    """Return trainer -> mean Dice on the validation cases that all predicted, the best first."""
     ranking = comparison.rank_models(read_dice_values(jobs, "validation"), METRIC)
-    return [model.trainer for model, _ in ranking]
+    return {model.trainer: mean for model, mean in ranking}
 
 
 def prove(jobs: Sequence[Job], trainer: str) -> Proof:

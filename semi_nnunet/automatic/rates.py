@@ -185,11 +185,11 @@ def read_start_time(job: Job) -> float:
     Raises:
         UserError: it left no log.
     """
-    logs = sorted(path.name for path in job.folder.glob("training_log_*.txt"))
-    match = LOG_TIME.match(logs[-1]) if logs else None
-    if match is None:
+    names = (LOG_TIME.match(path.name) for path in job.folder.glob("training_log_*.txt"))
+    times = [time.strptime(name[1], "%Y_%m_%d_%H_%M_%S") for name in names if name]
+    if not times:
         raise UserError(f"{job} left no log in {job.folder}", fix="train it again")
-    return time.mktime(time.strptime(match[1], "%Y_%m_%d_%H_%M_%S"))
+    return time.mktime(max(times))  # the names have no leading zeros: 10 comes before 9
 
 
 def estimate_rate(

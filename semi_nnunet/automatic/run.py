@@ -19,7 +19,7 @@ from semi_nnunet.automatic.page import (
     format_ranking,
     format_schedule,
 )
-from semi_nnunet.automatic.proof import METRIC, prove, rank_trainers, read_dice_values
+from semi_nnunet.automatic.proof import prove, rank_trainers
 from semi_nnunet.automatic.rates import (
     assume_rates,
     find_kept_rates,
@@ -39,13 +39,11 @@ from semi_nnunet.automatic.schedule import (
 from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
-from semi_nnunet.evaluation.comparison import rank_models
 from semi_nnunet.planning.budget import CPU_LENGTH
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
-from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
@@ -95,7 +93,7 @@ def require_valid_options(hours: float, candidates: Sequence[str], out: Path) ->
     if file := file_in_the_way(out):
         problems.append(Problem("-o", f"must be a folder, but {file} is a file", "give a folder"))
     if not candidates:
-        message = f"must name a candidate besides {BASELINE}, got none"
+        message = f"must name a candidate other than {BASELINE}, got none"
         problems.append(Problem("-tr", message, f"add one, such as {RECOMMENDED}"))
     facts = our_trainers()
     for name in candidates:
@@ -113,18 +111,6 @@ def choose_configuration(folders: Folders, device: str) -> str:
     reader = choose_reader(raw.content, images)
     array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
     return "3d_fullres" if array.shape[1] > 1 else "2d"
-
-
-def average_dice(jobs: Sequence[Job]) -> dict[str, float]:
-    """Return the mean Dice of each trainer on the validation cases that all of them predicted."""
-    ranking = rank_models(read_dice_values(jobs, "validation"), METRIC)
-    return {model.trainer: mean for model, mean in ranking}
-
-
-def count_usual_steps(device: str) -> int:
-    """Return the steps of an epoch that plans for this device will have."""
-    lengths = CPU_LENGTH if device == "cpu" else USUAL
-    return lengths["steps_per_epoch"]
 
 
 @dataclass
@@ -198,7 +184,8 @@ class AutoRun:
                 return None
             if name != FULL:
                 run_stages(self.commands.build_evaluations(current))
-                state.ranked[name], state.dice[name] = rank_trainers(jobs), average_dice(jobs)
+                state.dice[name] = rank_trainers(jobs)
+                state.ranked[name] = [*state.dice[name]]
                 state.save()
                 ranking = format_ranking(state.ranked[name], state.dice[name])
                 logger.info(f"best first (Dice in points, validation cases): {ranking}")
@@ -257,7 +244,8 @@ class AutoRun:
             known = find_kept_rates(commands, trainers, self.resources, cases)
         assumed = [name for name in trainers if name not in known]
         rates = {**assume_rates(assumed, device, known.get(BASELINE)), **known}
-        steps_per_epoch = self.steps_per_epoch if is_planned else count_usual_steps(device)
+        usual = (CPU_LENGTH if device == "cpu" else USUAL)["steps_per_epoch"]
+        steps_per_epoch = self.steps_per_epoch if is_planned else usual
         inputs = ScheduleInputs(
             rates, self.teachers, BASELINE, cases, steps_per_epoch, MOST_STEPS, self.resources.jobs
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -72,6 +72,7 @@ class AutoState:
     begun: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _saved: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, path: Path, options: dict[str, str]) -> AutoState:
@@ -107,23 +108,29 @@ class AutoState:
             self.options, self.seconds, self.rates, self.rounds, self.ranked, self.dice,
             self.forecast, self.begun, self.notes,
         )  # fmt: skip
+        self._saved = asdict(saved)
+        self._write()
+
+    def _write(self) -> None:
+        """Write what :meth:`save` wrote last, with the seconds until now."""
         with self._guard:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, asdict(saved))
+            write_json(self.path, {**self._saved, "seconds": self.seconds})
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time of the block, and save it every few seconds."""
+        """Count the time of the block, and write it every few seconds, but no unsaved decision."""
         ended, started, spent = threading.Event(), time.monotonic(), self.seconds
 
         def count() -> None:
             self.seconds = spent + time.monotonic() - started
-            self.save()
+            self._write()
 
         def tick() -> None:
             while not ended.wait(NOTE_EVERY_S):
                 count()
 
+        self.save()
         thread = threading.Thread(target=tick, daemon=True)
         thread.start()
         try:

@@ -1,1 +1,1 @@
-"""What a training step costs on a machine: time, floating-point operations, loading, memory."""
+"""The cost of a training step on a machine: time, floating-point operations, loading, memory."""

@@ -1,4 +1,4 @@
-"""Measure what a training step of trainers costs, in processes of their own, and tabulate it."""
+"""Measure the cost of a training step of each trainer in its own process, and tabulate it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from semi_nnunet.benchmarking.steps import (
 )
 from semi_nnunet.benchmarking.work import STOCK, TOO_LARGE, Work
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
-from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.raw.layout import DEFAULT_PLANS
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
@@ -133,7 +132,7 @@ def measure_steps(
     quick: bool = False,
     out: str | Path | None = None,
 ) -> Measured:
-    """Measure what a training step of trainers costs on this machine.
+    """Measure the cost of a training step of each trainer on this machine.
 
     :func:`semi_nnunet.benchmark` documents the arguments. The rates are stored in the data set's
     results, where :func:`semi_nnunet.auto` finds them.

@@ -134,7 +134,7 @@ def usage_error(error: cyclopts.CycloptsError, verb: str | None) -> UserError:
 
 
 def verb_of(words: Sequence[str]) -> str | None:
-    """Return the verb of a command line, None if there is none yet."""
+    """Return the verb of a command line, or None if it has none yet."""
     return next((word for word in words if not word.startswith("-")), None)
 
 

@@ -30,7 +30,7 @@ def ramp(shape: str, step: float, length: float) -> float:
         length: in steps.
 
     Raises:
-        ValueError: the shape is none of these.
+        ValueError: the shape is unknown.
     """
     if shape == "gaussian":
         return gaussian_ramp(step, length)

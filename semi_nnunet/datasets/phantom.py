@@ -16,7 +16,6 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 from skimage import io
-from tqdm import tqdm
 
 from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.util.errors import UserError
@@ -27,6 +26,7 @@ Array = np.ndarray
 
 SPACING_ZYX_MM = (2.5, 1.0, 1.0)  # mild anisotropy: nnU-Net plans 2d and 3d_fullres
 IGNORE_LABEL = 4
+FILE_ENDING = ".nii.gz"  # of the demo
 LABEL_KINDS = ("labels", "regions", "ignore", "regions_ignore")
 
 AIR, FAT, MUSCLE, INSIDE, BONE, VESSEL, STOMACH, MIMIC_2, MIMIC_3, ORGAN_1, ORGAN_2, ORGAN_3 = (
@@ -214,8 +214,7 @@ def write_phantom_dataset(
     channels: int = 1,
     label_kind: str = "labels",
     seed: int = 0,
-    file_ending: str = ".nii.gz",
-    show_progress: bool = False,
+    file_ending: str = FILE_ENDING,
 ) -> None:
     """Write an nnU-Net raw data set of phantoms, with unlabelled images in imagesUn.
 
@@ -242,7 +241,7 @@ def write_phantom_dataset(
     seeds = np.random.SeedSequence(seed).generate_state(len(splits), np.uint64)
     for name in ("imagesTr", "labelsTr", "imagesUn", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for i, split in enumerate(tqdm(splits, disable=not show_progress, desc="phantoms")):
+    for i, split in enumerate(splits):
         image, label = make_phantom(int(seeds[i]), shape, channels)
         _write_image(folder / f"images{split}" / f"phantom_{i:04d}", image, file_ending)
         if split == "Tr" and "ignore" in label_kind:

@@ -16,10 +16,11 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from semi_nnunet.datasets.phantom import Shape, write_phantom_dataset
+from semi_nnunet.datasets.phantom import FILE_ENDING, Shape, write_phantom_dataset
 from semi_nnunet.demo.pictures import PictureRow, draw_curves, draw_overlays, format_gain
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
+from semi_nnunet.raw.description import find_cases
 from semi_nnunet.raw.layout import DATASET_JSON, HISTORY_CSV, PLANS_JSON, SUMMARY_JSON
 from semi_nnunet.runs.commands import interrupt_on_signals, run_command
 from semi_nnunet.runs.display import ShownProgress
@@ -291,9 +292,9 @@ def save_pictures(demo: Demo, results: Mapping[str, Any]) -> None:
 def read_picture_row(demo: Demo, results: Mapping[str, Any], title: str, case: str) -> PictureRow:
     return PictureRow(
         title=f"{title}\n{case}",
-        image=read_array(demo.raw / "imagesTs" / f"{case}_0000.nii.gz"),
-        reference=read_array(demo.raw / "labelsTs" / f"{case}.nii.gz"),
-        predictions={m: read_array(demo.prediction(m) / f"{case}.nii.gz") for m in METHODS},
+        image=read_array(Path(find_cases(demo.raw / "imagesTs", FILE_ENDING)[case][0])),
+        reference=read_array(demo.raw / "labelsTs" / f"{case}{FILE_ENDING}"),
+        predictions={m: read_array(demo.prediction(m) / f"{case}{FILE_ENDING}") for m in METHODS},
         dice={method: results["dice_per_case"][method][case] for method in METHODS},
     )
 
@@ -318,7 +319,7 @@ def collect_results(summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
         dice[method] = {name: summary["mean"][str(label)]["Dice"] for label, name in ORGANS.items()}
         dice[method]["mean"] = float(np.mean(list(dice[method].values())))
         per_case[method] = {
-            Path(case["reference_file"]).name.removesuffix(".nii.gz"): float(
+            Path(case["reference_file"]).name.removesuffix(FILE_ENDING): float(
                 np.nanmean([organ["Dice"] for organ in case["metrics"].values()])
             )
             for case in summary["metric_per_case"]

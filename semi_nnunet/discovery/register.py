@@ -58,7 +58,7 @@ def find_file_in_nnunet() -> Path | None:
     return file if file.is_file() else None
 
 
-def register() -> list[Path]:
+def write_startup_file() -> list[Path]:
     """Write the startup file if pip has not, and remove an earlier file in nnU-Net's package.
 
     Returns:

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.evaluation.evaluate_predictions import (
-    key_to_label_or_region,
-    label_or_region_to_key,
-)
+from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region, label_or_region_to_key
 
 from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
 from semi_nnunet.evaluation.lesions import list_lesion_rows, pool_lesions
@@ -59,10 +56,7 @@ def count_missed(rows: Sequence[ClassMetrics], name: str) -> tuple[int, int]:
 
 
 def write_tables(
-    out: Path,
-    rows: Sequence[ClassMetrics],
-    pairs: Sequence[FilePair],
-    protocol: EvaluationProtocol,
+    out: Path, rows: Sequence[ClassMetrics], pairs: Sequence[FilePair], protocol: EvaluationProtocol
 ) -> dict[str, Any]:
     """Write the files to ``out``, and return the content of metrics.json."""
     measure = next(iter(protocol.measures.values()))

@@ -22,13 +22,7 @@ from semi_nnunet.inference.model import (
     make_prediction_options,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
-from semi_nnunet.raw.layout import (
-    DATASET_JSON,
-    FINAL_CHECKPOINT,
-    MODEL,
-    NETWORK,
-    PREDICTED_FROM,
-)
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, MODEL, NETWORK, PREDICTED_FROM
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -89,14 +83,19 @@ def predict_images(
             predictions and would be lost. Images of a folder that cannot be predicted are listed
             after all others were predicted.
     """
-    if not isinstance(images, (str, Path)) and (spacings is None or len(spacings) != len(images)):
+    if isinstance(images, (str, Path)):
+        if out is None:
+            raise UserError("predictions of a folder need an output folder", fix="out=FOLDER")
+        if spacings is not None:
+            raise UserError("spacings belong to arrays, not to a folder", fix="leave them out")
+    elif out is not None:
+        raise UserError("labels of arrays are returned, not written to out", fix="leave it out")
+    elif spacings is None or len(spacings) != len(images):
         raise UserError(
             f"spacings must be given for each of the {len(images)} arrays, got "
             f"{'none' if spacings is None else len(spacings)}",
             fix="spacings=[(z, y, x), ...]",
         )
-    if isinstance(images, (str, Path)) and out is None:
-        raise UserError("predictions of a folder need an output folder", fix="out=FOLDER")
     problems, torch_device = list[Problem](), torch.device("cpu")
     models: list[TrainedModel] = []
     with collect_errors(problems, "--device"):
@@ -107,8 +106,12 @@ def predict_images(
         folders = [str(folder) for folder in (model, coarse) if folder is not None]
         models = find_models(folders, checkpoint)
     if not isinstance(images, (str, Path)):
-        raise_if_any(REFUSED, problems)
-        pairs = zip(images, spacings or (), strict=True)
+        pairs = list(zip(images, spacings or (), strict=True))
+        with collect_errors(problems, "-m"):
+            description = find_model(str(model), checkpoint).dataset_json
+            channels = description.get("channel_names") or description["modality"]
+            problems += find_array_problems(pairs, len(channels))
+        raise_if_any(REFUSED, [*dict.fromkeys(problems)])
         with at_most(max_memory):
             predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
             return [
@@ -124,7 +127,7 @@ def predict_images(
         problems += find_folder_problems(
             cases, Path(images), folder, description, networks, earlier
         )
-    raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # a missing model is found twice
+    raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # both checks name a missing model
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
@@ -144,6 +147,20 @@ def predict_images(
         files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
         require_unchanged(records, inputs)
         return files
+
+
+def find_array_problems(
+    pairs: Iterable[tuple[np.ndarray, Sequence[float]]], channels: int
+) -> Iterator[Problem]:
+    """Yield a problem for each array or spacing that nnU-Net's readers would not return."""
+    for number, (image, spacing) in enumerate(pairs):
+        shape = np.shape(image)
+        if len(shape) != 4 or shape[0] != channels or 0 in shape:
+            rule = f"must have the axes ({channels} channels, z, y, x), got the shape {shape}"
+            yield Problem(f"images[{number}]", rule, "correct the array; 2-D images have z = 1")
+        if len(spacing) != 3 or min(spacing) <= 0:
+            rule = f"must be three sizes in mm, (z, y, x), got {tuple(spacing)}"
+            yield Problem(f"spacings[{number}]", rule, "correct it; 2-D images have (999, y, x)")
 
 
 def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
@@ -169,7 +186,7 @@ def name_network(title: str, fold: str, folds: Collection[str]) -> str:
 
 
 def read_prediction_record(folder: Path) -> Records:
-    """Return what the predictions in a folder were made from; {} if that is not known.
+    """Return the record of the predictions in a folder; {} if there is no record.
 
     Earlier versions recorded only names and checksums of the models.
     """
@@ -240,7 +257,7 @@ def find_folder_problems(
         images, out: folders.
         description: content of the model's dataset.json.
         networks: of the models, see :func:`list_networks`; empty if one is missing.
-        earlier: what the present predictions were made from.
+        earlier: record of the present predictions.
     """
     ending = description["file_ending"]
     if not cases:

@@ -69,7 +69,7 @@ class LabelledBatch:
         annotated: bool (B, classes or regions), which of them each patch annotates; None if every
             case of the data set annotates all.
         pasted: bool (B, 1, *spatial), voxels of unlabelled patches with pseudo labels, see
-            :func:`semi_nnunet.training.batches.paste_boxes`; None: there are none.
+            :func:`semi_nnunet.training.batches.paste_boxes`; None: no pasted boxes.
     """
 
     x: torch.Tensor

@@ -139,7 +139,7 @@ class UnlabelledDataset(nnUNetBaseDataset):
         folder_with_segs_from_previous_stage: predictions of a cascade's previous stage, or None.
         located: case -> positions at which a network sees foreground, relative to the image; if
             not empty, they replace the prior of the case.
-        ignored: labelled cases whose ignored voxels count as unlabelled; None: there are none.
+        ignored: labelled cases whose ignored voxels count as unlabelled, or None.
     """
 
     def __init__(

@@ -90,7 +90,7 @@ class Case:
 
 @dataclass(frozen=True)
 class PreprocessingSpec:
-    """All that the result of preprocessing depends on, besides the case."""
+    """The plans and labels by which cases are preprocessed."""
 
     plans: dict[str, Any]
     configuration: str
@@ -140,7 +140,7 @@ def find_outdated_problems(
     """Yield a problem if plans or labels were edited after labelled or unlabelled preprocessing.
 
     Args:
-        spec: what they ask for now.
+        spec: of the present plans and labels.
         folder: of the labelled cases; without a list of them, nothing is known.
         command: that preprocesses them again.
     """
@@ -353,8 +353,6 @@ def adopt_stock_preprocessing(
     try:
         ignore = spec.dataset_json["labels"].get("ignore")
         facts = {case.name: _read_facts(folder, case.name, True, ignore) for case in cases}
-        for case in cases:
-            blosc2.open(str(folder / f"{case.name}_seg.b2nd"), mode="r")[:]
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return False  # a file is damaged, so all are made again
     manifest = Manifest(folder)

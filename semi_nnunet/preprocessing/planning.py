@@ -28,6 +28,7 @@ from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY
 from semi_nnunet.raw.plans import held_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
@@ -69,7 +70,7 @@ def plan_if_needed(
 
     Raises:
         UserError: the existing plans belong to another data set or version, or are derived from
-            others (see :mod:`semi_nnunet.cli.plan`) and outdated.
+            others (see :mod:`semi_nnunet.workflows.plan`) and outdated.
     """
     raw = RawDataset.of(raw_dataset)
     plans_file = preprocessed / f"{plans_name}.json"
@@ -270,7 +271,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     """Return whether nnU-Net's fingerprint was made of the present labelled cases.
 
     It was not if their number or dataset.json has changed, or if a preprocessed labelled case has
-    lost its label: the hidden label would live on in the intensities of the plans. Cases that
+    lost its label: the hidden label would still affect the intensities in the plans. Cases that
     ``semi_nnunet accept`` added later do not count, because it keeps the plans.
     """
     fingerprint, description = preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON
@@ -290,7 +291,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
 
 def _keep_planning_keys(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return dataset.json without the keys of this package, which do not affect plans."""
-    ours = (PATIENT, UNLABELLED_DOMAIN, ANNOTATED)
+    ours = (PATIENT, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY)
     return {key: value for key, value in description.items() if key not in ours}
 
 

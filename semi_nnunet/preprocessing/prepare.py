@@ -67,7 +67,6 @@ from semi_nnunet.verify.twins import (
 )
 
 logger = logging.getLogger(__name__)
-PLANNER = "ExperimentPlanner"
 LOCK = ".semi_preprocess.lock"  # in the folder of the preprocessed data set
 MEMORY_FIX = (
     "correct the spacing in its header, remove the case, or take a machine with more memory"
@@ -212,7 +211,7 @@ def prepare_labelled(
         write_json(preprocessed / SKIPPED_FILE, skipped)
         if read_json(preprocessed / DATASET_JSON) != raw.content:  # the plans fit nevertheless
             write_json(preprocessed / DATASET_JSON, raw.content)
-        labelled, unlabelled = list_cases(raw, reports, skipped)
+        labelled, unlabelled = list_usable_cases(raw, reports, skipped)
         specs = [PreprocessingSpec(plans, name, raw.content) for name in selected]
         for spec in specs:
             preprocess_labelled(labelled, spec, preprocessed, num_processes)
@@ -262,11 +261,11 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
         logger.info(
             f"WARNING: the fingerprint and the plans are of other files; changed since: "
             f"{list_first(changes)}. Fix: remove {fingerprint} and run this again, which plans "
-            f"anew; patch and network may change"
+            f"again; patch and network may change"
         )
 
 
-def list_cases(
+def list_usable_cases(
     raw: RawDataset, reports: Sequence[CaseReport], skipped: Mapping[str, Any]
 ) -> tuple[list[Case], list[Case]]:
     """Return the labelled and the unlabelled cases to preprocess, without the skipped ones."""
@@ -297,7 +296,7 @@ def one_at_a_time(preprocessed: Path) -> Iterator[None]:
 
 # ---- memory ----
 # A wrong spacing in a header, such as metres for millimetres, makes an image that has a few
-# megabytes in its file fill the memory, and the system kills the process without a word.
+# megabytes in its file fill the memory, and the system kills the process without a message.
 
 
 def check_memory(

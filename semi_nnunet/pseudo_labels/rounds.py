@@ -2,7 +2,7 @@
 
 Iterative pseudo labelling, as the winner of FLARE22 did (Huang et al. 2022). Every round begins
 with the labelled cases and the whole pool of the first data set, so that no pseudo label becomes an
-annotation. A round consists of commands that a user could type; each skips what is done.
+annotation. A round consists of commands that a user could type; each skips finished work.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def has_regions(labels: Mapping[str, Any]) -> bool:
 
 
 def find_region_problems(description: Mapping[str, Any], file_name: str) -> Iterator[Problem]:
-    """Yield what is wrong with "regions_class_order", by which regions become a label map.
+    """Yield the problems of "regions_class_order", by which regions become a label map.
 
     nnU-Net paints the predicted regions one after another, each with its value of the list. The
     list is right if a voxel of each declared value, painted so, lies in the same regions as before.

@@ -270,7 +270,7 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
         yield Problem(DATASET_JSON, defect, "correct it, or leave it out: 'same' is the default")
 
 
-def find_channel_problem(channels: dict[str, Any]) -> Iterator[Problem]:
+def find_channel_name_problems(channels: dict[str, Any]) -> Iterator[Problem]:
     """Yield a problem unless channels are numbered as their files; nnU-Net follows their order."""
     numbers = [str(number) for number in range(len(channels))]
     if list(channels) != numbers or not all(isinstance(name, str) for name in channels.values()):
@@ -327,7 +327,7 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     folders = [UNLABELLED_IMAGES, "imagesTs"]
     folders += [] if "dataset" in raw.description else ["imagesTr"]
     files = {folder: set(list_files(raw.folder / folder)) for folder in folders}
-    yield from find_channel_problem(raw.description["channel_names"])
+    yield from find_channel_name_problems(raw.description["channel_names"])
     yield from _find_unprintable_names(raw)
     yield from find_region_problems(raw.description, DATASET_JSON)
     yield from _find_mac_problem(raw, folders)

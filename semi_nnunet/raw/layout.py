@@ -19,7 +19,6 @@ from semi_nnunet.util.names import find_name_defect
 
 DATASET_JSON = "dataset.json"
 PLANNED_FROM = "semi_planned_from.json"  # the labelled cases that the fingerprint describes
-DEFAULT_PLANS = "nnUNetPlans"  # those that nnU-Net's planner writes
 PLANS_JSON = "plans.json"  # in the folder of a model
 SUMMARY_JSON = "summary.json"  # nnU-Net's measures of the predictions in the same folder
 FINAL_CHECKPOINT = "checkpoint_final.pth"

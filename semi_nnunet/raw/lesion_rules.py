@@ -15,7 +15,7 @@ EXAMPLE = f'for example "{ANY}" and 0.5'
 
 @dataclass(frozen=True)
 class LesionRule:
-    """What a predicted and a reference lesion must share to match.
+    """A rule by which a predicted and a reference lesion match.
 
     >>> LesionRule().name, LesionRule(0.5).name
     ('any', 'iou0.5')

@@ -240,10 +240,10 @@ class SparseLabelWriter:
             return
         full = array[0].astype(np.int64)
         values = {int(value) for value in np.unique(full)}
-        if problem := self._find_problem(values, full.shape):
+        axis = find_thickest_axis(properties["spacing"], full.shape)
+        if problem := self._find_problem(values, full.shape[axis]):
             self.problems.append(Problem(str(source), *problem))
             return
-        axis = find_thickest_axis(properties["spacing"], full.shape)
         rng = np.random.default_rng([self.seed, zlib.crc32(case.encode())])
         sparse = make_sparse(full, self.sparsity, self.ignore, rng, axis)
         self._full |= values
@@ -251,14 +251,14 @@ class SparseLabelWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         reader.write_seg(sparse, str(target), properties)
 
-    def _find_problem(self, values: set[int], shape: tuple[int, ...]) -> tuple[str, str] | None:
+    def _find_problem(self, values: set[int], slices: int) -> tuple[str, str] | None:
         declared = get_declared_values(self.description["labels"])
         if undeclared := sorted(values - declared):
             rule = f"its values must be declared in dataset.json, got {list_first(undeclared)}"
             return rule, "correct the label, or declare its class"
         if values == {self.ignore}:
             return "all its voxels are ignored", "remove the case, or annotate it"
-        if self.sparsity.kind == "slices" and shape[0] == 1:
+        if self.sparsity.kind == "slices" and slices == 1:
             return "is a single slice, of which no part can be chosen", "--sparse scribbles"
         return None
 

@@ -156,11 +156,9 @@ def describe_ranking(validation: SubsetResults) -> list[str]:
 
 
 def answer_that_baseline_is_best(
-    validation: SubsetResults,
-    test: SubsetResults | None,
-    ranked: Sequence[tuple[Model, float]],
+    validation: SubsetResults, test: SubsetResults | None, ranked: Sequence[tuple[Model, float]]
 ) -> Answer:
-    """Word the answer if the baseline ranks first on the validation cases."""
+    """Word the answer for a baseline that ranks first on the validation cases."""
     comparisons = (find_comparison(validation, model) for model, _ in ranked[1:])
     item = next(filter(None, comparisons), None) or find_largest_gain(validation)
     best = name_model(ranked[0][0], validation.models)
@@ -214,8 +212,7 @@ def write_few_steps_headline(measured: SubsetResults, item: ModelComparison) -> 
 
 def describe_fewer_seeds(measured: SubsetResults) -> list[str]:
     """Name the methods that were not ranked because they have fewer seeds."""
-    note = describe_shared_seeds(measured.compared)
-    return [note] if note else []
+    return [note] if (note := describe_shared_seeds(measured.compared)) else []
 
 
 def describe_difference(measured: SubsetResults, item: ModelComparison) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,9 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.method_names import name_method
+from semi_nnunet.util.names import unique
+from semi_nnunet.util.verb_commands import suggest_command
+from semi_nnunet.workflows.next_step import suggest_preprocessing
 
 NO_THIRD_AXIS = 999  # nnU-Net's spacing along the missing axis of 2-D images
 VERSIONS = ("semi_nnunet", "nnunetv2", "torch", "python")
@@ -74,7 +76,7 @@ def collect_background(folders: Folders, plans: str, jobs: Sequence[Job]) -> Bac
 def describe_pool(folders: Folders, records: Sequence[Mapping[str, Any]]) -> str:
     """Count the unlabelled images of the trainings, and the selected ones.
 
-    Trainings that filter images do not count: after a resume, their record has the images of then.
+    Trainings that filter images do not count: their record may be older than the filtering.
     """
     pools = (
         record.get("cases", {}).get("unlabelled")
@@ -229,26 +231,25 @@ def list_versions(records: Sequence[Mapping[str, Any]]) -> Facts:
     return [*facts, ("this report", f"semi_nnunet {semi_nnunet.__version__}")]
 
 
-def list_planning_commands(folders: Folders, plans: str, configurations: str) -> list[str]:
+def list_planning_commands(
+    folders: Folders, plans: str, configurations: Sequence[str]
+) -> list[str]:
     """Return the commands that make plans of semi_nnunet again; [] for nnU-Net's own plans."""
     dataset = folders.preprocessed.name
     record = optional_json(folders.preprocessed / f"{plans}.json").get("semi_planned")
     if not record:
         return []
     origin = record.get("from", plans)
-    words = ["semi_nnunet", "plan", "-d", dataset, "-p", origin]
-    if origin != plans:
-        words += ["--new-plans", plans]
-    for key in ("budget", "patch", "architecture", "encoder", "weights"):
-        if key in record:
-            value = record[key]
-            words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
-    if settings := list(list_given_settings(record.get("given", {}))):
-        words += ["--set", *settings]
-    first = [f"semi_nnunet preprocess -d {dataset} -p {origin} -c {configurations}"]
+    options = ("budget", "device", "spacing", "patch", "architecture", "encoder")
+    plan = suggest_command(
+        "plan", dataset=dataset, plans=origin, new_plans=None if origin == plans else plans,
+        **{name: record.get(name) for name in options}, encoder_weights=record.get("weights"),
+        settings=list(list_given_settings(record.get("given", {}))),
+    )  # fmt: skip
+    first = [suggest_preprocessing(dataset, origin, configurations)]
     if origin != plans:
         first = list_planning_commands(folders, origin, configurations) or first
-    return [*first, shlex.join(words)]
+    return [*first, plan]
 
 
 def list_given_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -270,23 +271,23 @@ def list_report_commands(folders: Folders, plans: str, jobs: Sequence[Job]) -> l
     models: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         models.setdefault((job.trainer, job.configuration), []).append(job)
-    groups: dict[tuple[str, str, int], list[str]] = {}
+    groups: dict[tuple[str, tuple[str, ...], int], list[str]] = {}
     for (trainer, configuration), model_jobs in models.items():
-        folds = " ".join(dict.fromkeys(job.fold for job in model_jobs))
+        folds = tuple(unique([job.fold for job in model_jobs]))
         seeds = 1 + max(job.seed for job in model_jobs)
         groups.setdefault((configuration, folds, seeds), []).append(trainer)
-    source = f"-d {dataset} -p {plans}"
     crossvals = [
-        f"semi_nnunet crossval {source} -c {configuration} -f {folds} --seeds {seeds} "
-        f"-tr {' '.join(trainers)}"
+        suggest_command(
+            "crossval", dataset=dataset, plans=plans, configurations=[configuration], folds=folds,
+            seeds=seeds, trainers=trainers,
+        )
         for (configuration, folds, seeds), trainers in groups.items()
-    ]
-    configurations = " ".join(dict.fromkeys(job.configuration for job in jobs))
+    ]  # fmt: skip
+    configurations = unique([job.configuration for job in jobs])
     return [
         *list_planning_commands(folders, plans, configurations),
-        f"semi_nnunet preprocess {source} -c {configurations}",
+        suggest_preprocessing(dataset, plans, configurations),
         *crossvals,  # they train what is missing, predict and measure
-        f"semi_nnunet compare {source}",
-        f"semi_nnunet report {source}",
+        *(suggest_command(verb, dataset=dataset, plans=plans) for verb in ("compare", "report")),
         *trainings,
     ]

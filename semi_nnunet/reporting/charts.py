@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from markupsafe import Markup, escape
@@ -35,14 +36,11 @@ class Axis:
 
     def format_tick(self, tick: float) -> str:
         """Return a number with as many decimals as the finest tick needs."""
+        is_close = partial(math.isclose, rel_tol=1e-6, abs_tol=1e-12)
         decimals = next(
             n for n in range(13) if n == 12 or all(is_close(t, round(t, n)) for t in self.ticks)
         )
         return f"{tick:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def is_close(first: float, second: float) -> bool:
-    return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-12)
 
 
 def choose_axis(

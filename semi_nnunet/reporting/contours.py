@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy.ndimage import binary_dilation, binary_erosion
 
 Classes = Mapping[str, tuple[int, ...]]  # name of the class or region -> its values
@@ -73,9 +73,7 @@ def enlarge_to_pixels(array: np.ndarray, size: tuple[float, float]) -> np.ndarra
     rows, columns = (
         np.arange(pixels) * voxels // pixels
         for voxels, pixels in zip(
-            array.shape,
-            (max(1, round(PIXELS * side / max(size))) for side in size),
-            strict=True,
+            array.shape, (max(1, round(PIXELS * side / max(size))) for side in size), strict=True
         )
     )
     return array[np.ix_(rows, columns)]
@@ -139,13 +137,8 @@ def draw_disagreement(method: np.ndarray, baseline: np.ndarray) -> Layer:
 def encode_layer(layer: Layer) -> bytes:
     """Return a PNG with few colours, transparent where nothing is drawn."""
     picture = Image.fromarray(layer, "P")
-    picture.putpalette([channel for colour, _ in PALETTE for channel in parse_colour(colour)])
+    picture.putpalette([channel for colour, _ in PALETTE for channel in ImageColor.getrgb(colour)])
     file = io.BytesIO()
     opacities: Sequence[int] = [round(255 * opacity) for _, opacity in PALETTE]
     picture.save(file, "PNG", optimize=True, transparency=bytes(opacities))
     return file.getvalue()
-
-
-def parse_colour(colour: str) -> tuple[int, int, int]:
-    """Parse "#rrggbb"."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

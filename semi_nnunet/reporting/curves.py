@@ -83,12 +83,7 @@ def choose_log_axis(values: Sequence[float]) -> Axis:
 
 
 def draw_polyline(
-    colour: int,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    last: float,
-    vertical: Axis,
-    log: bool,
+    colour: int, xs: Sequence[float], ys: Sequence[float], last: float, vertical: Axis, log: bool
 ) -> str:
     """Draw one curve, or a dot if it has only one point."""
     points = []

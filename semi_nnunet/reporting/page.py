@@ -12,12 +12,11 @@ from statistics import median
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation.comparison import ModelComparison, find_most_seeds, rank_comparisons
 from semi_nnunet.evaluation.points import find_difference_unit, get_shown_factor
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.values import OVERLAPS, Model, higher_is_better
-from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.reporting import wording
 from semi_nnunet.reporting.charts import (
     choose_axis,
@@ -40,11 +39,7 @@ from semi_nnunet.reporting.report_data import (
 )
 from semi_nnunet.reporting.shown_cases import Viewer
 from semi_nnunet.reporting.submissions import read_submissions
-from semi_nnunet.reporting.wording import (
-    format_points,
-    format_value,
-    name_model,
-)
+from semi_nnunet.reporting.wording import format_points, format_value, name_model
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
@@ -112,7 +107,7 @@ def render_report(report: Report) -> str:
         intervals=draw_interval_charts(report),
         boxes={item.subset: draw_box_charts(item, report.baseline) for item in report.measured},
         changes={item.subset: draw_changes(report, item) for item in report.measured},
-        frames=[list_script_frames(viewer) for viewer in viewers],
+        frames=[[asdict(frame) for frame in viewer.frames] for viewer in viewers],  # for the script
         frame_of_case=find_case_frames(viewers),
         legend=[(name, get_class_colour(n)) for n, name in enumerate(list_drawn_classes(report))],
         errors=(FIXED, BROKEN, WRONG),
@@ -226,11 +221,6 @@ def draw_changes(report: Report, measured: SubsetResults) -> list[tuple[CaseRow,
     return changes
 
 
-def list_script_frames(viewer: Viewer) -> list[dict[str, object]]:
-    """Return the frames of the slider as the script of the page reads them."""
-    return [asdict(frame) for frame in viewer.frames]
-
-
 def find_case_frames(viewers: list[Viewer]) -> dict[str, tuple[int, int]]:
     """Return case -> index of the first viewer that shows it, and the frame to start with."""
     frames: dict[str, tuple[int, int]] = {}
@@ -271,21 +261,7 @@ def write_report_page(
 ) -> WrittenReport:
     """Write one HTML file that answers whether the methods help, and shows their errors.
 
-    Args:
-        dataset: number or name of the data set whose trainings are shown; None: show ``values``.
-        values: files of ``semi_nnunet compare --write-values``, instead of a data set.
-        plans: of the trainings; plans of their seeds are included.
-        baseline: trainer to compare with.
-        metric: a column of metrics.csv.
-        choice: choice.json of ``semi_nnunet auto``: how the method was chosen.
-        efficiency: folders of ``semi_nnunet efficiency``: costs of submissions.
-        out: the HTML file.
-
-    Returns:
-        Where the report is, and its answer.
-
-    Raises:
-        UserError: nothing was measured, a name is unknown, or the file cannot be written.
+    :func:`semi_nnunet.report` documents the arguments.
     """
     path, files = Path(out), [Path(file) for file in values]
     require_place(path)

@@ -56,7 +56,7 @@ from semi_nnunet.workflows.matched import find_mismatches, find_outdated_trainin
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ONLY = (
     "Made only from recorded values: without the trainings there are no pictures, curves and "
-    "settings, and the steps are unknown, as is whether methods and baseline had the same settings"
+    "settings. Unknown are the steps, and whether methods and baseline had the same settings"
 )
 
 

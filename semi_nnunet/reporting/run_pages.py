@@ -111,10 +111,7 @@ def draw_dice_panels(jobs: Sequence[Job], baseline: str) -> list[Panel]:
 
 
 def draw_dice_panel(
-    model: Model,
-    trainings: Mapping[Model, Sequence[tuple[bool, Curve]]],
-    baseline: str,
-    name: str,
+    model: Model, trainings: Mapping[Model, Sequence[tuple[bool, Curve]]], baseline: str, name: str
 ) -> Panel:
     """Draw the trainings of one method over those of the baseline; flags mark training cases."""
     base = Model(baseline, model.configuration)

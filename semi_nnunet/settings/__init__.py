@@ -1,1 +1,1 @@
-"""What a user can set: declared, planned by stated rules, and overridden in ``plans["semi"]``."""
+"""Settings: declared, planned by stated rules, and overridden in ``plans["semi"]``."""

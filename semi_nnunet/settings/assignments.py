@@ -16,7 +16,12 @@ def format_assignment(key: str, value: Any) -> str:
     >>> format_assignment("2d.class_weights", [1, 2])
     '2d.class_weights=[1, 2]'
     """
-    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+    return f"{key}={value if isinstance(value, str) else json.dumps(value, default=_to_plain)}"
+
+
+def _to_plain(value: Any) -> Any:
+    """Return a value of NumPy or PyTorch as plain numbers, and others, such as paths, as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def merge_layers(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[st
 
 
 def collect_user_layers(plans: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect what the user gave for plans: by ``--set``, or by editing ``plans["semi"]``.
+    """Collect the user's settings of plans: from ``--set``, or edited in ``plans["semi"]``.
 
     The result of :func:`plan_semi` and what it was given are kept in ``plans["semi_planned"]``, so
     that edited values differ from it.

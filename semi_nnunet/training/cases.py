@@ -1,6 +1,6 @@
 """The cases of a training: those of its fold, and the unlabelled ones that it sees.
 
-Folds are made of whole patients if there are none, and checked before use.
+Missing folds are made of whole patients; present ones are checked before use.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class UnlabelledPool:
 def require_fold(
     preprocessed: Path, fold: int, cases: Sequence[str], patient_of: PatientOf
 ) -> None:
-    """Raise if the file of folds lacks a fold; write the file if there is none.
+    """Raise if the file of folds lacks a fold; write the file if it is missing.
 
     nnU-Net would split at random for a fold that the file does not have. The file is written
     atomically, because one DDP process may read it while another writes it. Fewer than five

@@ -251,8 +251,8 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
                 )
                 return {"voxels": int(annotated_mask.sum()), **super().validation_step(raw)}
             annotated = self.annotated_classes.rows(raw["keys"], self.device)
-            levels = [t.to(self.device) for t in target] if isinstance(target, list) else target
-            levels = levels if isinstance(levels, list) else levels.to(self.device)
+            is_list, device = isinstance(target, list), self.device
+            levels = [t.to(device) for t in target] if is_list else target.to(device)
             on_gpu = self.device.type == "cuda"
             with torch.autocast("cuda") if on_gpu else nullcontext():  # as nnU-Net
                 outputs = self.network(raw["data"].to(self.device))

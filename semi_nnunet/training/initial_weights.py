@@ -88,7 +88,7 @@ class InitialWeights:
         self.record = {
             "path": str(self.path), "sha256": sha256_of_file(self.path),
             "weights": f"{len(weights)} tensors continued",
-            "steps": str(count_steps(content)),
+            "steps": str(count_trained_steps(content)),
         }  # fmt: skip
         self.say(f"continues from the weights of {self.path}")
 
@@ -140,7 +140,7 @@ def require_same_weights(
         )
 
 
-def count_steps(content: Mapping[str, Any]) -> int:
+def count_trained_steps(content: Mapping[str, Any]) -> int:
     """Return the optimizer steps of a checkpoint; 0 if it does not say how many an epoch has."""
     settings = (content.get("semi") or {}).get("settings", {})
     entry = settings.get("steps_per_epoch", 0)

@@ -34,10 +34,7 @@ def uses_nnunet_loss(
 
 
 def build_supervised_loss(
-    settings: SemiSettings,
-    class_weights: ClassWeights,
-    label_manager: Any,
-    batch_dice: bool,
+    settings: SemiSettings, class_weights: ClassWeights, label_manager: Any, batch_dice: bool
 ) -> nn.Module:
     """Build the loss of the setting ``supervised_loss`` on annotated voxels.
 

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from semi_nnunet.loading.unlabelled import IgnoredVoxels, UnlabelledDataset
 from semi_nnunet.networks.average import find_deep_supervision_modules
+from semi_nnunet.util.verb_commands import suggest_command
 
 if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw and compile
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -193,7 +194,7 @@ class NextStages:
         for stage in sorted(set(stages) - set(ready)):
             self.say(
                 f"{stage} is not preprocessed: nothing is predicted for it. To train the cascade, "
-                f"run semi_nnunet preprocess, then this training again with --val"
+                f"run {self._preprocess([stage])}, then this training again with --val"
             )
         next_stage = manager.configuration.get("next_stage")
         manager.configuration["next_stage"] = ready or None
@@ -228,8 +229,8 @@ class NextStages:
         if len(predicted) < len(cases):
             self.say(
                 f"{len(cases) - len(predicted)} cases are not preprocessed for "
-                f"{', '.join(stages)}, and are not predicted. Fix: semi_nnunet preprocess, then "
-                f"this training again with --val"
+                f"{', '.join(stages)}, and are not predicted. Fix: {self._preprocess(stages)}, "
+                f"then this training again with --val"
             )
         folder = get_folder(self.predictor.configuration.data_identifier)
         for case, logits, properties in self.predictor.predict(
@@ -237,6 +238,13 @@ class NextStages:
         ):
             for stage in stages_of_case[case]:
                 self._store(stage, folders[stage], case, logits["deployed"], properties)
+
+    def _preprocess(self, stages: Sequence[str]) -> str:
+        """Return the command that preprocesses stages."""
+        plans = self.predictor.plans
+        return suggest_command(
+            "preprocess", dataset=plans.dataset_name, configurations=stages, plans=plans.plans_name
+        )
 
     def _data_identifier(self, stage: str) -> str:
         return str(self.predictor.plans.get_configuration(stage).data_identifier)

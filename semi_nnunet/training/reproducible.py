@@ -49,11 +49,7 @@ from semi_nnunet.training.interruptions import (
     raise_if_machine_fault,
     tolerate_compiler_errors,
 )
-from semi_nnunet.training.loaders import (
-    build_step_loaders,
-    limit_rotation,
-    make_repeatable,
-)
+from semi_nnunet.training.loaders import build_step_loaders, limit_rotation, make_repeatable
 from semi_nnunet.training.losses import build_supervised_loss, read_class_weights, uses_nnunet_loss
 from semi_nnunet.training.one_launch import lock_fold, require_requested_names
 from semi_nnunet.training.optimisation import (
@@ -210,10 +206,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         if uses_nnunet_loss(self.settings, weights, self.dataset_json):
             return super()._build_loss()
         loss = build_supervised_loss(
-            self.settings,
-            weights,
-            self.label_manager,
-            self.configuration_manager.batch_dice,
+            self.settings, weights, self.label_manager, self.configuration_manager.batch_dice
         )
         return wrap_deep_supervision(loss.to(self.device), self._get_deep_supervision_scales())
 
@@ -328,7 +321,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         return dict.fromkeys(("labelled", "validation"), str(self.preprocessed_dataset_folder))
 
     def current_sources(self, cases: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
-        """Return what the cases of each kind, and those of the validation, were made from."""
+        """Return the sources of the cases of each kind, and of the validation cases."""
         folders, cases = self.case_folders(), {**cases, "validation": self.do_split()[1]}
         return {kind: read_sources(folders[kind], names) for kind, names in cases.items()}
 
@@ -588,7 +581,7 @@ class SuggestedCommands:
     @property
     def train_previous_stage(self) -> str:
         """Command that makes the predictions of a cascade's previous stage."""
-        options = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer}"
+        options = f"{self.dataset} {self.previous_stage} FOLD -tr {self.trainer} -p {self.plans}"
         return f"train every fold of it: nnUNetv2_train {options}"
 
     @property

@@ -173,7 +173,7 @@ class RunLog:
         batch: Mapping[str, int],
         patch: Sequence[int],
     ) -> None:
-        """Log what is trained on which images, for how long, and where the settings are.
+        """Log the method, its images, the length of the training, and where the settings are.
 
         Args:
             folder: of the fold.

@@ -114,7 +114,7 @@ class OptimizerStep:
         self.balance.end_batch()
 
     def next_term(self, terms: Iterator[Term], device: torch.device) -> Term | None:
-        """Compute the next term under autocast; None if there is none."""
+        """Compute the next term under autocast; return None after the last."""
         with self._autocast(device):
             return next(terms, None)
 

@@ -213,9 +213,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def _build_loss(self) -> nn.Module:
         loss = DiceAndVoxelLoss(
-            not self.exclusive,
-            batch_dice=True,
-            class_weights=self.class_weights(),
+            not self.exclusive, batch_dice=True, class_weights=self.class_weights()
         )
         self.masked_loss = loss.to(self.device)
         return super()._build_loss()

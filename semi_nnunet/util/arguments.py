@@ -29,7 +29,7 @@ class AlsoInPython:
 
 
 def check_argument(name: str, hint: Any, value: Any) -> tuple[Any, list[Problem]]:
-    """Return a value as the function expects it, and what is wrong with it.
+    """Return a value as the function expects it, and its problems.
 
     Paths may be texts and the reverse, texts may be whole numbers (of folds and data sets), and
     numbers may be NumPy's. Nothing else is converted.
@@ -91,9 +91,10 @@ def _convert_to(leaf: Any, value: Any) -> Any:
     if leaf in LEAVES:
         return LEAVES[leaf][1](value)
     if origin is Literal:
-        return value if value in inner else REFUSED
+        return value if isinstance(value, str) and value in inner else REFUSED
     if origin is Sequence:
-        if not isinstance(value, (list, tuple)) and not hasattr(value, "__array__"):
+        is_array = hasattr(value, "__array__") and getattr(value, "shape", None) != ()
+        if not (isinstance(value, (list, tuple)) or is_array):  # NumPy's numbers are arrays, too
             return REFUSED
         items = [_convert(inner[0], item) for item in value]
         return REFUSED if any(item is REFUSED for item in items) else items
@@ -133,8 +134,9 @@ def _as_whole_number(value: Any) -> Any:
 
 
 def _as_number(value: Any) -> Any:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else REFUSED
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real) and math.isfinite(value)):
+        return REFUSED
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 LEAVES: dict[Any, tuple[str, Callable[[Any], Any]]] = {

@@ -1,4 +1,4 @@
-"""Tell failures of the machine from failures of the data that were processed."""
+"""Distinguish failures of the machine from failures of the data."""
 
 from __future__ import annotations
 

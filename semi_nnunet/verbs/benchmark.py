@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from semi_nnunet.discovery.names import DEFAULT_PLANS
 from semi_nnunet.verbs.options import (
     MORE,
     Configuration,
@@ -26,7 +27,7 @@ def benchmark(
     dataset: Dataset,
     configuration: Configuration,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     trainers: Trainers = None,
     device: Annotated[Literal["cpu", "cuda"] | None, option("--device", "-device")] = None,
     threads: Annotated[int | None, option(group=MORE)] = None,
@@ -34,7 +35,7 @@ def benchmark(
     quick: Flag = False,
     out: OutputFile = None,
 ) -> Measured:
-    """Measure what a training step costs on this machine: time, operations, loading, memory.
+    """Measure the cost of a training step on this machine: time, operations, loading, memory.
 
         semi_nnunet benchmark -d 42 -c 3d_fullres
         semi_nnunet benchmark -d 42 -c 2d -p nnUNetPlans_cpu -tr SemiUnifiedTrainer -o costs.json

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.verbs.options import (
     MORE,
     Configurations,
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 def compare(
     dataset: OptionalDataset = None,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     configurations: Configurations = None,
     trainers: Trainers = None,
     metric: Annotated[str, option()] = "dice",
@@ -68,6 +68,10 @@ def compare(
 
     Raises:
         UserError: a name is unknown, a file cannot be read, or nothing was measured.
+
+    Example:
+        >>> compare("42", plans="short").splitlines()[0]
+        '## validation cases'
     """
     from semi_nnunet.workflows.compare import NothingToCompareError, compare_trainings
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.verbs.options import (
     MORE,
     Dataset,
@@ -28,7 +28,7 @@ def crossval(
     configurations: Annotated[Sequence[str], option("-c", several=True)],
     trainers: Annotated[Sequence[str], option("-tr", several=True)] = (BASELINE, RECOMMENDED),
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     folds: Folds = None,
     seeds: Seeds = 1,
     npz: RareFlag = False,
@@ -76,7 +76,8 @@ def crossval(
         UserError: everything that would keep a job from running, before the first one starts.
 
     Example:
-        >>> crossval("42", ["2d"], ["SemiMeanTeacherTrainer"], plans="short", folds=["0"])
+        >>> trainers = ["SemiBaselineTrainer", "SemiMeanTeacherTrainer"]
+        >>> crossval("42", ["2d"], trainers, plans="short", folds=["0"], npz=True)
         True
     """
     from semi_nnunet.workflows.crossval import run_crossval as run_jobs
@@ -91,7 +92,7 @@ def crossval(
 
         is_done = train_longer_baselines(dataset, configurations, trainers, plans=plans, **options)
     if is_done and "evaluate" in stages:
-        plans_option = "" if plans == "nnUNetPlans" else f" -p {plans}"
+        plans_option = "" if plans == DEFAULT_PLANS else f" -p {plans}"
         logger.info(f"all done; next: semi_nnunet compare -d {dataset}{plans_option}")
     elif is_done:
         logger.info(f"done: {', '.join(stages)}; next: the other stages")

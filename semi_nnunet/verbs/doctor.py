@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def doctor(dataset: OptionalDataset = None) -> int:
-    """Show what is set up, what is missing and how to fix it.
+    """Check the installation and the folders, and name a fix for each problem.
 
         semi_nnunet doctor
         semi_nnunet doctor -d 42          is the data set ready to train on, and what comes next?

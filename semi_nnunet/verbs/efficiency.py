@@ -25,7 +25,7 @@ def efficiency(
     class_tolerances: Annotated[Sequence[str], option(several=True, group=MORE)] = (),
     ending: Annotated[str, option(group=MORE)] = ".nii.gz",
 ) -> EfficiencyResult:
-    """Measure what a submission costs for each case, as FLARE does: time and areas under curves.
+    """Measure the cost of a submission for each case, as FLARE does: time and areas under curves.
 
         semi_nnunet efficiency -i imagesTs -o measured --command "semi_nnunet predict --fast \\
             -m MODEL -i {inputs} -o {outputs}"
@@ -56,6 +56,11 @@ def efficiency(
     Raises:
         UserError: naming everything that is wrong with the command, the images, the references or
             the output folder.
+
+    Example:
+        >>> command = "python segment.py {inputs} {outputs}"
+        >>> len(efficiency("imagesTs", "measured", command=command).cases)
+        2
     """
     from semi_nnunet.challenge.efficiency import format_mean_costs, measure_efficiency
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from semi_nnunet.discovery.names import DEFAULT_PLANS
 from semi_nnunet.verbs.options import (
     Configurations,
     Dataset,
@@ -28,7 +29,7 @@ def ensemble(
     dataset: Dataset,
     out: OutputFolder,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     configurations: Configurations = None,
     trainers: Trainers = None,
     folds: Folds = None,
@@ -64,6 +65,11 @@ def ensemble(
     Raises:
         UserError: a name is unknown, nothing matches, the members lack probabilities, or ``out``
             holds something else.
+
+    Example:
+        >>> ensembles = ensemble("42", "together", plans="short", processes=1)
+        >>> [(average.subset, average.members) for average in ensembles]
+        [('validation', 2), ('test', 2)]
     """
     from semi_nnunet.runs.folders import find_folders
     from semi_nnunet.util.names import require_positive

@@ -81,7 +81,7 @@ def package(
         extra_index_url: Another index for pip.
 
     Returns:
-        What was written.
+        The submission that was written.
 
     Raises:
         UserError: the model, an option or a wheel cannot be used; nothing is written then.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from semi_nnunet.discovery.names import RECOMMENDED
+from semi_nnunet.discovery.names import DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.util.arguments import AlsoInPython
 from semi_nnunet.verbs.options import (
     MORE,
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def plan(
     dataset: Dataset,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     settings: Annotated[Sequence[str], option("--set", several=True), AlsoInPython(Mapping)] = (),
     budget: Annotated[str | None, option()] = None,
     new_plans: Annotated[str | None, option()] = None,
@@ -139,7 +139,7 @@ def plan(
         lines += format_all_settings(planned.rows, planned.configurations)
     else:
         lines += format_decided_settings(planned.rows, planned.configurations, trainers)
-    plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
+    plans_option = "" if planned.name == DEFAULT_PLANS else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
     lines += [f"WARNING: {problem}" for problem in find_warnings(planned, trainers)]
     lines += [f"wrote {planned.path}{plans_option}"]
@@ -172,7 +172,7 @@ def choose_length(
 
 
 def find_warnings(planned: WrittenPlans, trainers: Sequence[str]) -> list[Problem]:
-    """Return what teaches nothing in the preprocessed configurations of plans, each once."""
+    """Return a warning for each part of the preprocessed data that teaches nothing, each once."""
     from semi_nnunet.util.files import read_json
     from semi_nnunet.workflows.before_start import collect_warnings
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -115,8 +114,7 @@ def predict(
     speed = name_speed(exact, fast)
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step_size, "coarse": coarse}
     common |= {"device": device, "max_memory": max_memory, "checkpoint": checkpoint}
-    if spacings is not None or not isinstance(images, (str, Path)):
-        return list(predict_images(selected, images, spacings=spacings, **common))
-    files = list(predict_images(selected, images, out, resume=resume, **common))
-    logger.info(f"{len(files)} images are predicted in {out}")
-    return files
+    results = predict_images(selected, images, out, spacings=spacings, resume=resume, **common)
+    if out is not None:
+        logger.info(f"{len(results)} images are predicted in {out}")
+    return list(results)

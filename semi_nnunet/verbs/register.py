@@ -39,7 +39,7 @@ def register(
         logger.info(str(discovery.TRAINERS_FOLDER))
     elif not undo:
         earlier = discovery.find_file_in_nnunet()
-        for file in discovery.register():
+        for file in discovery.write_startup_file():
             logger.info(f"nnUNetv2_train finds SemiUnifiedTrainer and the others through {file}")
         if earlier is not None:
             logger.info(f"removed {earlier}, which an earlier version wrote")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.verbs.options import FIRST, MORE, Plans, one_of, option
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ SOURCE = one_of()
 def report(
     dataset: Annotated[str | None, option("-d", group=(FIRST, SOURCE))] = None,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     out: Annotated[Path, option("-o")] = Path("report.html"),
     values: Annotated[Sequence[Path], option(several=True, group=(FIRST, SOURCE))] = (),
     metric: Annotated[str, option()] = "dice",

@@ -55,7 +55,7 @@ def run(
 
     The stages are convert, split, preprocess, plan, train, predict, evaluate (steps of crossval),
     compare and report, and for some recipes pseudo-dataset and distil: verbs of this program,
-    printed as you could type them. Repeat the command to continue: every stage skips what is done.
+    printed as you could type them. Repeat the command to continue: every stage skips finished work.
     Each recipe has plans of its own, named after its file. A recipe is a JSON file: to change
     budget, seeds or trainers, edit a copy of it and give its path.
 

@@ -70,7 +70,7 @@ def split(
         ignore_twins: Draw images that are nearly the same independently, as earlier versions did.
 
     Returns:
-        What was made.
+        The new data set.
 
     Raises:
         UserError: a number or list does not fit the cases, or the new data set is something else.

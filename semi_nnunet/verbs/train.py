@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Annotated
 
-from semi_nnunet.discovery.names import RECOMMENDED
+from semi_nnunet.discovery.names import DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.verbs.options import FIRST, MORE, ComputeDevice, Plans, RareFlag, one_of, option
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ def train(
     fold: str,
     trainer: Annotated[str, option("-tr")] = RECOMMENDED,
     *,
-    plans: Plans = "nnUNetPlans",
+    plans: Plans = DEFAULT_PLANS,
     resume: Annotated[bool, option("--c", group=(FIRST, MODE))] = False,
     validate_only: Annotated[bool, option("--val", group=(FIRST, MODE))] = False,
     device: ComputeDevice = None,
@@ -129,7 +129,7 @@ def train(
     folder = Job(folders, trainer, configuration, fold, 0, plans).folder
     if is_first_process():
         model = ["-d", dataset, "-c", configuration, "-f", fold, "-tr", trainer]
-        model += [] if plans == "nnUNetPlans" else ["-p", plans]
+        model += [] if plans == DEFAULT_PLANS else ["-p", plans]
         words = ("nnUNetv2_predict", *model, "-i", "IMAGES", "-o", "PREDICTIONS")
         next_command = typed((*words, *format_device_option(device)))
         logger.info(f"{folder} is trained\nnext: {next_command}")

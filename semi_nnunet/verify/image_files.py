@@ -1,7 +1,7 @@
 """Checks of one image or label file: is it complete, and are voxels and geometry usable?
 
-nnU-Net's own reader reads the file, so the checks see what a training would see. The bytes, which
-readers trust too much, are checked first.
+nnU-Net's own reader reads the file, so the checks see the voxels that a training
+would see. The bytes, which readers trust too much, are checked first.
 """
 
 from __future__ import annotations

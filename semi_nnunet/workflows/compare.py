@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation import comparison
 from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.evaluation.values import (
@@ -21,7 +21,6 @@ from semi_nnunet.evaluation.values import (
     write_values,
 )
 from semi_nnunet.raw.folds import case_as_patient
-from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.runs.folders import find_folders, load_patient_finder
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.longer_baseline import read_training_length

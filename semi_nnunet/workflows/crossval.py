@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from semi_nnunet.discovery.listing import unknown_trainers
-from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.raw.folds import describe_left_out
-from semi_nnunet.raw.layout import DEFAULT_PLANS
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.folds import (

@@ -31,7 +31,7 @@ OWN = list_settings_of_scope(SemiSettings, schema.OWN)
 CASES, POOL = "labelled cases", "unlabelled cases"
 
 
-def read_record(job: Job) -> dict[str, Any]:
+def read_training_record(job: Job) -> dict[str, Any]:
     """Return the settings and cases of a training; {} for nnU-Net's own trainers.
 
     A training without unlabelled cases, such as the baseline, has no settings about them. The
@@ -53,8 +53,12 @@ def read_record(job: Job) -> dict[str, Any]:
 
 
 def read_matched_settings(job: Job) -> dict[str, Any]:
-    """Return what a baseline must share with a training; {} for nnU-Net's own trainers."""
-    return {name: value for name, value in read_record(job).items() if name in (*MATCHED, CASES)}
+    """Return the settings and cases that a baseline must share; {} for nnU-Net's own trainers."""
+    return {
+        name: value
+        for name, value in read_training_record(job).items()
+        if name in (*MATCHED, CASES)
+    }
 
 
 def find_mismatches(jobs: Sequence[Job], baseline: str) -> list[str]:
@@ -75,11 +79,11 @@ def find_mismatches_within_trainers(jobs: Sequence[Job]) -> Iterator[str]:
     mismatches: dict[tuple[str, ...], list[str]] = {}
     for job in jobs:
         model = (job.trainer, job.configuration)
-        for name, value in read_record(job).items():
+        for name, value in read_training_record(job).items():
             group = (*model, name, *([job.fold] if name in (CASES, POOL) else []))
             reference, expected = references.setdefault(group, (job, value))
             if value != expected:
-                texts = format_recorded_value(name, value), format_recorded_value(name, expected)
+                texts = format_values(name, value, expected)
                 key = (*model, name, *texts, format_fold_and_seed(reference))
                 mismatches.setdefault(key, []).append(format_fold_and_seed(job))
     for (trainer, configuration, name, value, other, other_fold), folds in mismatches.items():
@@ -118,7 +122,7 @@ def find_mismatches_with_baseline(
             if name in ignore or name not in settings or name not in expected:
                 continue
             if settings[name] != expected[name]:
-                texts = [format_recorded_value(name, s[name]) for s in (settings, expected)]
+                texts = format_values(name, settings[name], expected[name])
                 folds = mismatches.setdefault((job.trainer, job.configuration, name, *texts), [])
                 folds.append(format_fold_and_seed(job))
     return [
@@ -137,15 +141,20 @@ def format_fold_and_seed(job: Job) -> str:
     return f"fold {job.fold} seed {job.seed}"
 
 
-def format_recorded_value(name: str, value: Any) -> str:
-    """Return a setting as text, or the count and first names of cases.
+def format_values(name: str, value: Any, other: Any) -> tuple[str, str]:
+    """Return two values of a setting as texts; of cases, the count and those not in the other.
 
-    >>> format_recorded_value(CASES, ["a", "b", "c", "d"])
-    '4 (a, b, c, ...)'
+    >>> format_values(CASES, ["a", "b", "c"], ["a", "d"])
+    ('3 (only here: b, c)', '2 (only here: d)')
     """
     if name not in (CASES, POOL):
-        return str(value)
-    return f"{len(value)} ({', '.join(value[:3])}, ...)" if value else "none"
+        return str(value), str(other)
+    return _count_cases(value, other), _count_cases(other, value)
+
+
+def _count_cases(cases: Sequence[str], others: Sequence[str]) -> str:
+    only_here = sorted({*cases} - {*others})
+    return f"{len(cases)} (only here: {list_first(only_here, 3)})" if only_here else f"{len(cases)}"
 
 
 def find_changed_trainings(
@@ -169,14 +178,13 @@ def find_changed_trainings(
             fix = f"move {job.folder} away to train again, or restore these files and preprocess"
             yield Problem(str(job), message, fix)
             continue
-        if job.trainer not in classes or not (recorded := read_record(job)):
+        if job.trainer not in classes or not (recorded := read_training_record(job)):
             continue
         resolved = to_plain_values(resolve(job.trainer, job.configuration).as_dict())
         current = dict(json.loads(json.dumps(resolved)))  # as recorded
         current |= data.list_cases(job, recorded)
         differences = [
-            f"{name} {format_recorded_value(name, recorded[name])} "
-            f"(now {format_recorded_value(name, current[name])})"
+            "{} {} (now {})".format(name, *format_values(name, recorded[name], current[name]))
             for name in recorded
             if name in current and recorded[name] != current[name]
         ]
@@ -189,7 +197,7 @@ def find_changed_trainings(
 
 
 def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Problem]:
-    """Return what a table of trainings does not show: data that have changed since.
+    """Return the trainings whose data have changed since, which their tables do not show.
 
     Nothing counts as changed if the preprocessed data are gone. Data that cannot be read, which
     a table does not need, are a problem, too.
@@ -208,7 +216,7 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
     """Yield the trainings whose preprocessed cases have changed since, those alike together."""
     data, trainings = CurrentData(folders, load_patient_finder(folders)), dict[str, list[Job]]()
     for job in jobs:
-        recorded = read_record(job)
+        recorded = read_training_record(job)
         current = data.list_cases(job, recorded)
         changes = data.find_changes(job)
         changes += [f"the {name}" for name in current if current[name] != recorded[name]]

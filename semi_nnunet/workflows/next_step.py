@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.raw.layout import (
-    DEFAULT_PLANS,
     MODEL,
     PLANS_JSON,
     PREDICTED_FROM,

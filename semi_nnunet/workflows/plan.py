@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from semi_nnunet.discovery.names import DEFAULT_PLANS
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.architecture import name_architecture_plans
 from semi_nnunet.planning.budget import (
@@ -38,7 +39,7 @@ from semi_nnunet.planning.plan import (
 from semi_nnunet.planning.shown import NetworkFacts, describe_networks
 from semi_nnunet.planning.topology import name_patch_plans, name_spacing_plans
 from semi_nnunet.preprocessing.planning import digest_fingerprint, select_configurations
-from semi_nnunet.raw.layout import DATASET_JSON, DEFAULT_PLANS, get_preprocessed_dataset
+from semi_nnunet.raw.layout import DATASET_JSON, get_preprocessed_dataset
 from semi_nnunet.raw.plans import held_plans, read_plans
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
 from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
@@ -217,7 +218,7 @@ def mark_kept(
 
 
 def get_layer(layers: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
-    """Return the layer of a trainer, a configuration or both; {} if there is none.
+    """Return the layer of a trainer, a configuration or both; {} if it is missing.
 
     >>> get_layer({"2d": {"epochs": 5}}, ("2d",)), get_layer({"seed": 1}, ("2d",))
     ({'epochs': 5}, {})

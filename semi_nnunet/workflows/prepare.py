@@ -74,7 +74,7 @@ def count_usable_processes() -> int:
 
 
 def collect_data_warnings(dataset: str, ready: PreparedCounts) -> list[Problem]:
-    """Return what is preprocessed without being able to teach anything, each once."""
+    """Return a warning for each part of the preprocessed data that teaches nothing."""
     preprocessed = get_preprocessed_dataset(dataset)
     plans = read_plans(preprocessed, ready.plans)
     problems = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nnunetv2.paths import nnUNet_results
 
-from semi_nnunet.discovery.names import RECOMMENDED
+from semi_nnunet.discovery.names import DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.raw.layout import (
     FINAL_CHECKPOINT,
     find_fold_folders,
@@ -19,7 +19,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.names import list_first
 
 logger = logging.getLogger(__name__)
-PREFERRED = {0: RECOMMENDED, 1: "nnUNetPlans"}  # of several, by place in a model's name
+PREFERRED = {0: RECOMMENDED, 1: DEFAULT_PLANS}  # of several, by place in a model's name
 
 
 def select_model(

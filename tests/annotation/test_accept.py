@@ -186,6 +186,15 @@ def test_pseudo_labels_reviewed_in_place_are_recognised_by_their_checksums(loop)
     assert record["models"] == ["Dataset977/MODEL"] and [*record["cases"]] == ["phantom_0005"]
 
 
+def test_a_round_names_the_model_of_predictions_that_were_reviewed_in_place(loop):
+    loop.review(4)
+    record = {"model": "Dataset977/MODEL", "the network": [1, 2, 3, 4, "digest"]}
+    (loop.reviewed / "semi_predicted_from.json").write_text(json.dumps(record))
+    assert accept(loop) == 0
+    (round_,) = loop.read(f"raw/{loop.raw.name}/annotation_rounds.json")["rounds"]
+    assert round_["models"] == ["Dataset977/MODEL"]
+
+
 # ---- corrections and trainings ----
 
 
@@ -197,6 +206,9 @@ def test_a_correction_needs_replace_and_makes_its_trainings_outdated(loop):
         (folder / "checkpoint_final.pth").write_bytes(b"weights")
         record = {"cases": {"labelled": cases}}
         (folder / "semi_settings.json").write_text(json.dumps(record))
+        stock = loop.results / f"nnUNetTrainer__nnUNetPlans__2d/fold_{fold}"  # records nothing
+        stock.mkdir(parents=True)
+        (stock / "checkpoint_final.pth").write_bytes(b"weights")
     loop.reviewed.mkdir()
     source = sitk.ReadImage(str(loop.raw / "labelsTr" / f"{name}.nii.gz"))
     voxels = sitk.GetArrayFromImage(source)
@@ -210,12 +222,13 @@ def test_a_correction_needs_replace_and_makes_its_trainings_outdated(loop):
     assert loop.snapshot() == before
     round_ = semi_nnunet.accept("977", loop.reviewed, replace=True)
     assert round_.corrected == (name,)
-    assert round_.outdated == ("SemiBaselineTrainer__nnUNetPlans__2d/fold_1",)
+    models = ("SemiBaselineTrainer__nnUNetPlans__2d", "nnUNetTrainer__nnUNetPlans__2d")
+    assert round_.outdated == tuple(f"{model}/fold_1" for model in models)
     (record,) = loop.read(f"raw/{loop.raw.name}/annotation_rounds.json")["rounds"]
     assert record["cases"][name]["changed_voxels"] == 3
     assert not list(find_raw_changes(find_folders("977")))
     loop.review(4)
-    assert len(semi_nnunet.accept("977", loop.reviewed).outdated) == 2
+    assert len(semi_nnunet.accept("977", loop.reviewed).outdated) == 4
     semi_nnunet.accept("977", undo=True)
 
 

@@ -39,7 +39,7 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
         measured(fake_job(empty, name), "validation", gain)
         for name, gain in ((BASE, 0.0), (OURS, 0.1), ("SemiCPSTrainer", -0.1))
     ]
-    assert rank_trainers(jobs) == [OURS, BASE, "SemiCPSTrainer"]
+    assert [*rank_trainers(jobs)] == [OURS, BASE, "SemiCPSTrainer"]
 
 
 @pytest.mark.parametrize(

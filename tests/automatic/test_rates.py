@@ -10,7 +10,7 @@ import pytest
 
 from semi_nnunet.automatic import rates
 from semi_nnunet.automatic.commands import PLANS, ROUNDS, AutoCommands
-from semi_nnunet.automatic.rates import START_S, estimate_rate, read_rate
+from semi_nnunet.automatic.rates import START_S, estimate_rate, read_rate, read_start_time
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
 from semi_nnunet.runs.folders import Folders
@@ -49,6 +49,14 @@ def test_the_step_is_that_of_the_last_epoch_and_the_rest_is_outside_epochs(empty
     assert rate.step == 0.5
     assert rate.besides == pytest.approx(44 - 14 + START_S, abs=1.01)
     assert rate.case == rate.besides / 2
+
+
+def test_the_last_log_is_the_latest_although_its_day_has_two_digits(empty) -> None:
+    job = fake_job(empty, OURS)
+    job.folder.mkdir(parents=True)
+    for day in (9, 10):
+        (job.folder / f"training_log_2026_3_{day}_08_00_00.txt").touch()
+    assert time.localtime(read_start_time(job)).tm_mday == 10
 
 
 @pytest.mark.parametrize(

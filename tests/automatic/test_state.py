@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.automatic import state
 from semi_nnunet.automatic.schedule import TrainingRate, TrainingRound
 from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.util.errors import UserError
@@ -49,6 +50,22 @@ def test_the_time_of_a_killed_run_counts(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     assert AutoState.of(path, {}).seconds > 0.5
+
+
+def test_the_clock_writes_no_decision_that_is_half_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "NOTE_EVERY_S", 0.01)
+    path = tmp_path / "state.json"
+    run = AutoState.of(path, OPTIONS)
+    with run.running():
+        run.begun["short"] = 1.0  # the round itself follows
+        time.sleep(0.2)
+        killed = AutoState.of(path, OPTIONS)
+        run.rounds["short"] = TrainingRound("short", ("Base", "A"), ("0", "1"), 100)
+        run.save()
+    assert killed.seconds > 0 and not killed.begun
+    assert AutoState.of(path, OPTIONS).begun == run.begun
 
 
 def test_changed_options_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import semi_nnunet
 from semi_nnunet.cli.front_door import check_calls, name_arguments
+from semi_nnunet.util.arguments import check_argument
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.verbs.options import FIRST, Launcher, one_of, option
 
@@ -70,11 +72,13 @@ def test_an_unknown_argument_is_answered_with_the_nearest(name: str) -> None:
     [
         ({"folds": "all"}, r"folds: .*\['all'\]"),
         ({"folds": [0.5]}, "folds: must be a list of texts"),
+        ({"folds": np.int64(3)}, r"folds: .*\['3'\]"),
         ({"dataset": None}, "dataset: must be a text"),
         ({"dataset": 1.5}, "dataset: must be a text"),
         ({"dataset": True}, "dataset: must be a text"),
         ({"exact": 1}, "exact: must be True or False"),
         ({"device": "cdua"}, "did you mean 'cuda'"),
+        ({"device": np.zeros(2)}, "device: must be 'cpu'"),
         ({"out": ""}, "out: must be a path"),
         ({"exact": True, "fast": True}, "exact and fast: exclude each other"),
         ({"launcher": "slurm"}, "launcher: must be a Launcher"),
@@ -99,6 +103,13 @@ def test_what_a_shell_would_give_as_text_may_be_a_number_or_path() -> None:
     given = check_calls(verb)(42, (0, np.int64(1), "all"), out="here", own=1)
     assert given["dataset"] == "42" and given["folds"] == ["0", "1", "all"]
     assert given["out"] == Path("here") and given["options"] == {"own": 1}
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.int64(2), 2, 0.5])
+def test_numbers_can_be_written_to_records(number: Any) -> None:
+    value, problems = check_argument("keep", float | None, number)
+    assert not problems and json.loads(json.dumps(value)) == number
+    assert isinstance(value, int) == (number == 2)  # a number of cases, not a share
 
 
 def test_problems_name_arguments_instead_of_options() -> None:

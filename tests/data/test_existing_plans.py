@@ -14,7 +14,7 @@ from semi_nnunet.preprocessing.planning import (
 )
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
+from semi_nnunet.util.files import read_json, write_json
 from tests.data.copied import Copy
 
 
@@ -70,6 +70,15 @@ def test_every_difference_is_named(phantom: Any, tmp_path: Path) -> None:
     assert "reader" in reader and "got 'NewIO'" in reader
     assert "configuration 2d" in old and "(KeyError: 'UNet_class_name')" in old
     assert "1 channels" in channels and channels.endswith("got 2")
+
+
+@pytest.mark.parametrize(
+    "entry", [{"patient": ".+"}, {"unlabelled_domain": "other"}, {"lesions": ["any", 0.5]}]
+)
+def test_a_key_that_no_plan_depends_on_needs_no_new_plans(copy: Copy, entry: Any) -> None:
+    path = copy.raw / "dataset.json"
+    write_json(path, {**read_json(path), **entry})
+    assert fingerprint_fits(copy.raw, copy.preprocessed)
 
 
 def test_a_fingerprint_fits_while_the_labelled_cases_are_the_same(copy: Copy) -> None:

@@ -15,6 +15,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import make_phantom, write_phantom_dataset
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.sparse_labels import (
+    SparseLabelWriter,
     Sparsity,
     declare_ignore_label,
     find_thickest_axis,
@@ -182,6 +183,17 @@ def test_pictures_get_scribbles_but_no_slices(
     assert main(["split", "-d", "4", "--new-id", "505", "--sparse", "slices=0.5"]) == 2
     assert capsys.readouterr().err.count("single slice") == 2
     assert not (raw / "Dataset505_Phantom2slices").exists()
+
+
+def test_slices_are_counted_along_the_thick_axis(tmp_path: Path) -> None:
+    image = sitk.GetImageFromArray(np.eye(6, dtype=np.uint8)[..., None])  # one slice across X
+    image.SetSpacing((9.0, 1.0, 1.0))
+    sitk.WriteImage(image, str(tmp_path / "full.nii.gz"))
+    description = {"labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+    writer = SparseLabelWriter(Sparsity("slices", 0.5), description, seed=0)
+    writer.write("case", tmp_path / "full.nii.gz", tmp_path / "sparse.nii.gz")
+    (problem,) = writer.problems
+    assert "single slice" in problem.what and not (tmp_path / "sparse.nii.gz").exists()
 
 
 def test_all_wrong_options_are_reported_together(

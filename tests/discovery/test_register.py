@@ -16,10 +16,10 @@ from semi_nnunet.discovery.register import (
     EXTERNAL,
     TRAINERS_FOLDER,
     find_startup_files,
-    register,
     trainer_folders,
     unregister,
     user_folders,
+    write_startup_file,
 )
 from semi_nnunet.discovery.startup_line import FILE, IN_SITE_PACKAGES, startup_line
 from semi_nnunet.methods.mean_teacher import SemiMeanTeacherTrainer
@@ -49,7 +49,7 @@ def start_python(packages: Path, **variables: str) -> str:
 
 
 def test_every_start_of_python_names_our_trainers_and_keeps_the_users(packages: Path) -> None:
-    assert register() == register() == [packages / FILE]
+    assert write_startup_file() == write_startup_file() == [packages / FILE]
     ours, users = str(TRAINERS_FOLDER), f"/mine{os.pathsep}/other folder"
     both = os.pathsep.join([ours, users])
     assert start_python(packages) == start_python(packages, **{EXTERNAL: ""}) == ours
@@ -73,7 +73,7 @@ def test_undo_removes_all_that_any_version_wrote(packages: Path) -> None:
     assert not list(unregister())
     earlier = packages / "nnunetv2" / "variants" / "semi_nnunet_shim.py"
     earlier.write_text("# of 0.2.0", encoding="utf-8")
-    register()
+    write_startup_file()
     assert not earlier.exists() and (packages / FILE).is_file()
     earlier.write_text("# of 0.2.0", encoding="utf-8")
     assert [*unregister()] == [earlier, packages / FILE]
@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_names_the_variable(
 
     monkeypatch.setattr(module, "write_text", refuse)
     with pytest.raises(UserError, match=EXTERNAL):
-        register()
+        write_startup_file()
 
 
 def test_another_copy_of_this_package_is_no_folder_of_the_users(

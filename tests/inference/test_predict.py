@@ -118,6 +118,10 @@ def test_missing_arguments_and_files_are_reported(pool, tmp_path):
         ((model, [array]), {}, "spacings .* got none"),
         ((model, [array] * 2), {"spacings": [(1, 1, 1)]}, "2 arrays, got 1"),
         ((model, pool.images), {}, "out=FOLDER"),
+        ((model, pool.images, tmp_path / "out"), {"spacings": [(1, 1, 1)]}, "arrays"),
+        ((model, [array], tmp_path / "out"), {"spacings": [(1, 1, 1)]}, "returned"),
+        ((model, [array, array[0]]), {"spacings": [(1, 1, 1)] * 2}, r"images\[1\].*\(4, 32, 32\)"),
+        ((model, [array]), {"spacings": [(1, 1)]}, r"spacings\[0\].*\(1, 1\)"),
         ((model, tmp_path / "empty", tmp_path / "out"), {}, r"no image CASE_0000\.nii\.gz"),
         ((tmp_path, pool.images, tmp_path / "out"), {}, "no trained model"),
     ):

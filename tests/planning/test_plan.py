@@ -222,7 +222,7 @@ def test_a_report_lists_the_commands_that_recreate_the_plans(
     words = ["plan", "-d", phantom.name, "-p", "first", "--new-plans", "second", "--set"]
     assert main([*words, "SemiMeanTeacherTrainer.2d.ema_decay=0.5", "labelled_share=None"]) == 0
     folders = Folders(phantom.raw, phantom.preprocessed, phantom.raw)
-    preprocessing, *planned = list_planning_commands(folders, "second", "2d")
+    preprocessing, *planned = list_planning_commands(folders, "second", ["2d"])
     assert preprocessing == f"semi_nnunet preprocess -d {phantom.name} -p nnUNetPlans -c 2d"
     paths = [phantom.preprocessed / f"{name}.json" for name in ("first", "second")]
     contents = [path.read_text() for path in paths]
@@ -231,4 +231,4 @@ def test_a_report_lists_the_commands_that_recreate_the_plans(
     for line in planned:
         assert main(shlex.split(line)[1:]) == 0
     assert [path.read_text() for path in paths] == contents
-    assert list_planning_commands(folders, "nnUNetPlans", "2d") == []  # nnU-Net's own
+    assert list_planning_commands(folders, "nnUNetPlans", ["2d"]) == []  # nnU-Net's own

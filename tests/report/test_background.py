@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from semi_nnunet.reporting.background import (
     format_json_value,
     list_given_settings,
     list_plan_facts,
+    list_planning_commands,
     list_report_commands,
     list_versions,
 )
@@ -153,6 +155,18 @@ def test_the_commands_repeat_the_same_trainings(tmp_path):
     assert len(trained) == len(jobs) and {words[-1] for words in trained} == {
         "nnUNetPlans", "nnUNetPlans_seed1",
     }  # fmt: skip
+
+
+def test_a_command_names_every_option_that_made_the_plans(tmp_path):
+    made = {
+        "from": "nnUNetPlans", "spacing": [1.0, 1.5], "architecture": "smp.Unet",
+        "encoder": "resnet18", "weights": "imagenet", "given": {"epochs": 3},
+    }  # fmt: skip
+    write_json(tmp_path / "new.json", {"semi_planned": made})
+    _, command = list_planning_commands(Folders(tmp_path, tmp_path, tmp_path), "new", ["2d"])
+    parsed = parse_command(shlex.split(command))
+    assert parsed.new_plans == "new" and parsed.spacing == [1.0, 1.5]
+    assert (parsed.encoder, parsed.encoder_weights) == ("resnet18", "imagenet")
 
 
 def test_the_background_is_collected_and_missing_files_are_left_out(tree, tmp_path):

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageColor
 
 from semi_nnunet.reporting.contours import (
     CLASS_COLOURS,
@@ -25,7 +25,6 @@ from semi_nnunet.reporting.contours import (
     get_class_colour,
     mark_errors,
     outline_classes,
-    parse_colour,
 )
 from tests.report.volumes import CLASSES, REGIONS, volume
 
@@ -91,7 +90,7 @@ def test_the_file_of_a_layer_has_the_colours_and_opacities_of_the_palette():
     with Image.open(io.BytesIO(encode_layer(layer))) as picture:
         pixels = np.asarray(picture.convert("RGBA"))[0]
     for pixel, (colour, opacity) in zip(pixels, PALETTE, strict=True):
-        assert tuple(pixel) == (*parse_colour(colour), round(255 * opacity))
+        assert tuple(pixel) == (*ImageColor.getrgb(colour), round(255 * opacity))
     assert pixels[0][3] == 0  # where nothing is drawn
 
 

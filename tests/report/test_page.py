@@ -102,7 +102,7 @@ def test_curves_filtering_and_settings_are_shown_and_escaped(html, page):
     assert "8 of 12 unlabelled images kept" in page.text and "pool_11" in page.text
     assert "given in plans['semi'] <b>&" in page.text and "<b>&" not in html
     assert "nnUNetv2_train Dataset007_Seven 2d 0 -tr SemiMeanTeacherTrainer" in page.text
-    assert "semi_nnunet crossval -d Dataset007_Seven -p " in page.text
+    assert "semi_nnunet crossval -d Dataset007_Seven -c 2d -f 0" in page.text
     assert "Mean Teacher (Tarvainen" in page.text
 
 

@@ -35,7 +35,9 @@ def test_differences_from_the_baseline_are_named_with_both_values(folders):
     leave(ours_1, epochs=5, momentum=0.99)
     first, second = find_mismatches([base, ours, base_1, ours_1], BASE)
     assert "epochs 5 against 2 (fold 0 seed 0, fold 1 seed 0)" in first and OURS in first
-    assert "labelled cases 4 (a, c, d, ...) against 2 (a, b, ...) (fold 0 seed 0)" in second
+    assert (
+        "labelled cases 4 (only here: c, d, e) against 2 (only here: b) (fold 0 seed 0)" in second
+    )
     (ours.folder / "semi_settings.json").unlink()
     (sentences,) = find_mismatches([base, ours], BASE)  # as nnU-Net's own trainers leave nothing
     assert sentences.startswith(
@@ -86,9 +88,7 @@ def test_a_pool_that_changed_after_a_training_is_refused(folders):
     leave(ours, unlabelled=cases)
     assert len(cases) > 1 and jobs_of(folders)
     leave(ours, unlabelled=cases[1:])
-    with pytest.raises(
-        UserError, match=rf"unlabelled cases {len(cases) - 1} \(.*\(now {len(cases)} "
-    ):
+    with pytest.raises(UserError, match=rf"unlabelled cases {len(cases) - 1} \(now {len(cases)} "):
         jobs_of(folders)
     leave(ours, unlabelled=cases[1:], filter_epochs=[])
     with pytest.raises(UserError, match="unlabelled cases"):
@@ -176,5 +176,5 @@ def test_trainings_of_one_trainer_that_are_not_alike_are_named(folders):
         for sentence in sentences
     ] == [
         f"consistency_weight 3.0 (fold 1 seed 0, fold 0 seed 1) against 10.0 ({first})",
-        f"unlabelled cases 4 (u, v, w, ...) (fold 0 seed 1) against 2 (u, v, ...) ({first})",
+        f"unlabelled cases 4 (only here: w, x) (fold 0 seed 1) against 2 ({first})",
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
@@ -23,6 +26,14 @@ def test_assignments_become_layers() -> None:
 @pytest.mark.parametrize("value", [1, 0.5, True, None, [1, 2], "adam"])
 def test_a_formatted_value_is_parsed_back(value) -> None:
     assert parse_assignments([format_assignment("2d.key", value)]) == {"2d": {"key": value}}
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(np.int64(3), 3), (np.array([1, 2]), [1, 2]), (np.bool_(True), True), ([Path("a")], ["a"])],
+)
+def test_values_of_other_libraries_become_plain_ones(value, plain) -> None:
+    assert parse_assignments([format_assignment("key", value)]) == {"key": plain}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from semi_nnunet.training.distributed import Ranks
-from semi_nnunet.training.prediction import CasePredictor, append_previous_stage, ready_to_predict
+from semi_nnunet.training.prediction import (
+    CasePredictor,
+    NextStages,
+    append_previous_stage,
+    ready_to_predict,
+)
 
 
 @pytest.fixture
@@ -77,3 +82,16 @@ def test_the_previous_stage_is_one_channel_for_each_class(trained) -> None:
     channels = append_previous_stage(image, previous, trainer.label_manager)
     assert channels.shape == (1 + len(labels), 2, 3, 3) and channels.dtype == np.float32
     assert channels[1:].sum() == 1 and channels[-1, 0, 1, 2] == 1
+
+
+def test_a_stage_that_is_not_preprocessed_is_named_with_its_command(trained, tmp_path) -> None:
+    _, predictor = trained
+    configuration = predictor.configuration
+    configuration.configuration["next_stage"] = ["2d"]  # of which nothing lies in tmp_path
+    said = list[str]()
+    with NextStages(predictor, tmp_path, tmp_path, said.append).only_preprocessed() as stages:
+        assert stages == [] and not configuration.next_stage_names
+    plans = predictor.plans
+    (message,) = said
+    command = f"preprocess -d {plans.dataset_name} -c 2d -p {plans.plans_name}"
+    assert command in message

@@ -109,5 +109,5 @@ def test_a_missing_folder_is_reported_with_the_command_that_makes_it(tmp_path: P
 
 def test_the_previous_stage_is_trained_by_the_same_trainer() -> None:
     second = replace(COMMANDS, configuration="3d_cascade_fullres", previous_stage="3d_lowres")
-    expected = "nnUNetv2_train Dataset042_P 3d_lowres FOLD -tr SemiCPSTrainer"
+    expected = "nnUNetv2_train Dataset042_P 3d_lowres FOLD -tr SemiCPSTrainer -p nnUNetPlans_cpu"
     assert second.train_previous_stage.endswith(expected)
