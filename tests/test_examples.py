@@ -21,7 +21,7 @@ MODULES = [
 ]
 STORY = (  # of the front door; the others need downloads, or take long
     "preprocess", "plan", "split", "auto", "train", "status", "predict", "evaluate", "tune",
-    "export", "install", "distil", "pseudo_dataset", "pseudo_label", "crossval", "report",
+    "export", "install", "distil", "pseudo_dataset", "pseudo_label", "crossval", "audit", "report",
     "select",
 )  # fmt: skip
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
