@@ -7,7 +7,7 @@ probably has this error. A case that is only hard to segment agrees badly, but n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,7 +62,7 @@ def compare_label(
     prediction: np.ndarray,
     spacing: Sequence[float],
     classes: Mapping[str, tuple[int, ...]],
-    annotated: Sequence[str] | None = None,
+    annotated: Collection[str] | None = None,
     ignore: int | None = None,
 ) -> Disagreement:
     """Compare a label with a prediction of the same voxels.
@@ -92,8 +92,8 @@ def compare_label(
     for first, second in _list_confused(confusion, values):
         swapped = confusion.copy()
         swapped[[first, second]] = confusion[[second, first]]
-        names = " and ".join(_name_value(value, classes) for value in (first, second))
-        overlaps[f"with {names} swapped"] = _sum_classes(swapped, classes)
+        pair = [_name_value(value, classes) for value in (first, second)]
+        overlaps[f"with {' and '.join(pair)} swapped"] = _sum_classes(swapped, classes)
     if is_whole and label.any() and prediction.any():
         for name, changed in _undo_errors(label, prediction, spacing):
             overlaps[name] = _sum_classes(_count_pairs(changed, prediction, size), classes)
@@ -197,7 +197,7 @@ def _match_volume(label: np.ndarray, count: int, spacing: Sequence[float]) -> np
     centre = tuple(
         slice(width, width + n) for (width, _), n in zip(widths, label.shape, strict=True)
     )
-    distances, nearest = distances[centre], nearest[(slice(None), *centre)]
+    distances, nearest = distances[centre], np.stack([indices[centre] for indices in nearest])
     ranked = np.sort(distances[affected])
     limit = ranked[min(abs(change), len(ranked)) - 1]
     below, within = np.searchsorted(ranked, limit, "left"), np.searchsorted(ranked, limit, "right")

@@ -92,7 +92,7 @@ def score_labels(
 
 
 def _score_label(item: Disagreement, usual: UsualAgreement, classes: Sequence[str]) -> Suspicion:
-    used = np.flatnonzero(item.annotated)
+    used = np.flatnonzero(item.annotated).tolist()
     overlaps = {name: counts[used] for name, counts in item.overlaps.items()}
     usual = UsualAgreement(usual.dice[used], usual.spread[used], usual.smoothing[used])
     names, present = [classes[index] for index in used], overlaps.pop(AS_IT_IS)
