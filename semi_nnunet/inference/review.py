@@ -113,7 +113,8 @@ def expect_dice(
         slice(max(0, side.start - NEAR_VOXELS), side.stop + NEAR_VOXELS)
         for side in find_bounding_box(labels > 0)
     )
-    labels, probabilities = labels[box], probabilities[(slice(None), *box)]
+    whole = (slice(None), *box)
+    labels, probabilities = labels[box], probabilities[whole]
     near = binary_dilation(labels > 0, iterations=NEAR_VOXELS)
     for place, (name, values) in enumerate(classes.items()):
         p, mask = probabilities[place if is_region else values[0]], np.isin(labels, values)
