@@ -2,6 +2,7 @@
 
 from .util.errors import UserError as UserError
 from .verbs.accept import accept as accept
+from .verbs.audit import audit as audit
 from .verbs.auto import auto as auto
 from .verbs.benchmark import benchmark as benchmark
 from .verbs.compare import compare as compare

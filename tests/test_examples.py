@@ -24,7 +24,7 @@ MODULES = [
 STORY = (  # of the front door; the others need downloads, or take long
     "convert", "preprocess", "plan", "split", "auto", "train", "status", "predict",
     "evaluate", "efficiency", "tune", "export", "install", "distil", "pseudo_dataset",
-    "pseudo_label", "crossval", "compare", "ensemble", "report", "select",
+    "pseudo_label", "crossval", "compare", "ensemble", "audit", "report", "select",
     "next",
 )  # fmt: skip
 SEGMENT = """

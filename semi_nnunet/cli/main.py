@@ -26,7 +26,7 @@ TASKS = {
     "set up": ("register", "demo", "install"),
     "prepare": ("convert", "split", "plan"),
     "train": ("crossval", "status", "benchmark", "run"),
-    "label": ("next", "pseudo-label", "select", "accept", "pseudo-dataset"),
+    "label": ("next", "pseudo-label", "select", "accept", "audit", "pseudo-dataset"),
     "judge": ("ensemble", "efficiency"),
     "ship": ("distil", "tune", "package"),
 }  # fmt: skip
@@ -42,6 +42,7 @@ VERBS = tuple(verb for verbs in TASKS.values() for verb in verbs)
 CLOSED_PIPE = 128 + 13  # exit code of a shell for SIGPIPE, which Windows does not have
 NOT_CONTINUED = {  # these start again when they were interrupted
     "demo", "convert", "predict", "tune", "package", "benchmark", "evaluate", "compare", "report",
+    "audit",
 }  # fmt: skip
 
 

@@ -21,6 +21,15 @@ from semi_nnunet.inference.model import (
     TileTooLargeError,
     make_prediction_options,
 )
+from semi_nnunet.inference.review import (
+    assess_prediction,
+    calibrate_expected_dice,
+    find_map,
+    is_reviewed,
+    remove_reviews,
+    write_facts,
+    write_review,
+)
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
 from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, MODEL, NETWORK, PREDICTED_FROM
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
@@ -66,6 +75,7 @@ def predict_images(
     max_memory: float | None = None,
     checkpoint: str = FINAL_CHECKPOINT,
     resume: bool = False,
+    uncertainty: bool = False,
 ) -> list[Path] | list[np.ndarray]:
     """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
@@ -75,8 +85,8 @@ def predict_images(
 
     Args:
         speed: see :func:`~.model.make_prediction_options`.
-        model, images, out, spacings, mirror, step, coarse, device, max_memory, checkpoint, resume:
-            see :func:`semi_nnunet.predict`.
+        model, images, out, spacings, mirror, step, coarse, device, max_memory, checkpoint, resume,
+            uncertainty: see :func:`semi_nnunet.predict`.
 
     Raises:
         UserError: lists all problems with the arguments, among them files in ``out`` that are not
@@ -97,6 +107,11 @@ def predict_images(
             fix="spacings=[(z, y, x), ...]",
         )
     problems, torch_device = list[Problem](), torch.device("cpu")
+    if uncertainty and coarse is not None:
+        message = "needs the probabilities of all tiles, which --coarse skips"
+        problems.append(Problem("--uncertainty", message, "leave one of them out"))
+    if uncertainty and not isinstance(images, (str, Path)):
+        problems.append(Problem("uncertainty", "is written to files", "give a folder of images"))
     models: list[TrainedModel] = []
     with collect_errors(problems, "--device"):
         torch_device = torch.device(find_resources(device).device)
@@ -137,14 +152,26 @@ def predict_images(
         inputs: dict[str, Path | str] = {**networks, OPTIONS: str(options), **list_images(cases)}
         records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
         outdated = find_outdated_cases(cases, earlier, inputs)
-        for path in find_predictions(folder, outdated, description["file_ending"]).values():
+        ending = description["file_ending"]
+        for path in find_predictions(folder, outdated, ending).values():
             path.unlink()  # else a killed command would leave it as one of the present image
         write_record(folder / PREDICTED_FROM, {MODEL: models[0].name, **records})
         (folder / EARLIER_RECORD).unlink(missing_ok=True)
-        kept = find_predictions(folder, cases, description["file_ending"]) if resume else {}
+        kept = find_predictions(folder, cases, ending) if resume else {}
+        if uncertainty:
+            kept = {c: path for c, path in kept.items() if is_reviewed(folder, c, ending)}
         left = {case: files for case, files in cases.items() if case not in kept}
-        folder_predictor = FolderPredictor(predictor, Path(images), folder, max_memory)
-        files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
+        remove_reviews(folder, left, ending)
+        folder_predictor = FolderPredictor(
+            predictor, Path(images), folder, max_memory, writes_maps=uncertainty
+        )
+        try:
+            files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
+        finally:
+            if uncertainty:
+                calibration = calibrate_expected_dice(models[0], predictor.reader_writer)
+                write_review(folder, cases, description, calibration)
+                logger.info(str(calibration))
         require_unchanged(records, inputs)
         return files
 
@@ -334,12 +361,19 @@ class FolderPredictor:
         images: their folder.
         out: folder for the segmentations.
         max_memory: limit in GiB that holds already; with a limit, nothing is read ahead.
+        writes_maps: also write a map of uncertainty for each image.
     """
 
     def __init__(
-        self, predictor: ImagePredictor, images: Path, out: Path, max_memory: float | None = None
+        self,
+        predictor: ImagePredictor,
+        images: Path,
+        out: Path,
+        max_memory: float | None = None,
+        writes_maps: bool = False,
     ):
         self.predictor, self.images, self.out = predictor, images, out
+        self.writes_maps = writes_maps
         self.max_memory = max_memory
         self.description = predictor.loaded.dataset_json
         self.ending = self.description["file_ending"]
@@ -368,13 +402,13 @@ class FolderPredictor:
                     problems.append(image)
                     continue
                 try:
-                    labels = self.predictor(*image)
+                    labels, probabilities = self._predict(*image)
                 except Exception as error:
                     problems.append(self._make_problem(case, error))
                     continue
                 for future in written[-1:]:
                     future.result()  # at most one waits
-                written.append(writing.submit(self._write, case, labels, image[1]))
+                written.append(writing.submit(self._write, case, labels, image[1], probabilities))
                 lines.finish(case)
         files = [future.result() for future in written]
         if problems:
@@ -384,6 +418,14 @@ class FolderPredictor:
                 problems,
             )
         return files
+
+    def _predict(
+        self, image: np.ndarray, properties: dict[str, Any]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the labels, and the probabilities if a map is to be made from them."""
+        if self.writes_maps:
+            return self.predictor.predict_probabilities(image, properties)
+        return self.predictor(image, properties), None
 
     def _make_problem(self, case: str, error: Exception) -> Problem:
         """Return the problem of a case that could not be predicted.
@@ -423,13 +465,29 @@ class FolderPredictor:
         message = f"within --max-memory {self.max_memory:g} (GiB): {problem.what}"
         return replace(problem, what=message, fix=f"raise it, or {problem.fix}")
 
-    def _write(self, case: str, labels: np.ndarray, properties: dict[str, Any]) -> Path:
-        """Write the labels of a case.
+    def _write(
+        self,
+        case: str,
+        labels: np.ndarray,
+        properties: dict[str, Any],
+        probabilities: np.ndarray | None,
+    ) -> Path:
+        """Write the labels of a case, and its map of uncertainty if there are probabilities.
 
         Raises:
             DiskError: the disk is full or not writable; no incomplete file remains.
         """
+        if probabilities is not None:
+            percent, facts = assess_prediction(labels, probabilities, self.description)
+            path = find_map(self.out, case, self.ending)
+            path.parent.mkdir(exist_ok=True)
+            self._write_voxels(path, percent, properties)
+            write_facts(self.out, case, facts)
         path = self.out / f"{case}{self.ending}"
+        return self._write_voxels(path, labels, properties)
+
+    def _write_voxels(self, path: Path, labels: np.ndarray, properties: dict[str, Any]) -> Path:
+        """Write a file with the geometry of the image; see :meth:`_write`."""
         try:
             self.predictor.reader_writer.write_seg(labels, str(path), properties)
             require_complete_image(path)

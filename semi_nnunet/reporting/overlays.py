@@ -61,8 +61,12 @@ class DrawnSlice:
     errors: int
 
 
-def draw_slices(case: CaseDrawing, classes: Classes, limit: int = 24) -> list[DrawnSlice]:
+def draw_slices(
+    case: CaseDrawing, classes: Classes, limit: int = 24, number: int | None = None
+) -> list[DrawnSlice]:
     """Draw at most ``limit`` slices with foreground, along the axis of thick slices.
+
+    Slice ``number`` (from 1) is drawn in any case.
 
     The layers are the reference, the contours of "baseline" and "method" over those of the
     reference, and "disagreement", where the method fixes or breaks the baseline, or both are wrong.
@@ -80,7 +84,8 @@ def draw_slices(case: CaseDrawing, classes: Classes, limit: int = 24) -> list[Dr
     window = find_grey_window(image[0], labels["reference"])
     size = (image.shape[2] * height, image.shape[3] * width)
     slices = []
-    for z in choose_slices(list(labels.values()), limit):
+    chosen = {*choose_slices(list(labels.values()), limit)} | {*([number - 1] if number else [])}
+    for z in sorted(chosen):
         layers, errors = draw_layers({k: array[z] for k, array in labels.items()}, classes, size)
         picture = (
             encode_colour_slice(image[:, z])

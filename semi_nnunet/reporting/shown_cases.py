@@ -168,8 +168,17 @@ def build_viewer(
     return Viewer(title, note, dict(names), columns, frames, start, cases)
 
 
-def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlice]:
-    """Draw the slices of a case.
+def draw_case_slices(
+    files: FilesOfCase,
+    labelling: Labelling,
+    limit: int = MAX_SLICES,
+    place: tuple[int, int | None] = (0, None),
+) -> list[DrawnSlice]:
+    """Draw at most ``limit`` slices of a case.
+
+    Args:
+        place: the axis across which it is sliced unless its slices are thick, and the number of a
+            slice that is drawn in any case, from 1.
 
     Raises:
         UserError: a segmentation does not have the shape of the image.
@@ -185,8 +194,12 @@ def draw_case_slices(files: FilesOfCase, labelling: Labelling) -> list[DrawnSlic
     natural = labelling.reader.__name__ == "NaturalImage2DIO"
     spacing = (1.0, 1.0, 1.0) if natural else geometry.spacing
     colour = natural and len(image) >= 3
+    axis, number = place
+    image = np.moveaxis(image, axis + 1, 1)
+    labels = {name: np.moveaxis(array, axis, 0) for name, array in labels.items()}
+    spacing = (spacing[axis], *(size for other, size in enumerate(spacing) if other != axis))
     case = CaseDrawing(image, labels, spacing, colour, labelling.ignore)
-    return draw_slices(case, labelling.classes, MAX_SLICES)
+    return draw_slices(case, labelling.classes, limit, number)
 
 
 def tabulate_scores(

@@ -12,6 +12,7 @@ from semi_nnunet.verbs.options import (
     FIRST,
     MORE,
     ComputeDevice,
+    Flag,
     Model,
     ModelConfiguration,
     ModelDataset,
@@ -47,6 +48,7 @@ def predict(
     step_size: Annotated[float | None, option("--step-size", "-step_size", group=MORE)] = None,
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
     resume: Annotated[bool, option("--continue_prediction", "--c", group=MORE)] = False,
+    uncertainty: Flag = False,
     save_probabilities: Annotated[bool, option("--save_probabilities", show=False)] = False,
     coarse: Annotated[str | None, option(group=MORE)] = None,
     max_memory: Annotated[float | None, option(group=MORE)] = None,
@@ -57,12 +59,17 @@ def predict(
         semi_nnunet predict -m Dataset042_Pancreas/MODEL -i imagesTs -o predictions
         semi_nnunet predict -d 42 -c 3d_fullres -f 0 -i imagesTs -o predictions --exact
         semi_nnunet predict -m MODEL -i imagesTs -o predictions --fast --coarse LOWRES_MODEL
+        semi_nnunet predict -m MODEL -i imagesTs -o predictions --uncertainty
 
     A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
-    nnU-Net's, or a fold in it. The logits of all classes are never held for the whole image.
-    --exact gives the labels of nnUNetv2_predict, voxel for voxel. Without it, the network computes
-    in the fastest precision of the device; --fast also omits mirrored images. A bad image is named,
-    the others are predicted, and the exit status is not 0.
+    nnU-Net's, or a fold in it. The logits of all classes are never held for the whole image, except
+    for --uncertainty. --exact gives the labels of nnUNetv2_predict, voxel for voxel. Without it,
+    the network computes in the fastest precision of the device; --fast also omits mirrored images.
+    A bad image is named, the others are predicted, and the exit status is not 0.
+
+    --uncertainty shows which predictions to review first: it also writes review.csv (predicted
+    Dice, uncertainty of each class and a reason, the worst case first), a map of uncertainty for
+    each image in the folder uncertainty, and label tables for ITK-SNAP and 3D Slicer.
 
     Args:
         model: Folder of a trained model, or a fold in it; or select it by -d, -c, -tr and -p.
@@ -82,6 +89,7 @@ def predict(
         step_size: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
         checkpoint: Name of the file in each fold.
         resume: Keep the complete predictions of unchanged images that are in the folder.
+        uncertainty: Also write review.csv, maps of uncertainty, and label tables for viewers.
         save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).
@@ -114,7 +122,13 @@ def predict(
     speed = name_speed(exact, fast)
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step_size, "coarse": coarse}
     common |= {"device": device, "max_memory": max_memory, "checkpoint": checkpoint}
+    common["uncertainty"] = uncertainty
     results = predict_images(selected, images, out, spacings=spacings, resume=resume, **common)
     if out is not None:
+        if uncertainty:
+            from semi_nnunet.deploy.trained import find_model
+            from semi_nnunet.reporting.label_tables import write_label_tables
+
+            write_label_tables(out, find_model(selected, checkpoint).dataset_json)
         logger.info(f"{len(results)} images are predicted in {out}")
     return list(results)
