@@ -239,7 +239,7 @@ def list_planning_commands(folders: Folders, plans: str, configurations: str) ->
     words = ["semi_nnunet", "plan", "-d", dataset, "-p", origin]
     if origin != plans:
         words += ["--new-plans", plans]
-    for key in ("budget", "patch", "architecture", "encoder", "weights"):
+    for key in ("budget", "patch", "architecture", "encoder", "weights", "like"):
         if key in record:
             value = record[key]
             words += [f"--{key}", *(map(str, value) if isinstance(value, list) else [str(value)])]
