@@ -97,7 +97,7 @@ def require_no_other_shape(options: Mapping[str, Any]) -> None:
         )
 
 
-def choose_configuration(
+def choose_shaped_configuration(
     plans: Mapping[str, Any], shape: ModelShape, configurations: Sequence[str] | None
 ) -> str:
     """Return the configuration that is shaped: the given one, the model's, or nnU-Net's default.
@@ -170,7 +170,7 @@ def apply_shape(plans: Mapping[str, Any], shape: ModelShape, key: str, name: str
     }
     intensities = copy.deepcopy(dict(plans[INTENSITIES]))
     for channel, scheme in enumerate(configuration["normalization_schemes"]):
-        theirs = shape.intensities.get(str(channel if len(shape.intensities) > 1 else 0))
+        theirs = shape.intensities.get(str(channel if len(shape.intensities) > 1 else 0), {})
         ours = intensities.get(str(channel), {})
         if scheme == CT and fits(dict[str, float], theirs) and ours.keys() <= theirs.keys():
             intensities[str(channel)] = {statistic: theirs[statistic] for statistic in ours}

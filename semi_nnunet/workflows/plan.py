@@ -28,7 +28,7 @@ from semi_nnunet.planning.label_ceiling import load_label_ceiling
 from semi_nnunet.planning.likeness import (
     ModelShape,
     apply_shape,
-    choose_configuration,
+    choose_shaped_configuration,
     fit_weights,
     name_like_plans,
     require_no_other_shape,
@@ -280,7 +280,7 @@ def shape_draft(
     Raises:
         UserError: the model is of images of another dimension, or provides too few weights.
     """
-    key = choose_configuration(draft.plans, shape, configurations)
+    key = choose_shaped_configuration(draft.plans, shape, configurations)
     draft.plans = apply_shape(draft.plans, shape, key, name)
     fits = fit_weights(draft.plans, description, shape, key)
     draft.options["like"] = str(shape.path)

@@ -14,7 +14,7 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.planning.likeness import (
     ModelShape,
     apply_shape,
-    choose_configuration,
+    choose_shaped_configuration,
     fit_weights,
 )
 from semi_nnunet.planning.topology import build_planned_network
@@ -158,9 +158,9 @@ def test_images_of_another_dimension_are_refused(
     assert "3-D images" in capsys.readouterr().err
     plans = {"configurations": {"2d": dataset.plans["configurations"]["2d"]}}
     with pytest.raises(UserError, match="no such configuration"):
-        choose_configuration(plans, shape_of(dataset), None)
+        choose_shaped_configuration(plans, shape_of(dataset), None)
     with pytest.raises(UserError, match="one configuration"):
-        choose_configuration(dataset.plans, shape_of(dataset), ["2d", "3d_fullres"])
+        choose_shaped_configuration(dataset.plans, shape_of(dataset), ["2d", "3d_fullres"])
 
 
 def test_options_that_contradict_the_model_are_refused(
