@@ -2,7 +2,7 @@
 
 * ``phantom``: one data set prepared by ``semi_nnunet preprocess`` as a user would.
 * ``prepared_dataset(label_kind, channels)``: any kind of labels, with tiny networks.
-* ``prepared_cascade()``: with 3d_lowres and 3d_cascade_fullres.
+* ``prepared_cascade(label_kind)``: with 3d_lowres and 3d_cascade_fullres.
 * ``shared_data``: real data, if they exist.
 """
 
@@ -121,17 +121,18 @@ def prepared_dataset(nnunet_folders: Path) -> Callable[[str, int], PreparedDatas
 
 
 @pytest.fixture(scope="session")
-def prepared_cascade(nnunet_folders: Path) -> Callable[[], PreparedDataset]:
+def prepared_cascade(nnunet_folders: Path) -> Callable[[str], PreparedDataset]:
     """``prepared_cascade()``: as ``prepared_dataset()``, with 3d_lowres and 3d_cascade_fullres."""
-    made: list[PreparedDataset] = []
+    made: dict[str, PreparedDataset] = {}
 
-    def prepared() -> PreparedDataset:
-        if not made:
-            made.append(located(nnunet_folders, CASCADE_NUMBER, "Cascade"))
-            plan_tiny(made[0], "labels", 1)
-            add_cascade(made[0])
-            preprocess(made[0])
-        return made[0]
+    def prepared(label_kind: str = "labels") -> PreparedDataset:
+        if label_kind not in made:
+            number = CASCADE_NUMBER + LABEL_KINDS.index(label_kind)
+            made[label_kind] = located(nnunet_folders, number, "Cascade")
+            plan_tiny(made[label_kind], label_kind, 1)
+            add_cascade(made[label_kind])
+            preprocess(made[label_kind])
+        return made[label_kind]
 
     return prepared
 

@@ -74,8 +74,21 @@ def find_description_problems(
         configuration: of the model.
         folder: of the model, for the problems.
     """
-    path, problems = str(folder / PLANS_JSON), list[Problem]()
     yield from _find_label_problems(description, str(folder / DATASET_JSON))
+    yield from find_plans_problems(plans, configuration, str(folder / PLANS_JSON))
+
+
+def find_plans_problems(
+    plans: Mapping[str, Any], configuration: str, path: str
+) -> Iterator[Problem]:
+    """Yield a problem for each value of plans that no trained model can have.
+
+    Args:
+        plans: untrusted content.
+        configuration: of the model.
+        path: of their file, for the problems.
+    """
+    problems = list[Problem]()
     for key in NAMED:
         if key in plans:
             yield from _find_name_problems(plans[key], key, path)

@@ -15,8 +15,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
 from semi_nnunet.deploy.descriptions import find_size_problems, require_known_networks
-from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.networks.frozen import unwrap_compiled
+from semi_nnunet.deploy.trained import TrainedModel, select_class_channels
+from semi_nnunet.networks.frozen import SelectedClasses, unwrap_compiled
 from semi_nnunet.raw.layout import PLANS_JSON, STOCK_TRAINER
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.training import checkpoints
@@ -104,15 +104,25 @@ def build_impossible_error(file_name: str, error: Exception) -> UserError:
     return UserError(f"{file_name} must describe a network that can be built ({reason})", fix=FIX)
 
 
-def load_networks(models: Sequence[TrainedModel]) -> list[nn.Module]:
-    """Load the networks of all folds of all models, on the CPU, without deep supervision."""
-    networks = []
+def load_networks(
+    models: Sequence[TrainedModel], description: Mapping[str, Any] | None = None
+) -> list[nn.Module]:
+    """Load the networks of all folds of all models, on the CPU, without deep supervision.
+
+    Args:
+        models: to load.
+        description: content of the dataset.json whose classes the networks shall predict; None:
+            their own.
+    """
+    networks = list[nn.Module]()
     for model in models:
         loaded = load_model(model)
+        channels = description and select_class_channels(model.dataset_json, description)
         for weights in loaded.list_of_parameters:
             network = copy.deepcopy(unwrap_compiled(loaded.network))
             network.load_state_dict(weights)
-            networks.append(network)
+            is_same = channels in (None, tuple(range(loaded.label_manager.num_segmentation_heads)))
+            networks.append(network if is_same else SelectedClasses(network, channels or ()))
     return networks
 
 

@@ -17,6 +17,7 @@ from semi_nnunet.deploy.descriptions import (
     find_unknown_networks,
     read_model_json,
 )
+from semi_nnunet.raw.classes import has_regions
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     FINAL_CHECKPOINT,
@@ -28,6 +29,8 @@ from semi_nnunet.raw.layout import (
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_version
+
+COMPARED = ("labels", "regions_class_order", "channel_names", "file_ending")  # of dataset.json
 
 
 @dataclass(frozen=True)
@@ -245,18 +248,22 @@ def require_same_preprocessing(
 ) -> None:
     """Check that models can predict patches preprocessed by other plans.
 
+    A model of another data set may have more classes, if it has all classes of this one by name.
+
     Args:
         models: to check.
         plans, configuration: by which patches are preprocessed.
         description: content of dataset.json.
 
     Raises:
-        UserError: a model has other labels or channels, or was trained on other preprocessing.
+        UserError: a model lacks classes or channels, or was trained on other preprocessing.
     """
     problems: list[Problem] = []
     expected = describe_preprocessing(plans, configuration)
     for model in models:
-        problems += find_model_mismatches(model, description, plans.dataset_name)
+        can_select = select_class_channels(model.dataset_json, description) is not None
+        keys = ("channel_names",) if can_select else COMPARED
+        problems += find_model_mismatches(model, description, plans.dataset_name, keys)
         actual = describe_preprocessing(PlansManager(model.plans), model.configuration)
         for key, value in expected.items():
             if actual[key] != value:
@@ -285,15 +292,42 @@ def describe_preprocessing(plans: PlansManager, configuration: str) -> dict[str,
     }
 
 
+def select_class_channels(
+    theirs: Mapping[str, Any], ours: Mapping[str, Any]
+) -> tuple[int, ...] | None:
+    """Return the output channel of a model for each class of a data set, by name.
+
+    >>> model = {"labels": {"background": 0, "liver": 1, "spleen": 2, "kidney": 3}}
+    >>> select_class_channels(model, {"labels": {"background": 0, "spleen": 1, "liver": 2}})
+    (0, 2, 1)
+
+    Args:
+        theirs, ours: content of the dataset.json of the model and of the data set.
+
+    Returns:
+        Channels of the background and of the classes in the order of their values; None if the
+        model lacks a class, or one of the two has regions.
+    """
+    labels = [drop_ignore_label(content["labels"]) for content in (theirs, ours)]
+    if any(map(has_regions, labels)) or not labels[1].keys() <= labels[0].keys():
+        return None
+    values = sorted(labels[0].values())
+    by_value = sorted(labels[1], key=lambda name: int(labels[1][name]))
+    return tuple(values.index(labels[0][name]) for name in by_value)
+
+
 def find_model_mismatches(
-    model: TrainedModel, description: Mapping[str, Any], dataset: str
+    model: TrainedModel,
+    description: Mapping[str, Any],
+    dataset: str,
+    keys: Sequence[str] = COMPARED,
 ) -> Iterator[Problem]:
     """Yield a problem for every key in which a model differs from a dataset.json."""
     actual, expected = (
         {"channel_names": content.get("modality"), **content}
         for content in (model.dataset_json, description)
     )
-    for key in ("labels", "regions_class_order", "channel_names", "file_ending"):
+    for key in keys:
         if drop_ignore_label(actual.get(key)) != drop_ignore_label(expected.get(key)):
             message = (
                 f"must have the {key} of {dataset}, {expected.get(key)}, got {actual.get(key)}"

@@ -10,8 +10,9 @@ can only learn what its teacher knows; the temperature is 1, because voxels are 
 probabilities soft at borders; the weight is on a Kullback-Leibler divergence, averaged over voxels,
 whose minimum is 0.
 
-The default model is the Mean Teacher trained with the same plans, configuration and fold. With a
-model that was trained on this fold's validation cases, the validation is optimistic.
+A model of another data set may teach, too, if it has all classes by name; its other classes count
+as background. The default model is the Mean Teacher trained with the same plans, configuration and
+fold. With a model that was trained on this fold's validation cases, the validation is optimistic.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class SemiDistillationTrainer(SemiTrainer):
         require_same_preprocessing(
             models, self.plans_manager, self.configuration_name, self.dataset_json
         )
-        return {"models": FrozenNetworks(load_networks(models))}
+        return {"models": FrozenNetworks(load_networks(models, self.dataset_json))}
 
     def default_model(self) -> str:
         """Return the folder of the fold that :attr:`taught_by` trained with the same plans."""

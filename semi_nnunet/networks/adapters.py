@@ -200,6 +200,9 @@ class PrimusNetwork(nn.Module):
         self.model = PrimusX(
             input_channels, num_classes, size, tuple(patch_embed_size), tuple(patch_size)
         )
+        self.key_to_encoder, self.key_to_stem = "model.eva", "model.down_projection"
+        self.keys_to_in_proj = ("model.down_projection.proj",)
+        self.key_to_lpe = "model.eva.pos_embed"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)

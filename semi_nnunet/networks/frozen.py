@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import torch
 from torch import nn
 
 
@@ -21,6 +22,32 @@ class FrozenNetworks(nn.ModuleList):
 
     def train(self, mode: bool = True) -> FrozenNetworks:
         return super().train(False)
+
+
+class SelectedClasses(nn.Module):
+    """A network that predicts some of its classes; the others count as background.
+
+    The probabilities of all classes that are not selected add up to that of the background.
+
+    >>> network = SelectedClasses(nn.Identity(), (0, 2))
+    >>> network(torch.tensor([[0.2, 0.3, 0.5]]).log()).exp()
+    tensor([[0.5000, 0.5000]])
+
+    Args:
+        network: returns logits (B, its classes, *spatial) of classes that exclude each other.
+        channels: of its output, for the background and each selected class.
+    """
+
+    def __init__(self, network: nn.Module, channels: Sequence[int]):
+        super().__init__()
+        self.network, self.channels = network, [*channels]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(x)
+        selected = self.channels[1:]
+        others = [channel for channel in range(logits.shape[1]) if channel not in selected]
+        background = logits[:, others].logsumexp(1, keepdim=True)
+        return torch.cat([background, logits[:, selected]], 1)
 
 
 def unwrap_compiled(network: nn.Module) -> nn.Module:

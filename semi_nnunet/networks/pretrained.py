@@ -8,7 +8,7 @@ number of image channels. Our files do the same, so that nnU-Net's own fine-tuni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from semi_nnunet.util.errors import UserError
 
 ADAPTATION_KEY = "nnssl_adaptation_plan"  # key of a checkpoint of nnssl
 Weights = Mapping[str, torch.Tensor]
+STEM, ENCODER, DECODER, OUTPUTS = PARTS = ("stem", "encoder", "decoder", "output layers")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,44 @@ class WeightTransfer:
         )
 
 
+@dataclass(frozen=True)
+class TensorFit:
+    """A tensor of a network, compared with the weights of another training.
+
+    Args:
+        name: of the tensor in the network.
+        part: one of :data:`PARTS`.
+        value: what the other training has for it; None: the tensor stays random.
+        note: why it stays random or how the weights were adapted; "" if they are taken unchanged.
+        is_alias: whether a tensor before it shares its memory.
+        is_matrix: whether it has two axes or more, such as the kernel of a convolution.
+    """
+
+    name: str
+    part: str
+    value: torch.Tensor | None
+    note: str = ""
+    is_alias: bool = False
+    is_matrix: bool = True
+
+
+@dataclass(frozen=True)
+class PartFit:
+    """The tensors of a part of a network that another training provides.
+
+    Args:
+        part: one of :data:`PARTS`.
+        tensors: of the part.
+        taken: how many of them are taken.
+        note: what is adapted, and the first tensor that stays random, with the reason.
+    """
+
+    part: str
+    tensors: int
+    taken: int
+    note: str
+
+
 def find_output_layers(build: Callable[[int], nn.Module]) -> set[str]:
     """Return the names of the weights whose shape depends on the number of classes.
 
@@ -66,39 +105,102 @@ def load_fitting_weights(
 ) -> WeightTransfer:
     """Load the weights of a checkpoint that fit a network.
 
-    If the network has more image channels than the checkpoint, each channel of the first layer
-    gets the mean over the checkpoint's channels, so that equal channels give the same sum.
-
     Args:
         network: changed in place.
         content: of the checkpoint, with "network_weights".
         heads: names of weights that are not loaded.
 
     Raises:
-        UserError: nothing fits, so that the file belongs to another architecture.
+        UserError: nothing fits, so that the file belongs to another architecture, or to images of
+            another dimension, of which only vectors would fit.
     """
-    state, stored = network.state_dict(), rename_weights(content, network)
-    keys = getattr(network, "keys_to_in_proj", ())
-    first_layer = {state[f"{key}.weight"].data_ptr() for key in keys}  # it has several names
-    loaded, mismatched = {}, []
-    for name, value in state.items():
-        if name in heads:
-            continue
-        candidate = stored.get(name)
-        if candidate is not None and value.data_ptr() in first_layer:
-            candidate = adapt_input_channels(candidate, value.shape[1])
-        if candidate is None or candidate.shape != value.shape:
-            mismatched.append(name)
-        else:
-            loaded[name] = candidate
-    if not loaded:
+    fits = compare_weights(network, content, heads)
+    loaded = {fit.name: fit.value for fit in fits if fit.value is not None}
+    matrices = [fit for fit in fits if fit.is_matrix and fit.part != OUTPUTS] or fits
+    if all(fit.value is None for fit in matrices):
+        reason = next((f" ({fit.note})" for fit in matrices if fit.note), "")
         raise UserError(
-            "none of its weights fits this network",
-            fix="give a file of the same architecture, or plan the architecture of the file",
+            f"none of its weights fits this network{reason}",
+            fix="give a file of the same architecture, or plan the architecture of the file "
+            "(semi_nnunet plan --like FILE)",
         )
     network.load_state_dict(loaded, strict=False)  # a tensor may have names without values
-    outputs = tuple(sorted(heads & state.keys()))
-    return WeightTransfer(tuple(loaded), tuple(mismatched), outputs)
+    random = [fit for fit in fits if fit.value is None]
+    return WeightTransfer(
+        tuple(loaded),
+        tuple(fit.name for fit in random if fit.part != OUTPUTS),
+        tuple(sorted(fit.name for fit in random if fit.part == OUTPUTS)),
+    )
+
+
+def compare_weights(
+    network: nn.Module, content: Mapping[str, Any], heads: set[str]
+) -> list[TensorFit]:
+    """Compare all tensors of a network with the weights of a checkpoint, by name and shape.
+
+    If the network has more image channels than the checkpoint, each channel of the first layer
+    gets the mean over the checkpoint's channels, so that equal channels give the same sum.
+
+    Args:
+        network: may be on the meta device.
+        content: of the checkpoint, with "network_weights".
+        heads: names of weights that depend on the classes, and are not taken.
+    """
+    state, stored = network.state_dict(keep_vars=True), rename_weights(content, network)
+    keys = getattr(network, "keys_to_in_proj", ())
+    first_layer = {id(state[f"{key}.weight"]) for key in keys}  # it has several names
+    fits, seen = list[TensorFit](), set[int]()
+    for name, tensor in state.items():
+        value, note = stored.get(name), ""
+        part = OUTPUTS if name in heads else find_part(name, network)
+        if part == OUTPUTS:
+            value, note = None, "random, as they depend on the classes"
+        elif value is None:
+            note = f"{name} is missing"
+        elif id(tensor) in first_layer and value.ndim == tensor.ndim:
+            if value.shape[1] != tensor.shape[1]:
+                channels = f"{value.shape[1]} image channel{'s' if value.shape[1] > 1 else ''}"
+                note = f"{channels} spread over {tensor.shape[1]}"
+            value = adapt_input_channels(value, tensor.shape[1])
+        if value is not None and value.shape != tensor.shape:
+            note = f"{name} has shape {[*value.shape]}, not {[*tensor.shape]}"
+            value = None
+        is_alias, is_matrix = id(tensor) in seen, tensor.ndim > 1
+        fits.append(TensorFit(name, part, value, note, is_alias, is_matrix))
+        seen.add(id(tensor))
+    return fits
+
+
+def find_part(name: str, network: nn.Module) -> str:
+    """Return the part of a network to which a tensor belongs, one of :data:`PARTS`.
+
+    Networks that do not name their encoder have a single part, the encoder.
+    """
+    for part, key in ((STEM, "key_to_stem"), (ENCODER, "key_to_encoder")):
+        prefix = getattr(network, key, None)
+        if isinstance(prefix, str) and name.startswith(f"{prefix}."):
+            return part
+    return DECODER if hasattr(network, "key_to_encoder") else ENCODER
+
+
+def summarise_fits(fits: Sequence[TensorFit]) -> list[PartFit]:
+    """Count the tensors of each part; a tensor with several names counts once.
+
+    >>> missing = TensorFit("b", "stem", None, "b is missing")
+    >>> summarise_fits([TensorFit("a", "stem", torch.zeros(1)), missing])
+    [PartFit(part='stem', tensors=2, taken=1, note='b is missing')]
+    """
+    summary = []
+    for part in PARTS:
+        members = [fit for fit in fits if fit.part == part and not fit.is_alias]
+        notes = list(dict.fromkeys(fit.note for fit in members if fit.value is not None))
+        random = [fit.note for fit in members if fit.value is None]
+        others = f" ({len(random) - 1} others differ, too)" if len(random) > 1 else ""
+        notes += [f"{random[0]}{others if part != OUTPUTS else ''}"] if random else []
+        if members:
+            taken = len(members) - len(random)
+            summary.append(PartFit(part, len(members), taken, "; ".join(filter(None, notes))))
+    return summary
 
 
 def rename_weights(content: Mapping[str, Any], network: nn.Module) -> dict[str, torch.Tensor]:
@@ -146,11 +248,12 @@ def build_adaptation_plan(
         channels: of the images.
 
     Returns:
-        JSON values; None for a network that does not name its encoder.
+        JSON values; None for a network that does not name its encoder, or of this package.
     """
-    if not hasattr(network, "key_to_encoder"):
+    architecture = configuration.get("architecture", {})
+    is_of_package = architecture.get("network_class_name", "").startswith("semi_nnunet.")
+    if is_of_package or not hasattr(network, "key_to_encoder"):
         return None
-    architecture = configuration["architecture"]
     return {
         "architecture_plans": {
             "arch_class_name": architecture["network_class_name"].rsplit(".", 1)[-1],
@@ -168,4 +271,5 @@ def build_adaptation_plan(
         "key_to_encoder": network.key_to_encoder,
         "key_to_stem": network.key_to_stem,
         "keys_to_in_proj": list(network.keys_to_in_proj),
+        "key_to_lpe": getattr(network, "key_to_lpe", None),  # of positional embeddings
     }

@@ -9,10 +9,12 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.networks.pretrained import PartFit
 from semi_nnunet.planning.architecture import measure_network_size
 from semi_nnunet.planning.label_ceiling import LabelCeiling, describe_ceiling
 from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
 from semi_nnunet.settings.common import TOPICS
+from semi_nnunet.util.markdown import table
 
 # nnU-Net's own values, which are not shown if a rule keeps them.
 NNUNET_VALUES = {
@@ -92,7 +94,7 @@ def topic_rank(topic: str) -> int:
 
 def format_row(row: PlannedRow) -> str:
     """Format name, value and reason."""
-    return f"  {row.setting:<36}{row.value!s:<22}{row.reason}"
+    return f"  {row.setting:<35} {row.value!s:<21} {row.reason}"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,18 @@ class NetworkFacts:
         )
         ceiling = describe_ceiling(self.label_ceiling)
         return f"{network}\n  {ceiling}" if ceiling else network
+
+
+def format_taken_weights(parts: Sequence[PartFit]) -> Iterator[str]:
+    """Yield the lines of a table with the tensors that a trained model provides for each part.
+
+    >>> print(*format_taken_weights([PartFit("stem", 4, 4, "")]), sep="\n")
+    | weights | taken  | remarks |
+    |---------|--------|---------|
+    | stem    | 4 of 4 |         |
+    """
+    rows = [(part.part, f"{part.taken} of {part.tensors}", part.note) for part in parts]
+    yield from table([("weights", "taken", "remarks"), *rows]).splitlines()
 
 
 def describe_networks(

@@ -66,7 +66,14 @@ def find_idle_labels(
     Cases that an earlier version preprocessed are left out, and of regions only the background is
     known.
     """
-    known = {name: entry for name, entry in labelled.items() if "classes" in entry.facts}
+    if ignored := [*find_ignored_labels(labelled)]:
+        yield from ignored
+        return
+    known = {
+        name: entry
+        for name, entry in labelled.items()
+        if "classes" in entry.facts and not is_ignored(entry)
+    }
     if known and all(entry.facts.get("foreground_slices") == 0 for entry in known.values()):
         message = f"all {len(known)} labels are 0 everywhere: a training learns to find nothing"
         yield Problem(LABELS, message, "correct them, then preprocess again")
@@ -92,6 +99,20 @@ def find_idle_labels(
         if unseen:
             message = f"fold {number} validates {list_first(unseen)}, which its training never sees"
             yield Problem(SPLITS_FILE, message, "other folds, or more labelled cases")
+
+
+def find_ignored_labels(labelled: Entries) -> Iterator[Problem]:
+    """Yield a problem if all voxels of all labels are ignored: no training can learn from them."""
+    if labelled and all(map(is_ignored, labelled.values())):
+        count = f"all {len(labelled)} labels" if len(labelled) > 1 else "the only label"
+        message = f"every voxel of {count} has nnU-Net's ignore label, so no voxel teaches a class"
+        fix = "annotate some voxels of each class, or correct the value of 'ignore' in "
+        yield Problem(LABELS, message, f"{fix}{DATASET_JSON}, then preprocess again")
+
+
+def is_ignored(entry: ManifestEntry) -> bool:
+    """Return whether all voxels of a label are ignored; cases of earlier versions do not say."""
+    return entry.facts.get("ignored") == 1
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:

@@ -240,7 +240,7 @@ def list_planning_commands(
     if not record:
         return []
     origin = record.get("from", plans)
-    options = ("budget", "device", "spacing", "patch", "architecture", "encoder")
+    options = ("budget", "device", "spacing", "patch", "architecture", "encoder", "like")
     plan = suggest_command(
         "plan", dataset=dataset, plans=origin, new_plans=None if origin == plans else plans,
         **{name: record.get(name) for name in options}, encoder_weights=record.get("weights"),

@@ -19,7 +19,7 @@ FILTERING = "filtering"
 TRACKING = "checkpoints and tracking"
 TOPICS = (LENGTH, OPTIMISATION, LOSS, AUGMENTATION, WEIGHT, SAMPLING, FILTERING, TRACKING, "method")
 
-POOL = "pool"  # value of pretrained
+POOL = rules.POOL
 PRETRAINER = "SemiPretrainTrainer"  # trains the weights of "pool"
 WORKERS, DEVICE = "workers", "device"  # values of augmentation
 FILTER_SCORES = ("disagreement", "checkpoints", "entropy", "change")
@@ -73,7 +73,8 @@ class SemiSettings:
     pretrained: str | None = setting(
         None,
         "none: random initial weights; pool: those of SemiPretrainTrainer with the same plans; or "
-        "the path of a checkpoint of SemiPretrainTrainer, nnssl or nnU-Net (Wald et al. 2024)",
+        "the path of a checkpoint of SemiPretrainTrainer, nnssl or nnU-Net (Wald et al. 2024); "
+        "semi_nnunet plan --like FILE shapes plans after it",
         topic=OPTIMISATION, scope=MATCHED,
     )  # fmt: skip
     continue_from: str | None = setting(

@@ -158,7 +158,8 @@ class DistillationSettings(CutMixSettings):
     models: tuple[str, ...] = setting(
         (),
         "the Mean Teacher of these plans and this fold; else as in semi_nnunet pseudo-label -m, "
-        "where {fold} stands for the current fold",
+        "where {fold} stands for the current fold; a model of another data set needs our classes "
+        "by name",
     )
     soft_label_weight: float = setting(
         1.0, "that of labels, because the teacher is trained (Hinton)", low=0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Planned = tuple[Any, str]
+POOL = "pool"  # value of pretrained: the weights of SemiPretrainTrainer
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def unlabelled_batch_size(properties: DatasetProperties, values: Mapping[str, An
 def initial_lr(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     if values["optimizer"] == "adam":
         return 1e-4, "that of the published medical Mean Teacher with Adam"
+    if values.get("pretrained") not in (None, POOL):
+        return 1e-3, "that of nnU-Net's fine-tuning (PretrainedTrainer), a tenth of its usual rate"
     return 1e-2, "nnU-Net's with SGD"
 
 

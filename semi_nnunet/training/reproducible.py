@@ -176,10 +176,10 @@ class ReproducibleTrainer(nnUNetTrainer):
         with without_ddp_wrapper():
             super().initialize()
         checkpoints.check_pretrained_weights()
-        if not self.is_restoring:
+        if continued is not None:
+            self.initial_weights.continue_student(self.network)
+        elif not self.is_restoring:
             self.initial_weights.load_into(self.network)
-            if continued is not None:
-                self.initial_weights.continue_student(self.network)
         self.identity = checkpoints.describe_training(
             self.plans_manager,
             trainer,
@@ -480,16 +480,28 @@ class ReproducibleTrainer(nnUNetTrainer):
             },
         }
 
-    def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
-        """Continue from the content of a checkpoint, a file, or the newest file of its folder."""
+    def load_checkpoint(
+        self,
+        filename_or_checkpoint: dict[str, Any] | str | None = None,
+        checkpoint: dict[str, Any] | str | None = None,
+    ) -> None:
+        """Continue from the content of a checkpoint, a file, or the newest file of its folder.
+
+        Args:
+            filename_or_checkpoint: content or file.
+            checkpoint: its name after nnU-Net 2.8.1; one of the two is given.
+        """
+        given = checkpoint if filename_or_checkpoint is None else filename_or_checkpoint
+        if given is None:
+            raise TypeError("load_checkpoint() needs a checkpoint")
         self.is_restoring = True
         if not self.was_initialized:
             self.initialize()
-        if isinstance(filename_or_checkpoint, dict):
-            content, source = filename_or_checkpoint, "the given checkpoint"
+        if isinstance(given, dict):
+            content, source = given, "the given checkpoint"
         else:
             read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_single
-            loaded = read(filename_or_checkpoint, self.device)
+            loaded = read(given, self.device)
             content, source = checkpoints.log_loaded_checkpoint(loaded, self.say)
         checkpoints.require_compatible(content, source, self.identity)
         self.restore(content)

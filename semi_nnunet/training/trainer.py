@@ -41,6 +41,7 @@ from semi_nnunet.loading.unlabelled import (
     UnlabelledDataset,
     compute_foreground_prior,
 )
+from semi_nnunet.planning.teaching import find_ignored_labels
 from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder
@@ -242,6 +243,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         if self.uses_unlabelled:
             self.pool.check()
         if self.segments:
+            self._require_annotated_voxels()
             self._require_complete_references()
         super().on_train_start()
 
@@ -432,6 +434,13 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 predict(partial(get_unlabelled_folder, base), stages, cases)
             self.ranks.barrier()
         self.say(f"next: {self.commands.status}")
+
+    def _require_annotated_voxels(self) -> None:
+        """Raise a UserError if all voxels of all training labels are ignored."""
+        entries = Manifest(Path(self.preprocessed_dataset_folder)).present()
+        training = {case: entries[case] for case in self.do_split()[0] if case in entries}
+        problems = find_ignored_labels(training)
+        raise_if_any(f"Fold {self.fold} cannot be trained:", problems)
 
     def _require_complete_references(self) -> None:
         """Check the labels that nnU-Net validates on, whose missing ends it would read as zeros.

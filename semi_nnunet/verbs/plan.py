@@ -39,6 +39,7 @@ def plan(
     architecture: Annotated[str | None, option(group=MORE)] = None,
     encoder: Annotated[str, option(group=MORE)] = "resnet34",
     encoder_weights: Annotated[str, option(group=MORE)] = "none",
+    like: Annotated[str | None, option()] = None,
     device: Annotated[str, option("--device", "-device", group=MORE)] = "cpu",
     trainers: Annotated[Sequence[str], option("-tr", several=True, group=MORE)] = (),
     as_long_as: Annotated[str | None, option(group=MORE)] = None,
@@ -53,6 +54,7 @@ def plan(
         semi_nnunet plan -d 42 --patch 80 112 112 --set labelled_batch_size=4
         semi_nnunet plan -d 42 -c 2d --spacing 0.8 0.8 --budget cpu
         semi_nnunet plan -d 42 --architecture smp.Unet --encoder resnet50 --encoder-weights imagenet
+        semi_nnunet plan -d 42 --like Dataset501_LA/nnUNetTrainer__nnUNetPlans__3d_fullres
         semi_nnunet plan -d 42 -tr SemiMeanTeacherTrainer
 
     The command prints the settings derived from this data set and the ones you set;
@@ -69,7 +71,9 @@ def plan(
     network. --spacing sets the spacing by hand, also a coarser one. With --patch, new plans
     (nnUNetPlans_80x112x112) have the patch of a publication and the network that nnU-Net plans for
     it. With --architecture, they have a network of segmentation-models-pytorch (2d), of MONAI, or
-    Primus (3d).
+    Primus (3d). With --like, they have one configuration with the spacing, patch, normalisation and
+    network of a trained model, from whose weights every trainer then starts (setting pretrained). A
+    table shows which weights are taken.
 
     Args:
         dataset: Number or name of the data set, which is preprocessed.
@@ -80,12 +84,14 @@ def plan(
             length are reduced.
         new_plans: Write new plans with this name.
         reset: Forget settings that were given or edited before.
-        configurations: Print (with --patch, --spacing, --architecture: change) only these.
+        configurations: Print (with --patch, --spacing, --architecture, --like: change) only these.
         patch: Edges in voxels, in the order of the plans (2d: two numbers, else three).
         spacing: Millimetres, in the order of the plans (2d: two numbers, else three).
         architecture: Such as smp.Unet, monai.SegResNet, primus.S.
         encoder: Encoder of smp's networks.
         encoder_weights: Initial weights of smp's encoder: imagenet, a file, or none.
+        like: A trained model of nnU-Net or of this package (its folder, a fold, or a checkpoint),
+            or a checkpoint of nnssl.
         device: Device to measure --budget SECONDS on.
         trainers: Print the settings of these methods, too.
         as_long_as: Write plans with which the baseline trains as long as this method does, by the
@@ -109,7 +115,11 @@ def plan(
 
         settings = choose_length(dataset, plans, configurations, as_long_as, settings)
         new_plans = new_plans or name_longer_plans(plans, as_long_as)
-    from semi_nnunet.planning.shown import format_all_settings, format_decided_settings
+    from semi_nnunet.planning.shown import (
+        format_all_settings,
+        format_decided_settings,
+        format_taken_weights,
+    )
     from semi_nnunet.workflows.next_step import suggest_preprocessing, suggest_training
     from semi_nnunet.workflows.plan import plan_dataset
 
@@ -125,6 +135,7 @@ def plan(
         architecture=architecture,
         encoder=encoder,
         weights=encoder_weights,
+        like=like,
         device=device,
         reset=reset,
         trainers=trainers,
@@ -139,13 +150,15 @@ def plan(
         lines += format_all_settings(planned.rows, planned.configurations)
     else:
         lines += format_decided_settings(planned.rows, planned.configurations, trainers)
+    if planned.taken:
+        lines += ["", *format_taken_weights(planned.taken)]
     plans_option = "" if planned.name == DEFAULT_PLANS else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
     lines += [f"WARNING: {problem}" for problem in find_warnings(planned, trainers)]
     lines += [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
         command = suggest_preprocessing(dataset, planned.name, planned.coarser)
-        lines += [f"next, as its spacing is new: {command}"]
+        lines += [f"next, as its images are preprocessed in another way: {command}"]
     elif planned.ready:
         lines += [f"next: {suggest_training(dataset, planned.name, planned.ready[0])[0]}"]
     else:

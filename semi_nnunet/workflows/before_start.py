@@ -16,7 +16,7 @@ from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
-from semi_nnunet.planning.teaching import collect_idle_inputs
+from semi_nnunet.planning.teaching import collect_idle_inputs, find_ignored_labels
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
@@ -249,9 +249,9 @@ def find_data_problems(
                     fix = suggest_preprocessing(dataset, plans_name, [stage])
                     yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
         unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
-        has_unlabelled = Manifest(unlabelled).present() or list_partly_labelled(
-            Manifest(folder).present()
-        )
+        labelled = Manifest(folder).present()
+        yield from find_ignored_labels(labelled)
+        has_unlabelled = Manifest(unlabelled).present() or list_partly_labelled(labelled)
         if users and not has_unlabelled:
             message = f"{', '.join(users)} needs unlabelled images, found none"
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from semi_nnunet.deploy.shapes import read_model_shape
 from semi_nnunet.discovery.names import DEFAULT_PLANS
 from semi_nnunet.discovery.settings import settings_classes
+from semi_nnunet.networks.pretrained import PartFit, summarise_fits
 from semi_nnunet.planning.architecture import name_architecture_plans
 from semi_nnunet.planning.budget import (
     CPU_LENGTH,
@@ -24,6 +26,14 @@ from semi_nnunet.planning.checks import (
     require_plans_name,
 )
 from semi_nnunet.planning.label_ceiling import load_label_ceiling
+from semi_nnunet.planning.likeness import (
+    ModelShape,
+    apply_shape,
+    choose_shaped_configuration,
+    fit_weights,
+    name_like_plans,
+    require_no_other_shape,
+)
 from semi_nnunet.planning.plan import (
     EVERY_TRAINER,
     PlannedRow,
@@ -44,13 +54,13 @@ from semi_nnunet.raw.plans import held_plans, read_plans
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
 from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
 from semi_nnunet.training.checkpoints import to_plain_values
-from semi_nnunet.util.errors import raise_if_any
+from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
 
 # stored in plans, so that planning again measures nothing, and a report can show them
 PLANNING_OPTIONS = (
-    "budget", "device", "sizes", "spacing", "patch", "architecture", "encoder", "weights",
+    "budget", "device", "sizes", "spacing", "patch", "architecture", "encoder", "weights", "like",
 )  # fmt: skip
 
 
@@ -71,6 +81,7 @@ class WrittenPlans:
         coarser: the preprocessed configurations whose spacing has changed, so that they must be
             preprocessed again.
         keeps_sizes: whether a budget uses sizes that were measured earlier.
+        taken: parts of the network with the tensors that a model provides (``like``).
     """
 
     name: str
@@ -81,6 +92,7 @@ class WrittenPlans:
     ready: tuple[str, ...]
     coarser: tuple[str, ...]
     keeps_sizes: bool
+    taken: tuple[PartFit, ...] = ()
 
     def find_value(self, trainer: str, configuration: str, setting: str) -> Any:
         """Return the value of a setting of a trainer and configuration."""
@@ -102,6 +114,7 @@ class PlansDraft:
         length: settings of a budget; settings given earlier override them.
         required: settings that the networks depend on; they override settings given earlier.
         keeps_sizes: whether a budget uses sizes that were measured earlier.
+        taken: parts of the network with the tensors that a model provides.
     """
 
     plans: dict[str, Any]
@@ -109,6 +122,7 @@ class PlansDraft:
     length: Mapping[str, Any] = field(default_factory=dict)
     required: Mapping[str, Any] = field(default_factory=dict)
     keeps_sizes: bool = False
+    taken: tuple[PartFit, ...] = ()
 
 
 def plan_dataset(
@@ -124,6 +138,7 @@ def plan_dataset(
     architecture: str | None = None,
     encoder: str = "resnet34",
     weights: str = "none",
+    like: str | None = None,
     device: str = "cpu",
     reset: bool = False,
     trainers: Sequence[str] = (),
@@ -137,6 +152,12 @@ def plan_dataset(
     assigned = parse_assignments(settings)
     raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
     sized = name_patch_plans(name_spacing_plans(name_budget_plans(plans, budget), spacing), patch)
+    shape = None
+    if like:
+        options = {"budget": budget, "patch": patch, "spacing": spacing}
+        require_no_other_shape({**options, "architecture": architecture})
+        shape = read_model_shape(like)
+        sized = name_like_plans(plans, shape.dataset)
     name = name or name_architecture_plans(sized, architecture, encoder)
     read_plans(folder, plans)  # raises before a lock makes the folder
     with held_plans(folder, name):  # else one of two calls at once is lost
@@ -153,6 +174,9 @@ def plan_dataset(
         if budget or spacing or patch or architecture:
             require_own_network(start, plans)
         draft, ceiling = PlansDraft(start), load_label_ceiling(start, description, folder)
+        if shape:
+            require_same_model(earlier, shape.path, name)
+            shape_draft(draft, description, shape, configurations, name)
         keeps_labels = ceiling.is_kept_at
         if spacing:
             draft.plans = apply_spacing(draft.plans, configurations, spacing, name)
@@ -171,6 +195,7 @@ def plan_dataset(
         content["plans_name"] = name
         requested = merge_layers(draft.required, assigned)
         assigned = merge_layers(merge_layers(draft.length, inherited), requested)
+        was_ready = [key for key in was_ready if key in content["configurations"]]
         shown = tuple(configurations or was_ready or content["configurations"])
         content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
         rows = [mark_kept(row, assigned, inherited, requested) for row in rows]
@@ -193,6 +218,7 @@ def plan_dataset(
             ready=tuple(key for key in shown if key in ready),
             coarser=tuple(key for key in was_ready if key in shown and key not in ready),
             keeps_sizes=draft.keeps_sizes,
+            taken=draft.taken,
         )
 
 
@@ -226,6 +252,45 @@ def get_layer(layers: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, An
     for key in path:
         layers = layers.get(key, {})
     return layers
+
+
+def require_same_model(earlier: Mapping[str, Any], path: Path, name: str) -> None:
+    """Raise a UserError if existing plans of the same name are not shaped after the same model.
+
+    Args:
+        earlier: the existing plans; {} if there are none.
+        path: checkpoint of the model.
+        name: of the plans.
+    """
+    previous = earlier.get("semi_planned", {}).get("like")
+    if earlier and previous != str(path):
+        origin = "not after a model" if previous is None else f"after {previous}"
+        raise UserError(
+            f"the plans {name} exist and are shaped {origin}", fix="give --new-plans another name"
+        )
+
+
+def shape_draft(
+    draft: PlansDraft,
+    description: Mapping[str, Any],
+    shape: ModelShape,
+    configurations: Sequence[str] | None,
+    name: str,
+) -> None:
+    """Keep one configuration, shaped after a trained model, and start from the model's weights.
+
+    Raises:
+        UserError: the model is of images of another dimension, or provides too few weights.
+    """
+    key = choose_shaped_configuration(draft.plans, shape, configurations)
+    draft.plans = apply_shape(draft.plans, shape, key, name)
+    fits = fit_weights(draft.plans, description, shape, key)
+    draft.options["like"] = str(shape.path)
+    draft.taken = tuple(summarise_fits(fits))
+    required: dict[str, Any] = {"pretrained": str(shape.path)}
+    if shape.is_of_adapter:
+        required["deep_supervision"] = False
+    draft.required = {key: required}
 
 
 def shrink_draft(

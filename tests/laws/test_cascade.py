@@ -13,7 +13,14 @@ from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.training.cost import read_cost
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import write_json
-from tests.trainers import TRAINERS, WITHOUT_RAMP, each_of, run_epochs
+from tests.trainers import (
+    TRAINERS,
+    WITHOUT_RAMP,
+    each_of,
+    run_epochs,
+    same_weights,
+    weights_of,
+)
 
 
 @pytest.mark.law("g")
@@ -80,6 +87,60 @@ def test_pseudo_labelled_cases_are_predicted_once(name, make_trainer, prepared_c
     finally:
         file.unlink()
         pseudo.unlink()
+        shutil.rmtree(Path(first.output_folder_base) / "predicted_next_stage", ignore_errors=True)
+
+
+@pytest.mark.law("g")
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("SemiUnifiedTrainer", "regions_ignore"), ("SemiMeanTeacherTrainer", "ignore")],
+)
+def test_ignored_voxels_are_unlabelled_in_both_stages(name, kind, make_trainer, prepared_cascade):
+    dataset = prepared_cascade(kind)
+    cases = [f"phantom_{number:04d}" for number in range(5)]
+    splits = [{"train": cases[2:], "val": cases[:2]}, {"train": cases[:2], "val": cases[2:]}]
+    file = dataset.preprocessed / "splits_final.json"
+    write_json(file, splits)
+    try:
+        for fold in (1, 0):
+            first = make_trainer(
+                name, "3d_lowres", dataset=dataset, start=False, epochs=1, fold=fold
+            )
+            run_epochs(first, 1)
+            assert {*splits[fold]["train"]} < {*first.unlabelled_selection().trained_on}
+            first.on_train_end()
+            first.perform_actual_validation()
+        settings = {"epochs": 2, "labelled_batch_size": 2, "unlabelled_batch_size": 2}
+        weights = []
+        for unlabelled_weight in (0.0, 1.0):
+            second = make_trainer(
+                name, "3d_cascade_fullres", dataset=dataset, fold=0,
+                unlabelled_weight=unlabelled_weight, **settings, **WITHOUT_RAMP,
+            )  # fmt: skip
+            second.pool.folder = dataset.preprocessed / "nothing"  # no other images
+            second.pool._preprocessed = None
+            assert second.unlabelled_selection().trained_on == splits[0]["train"]
+            second.restart_loaders()
+            shares = []
+            for batch in next(second.dataloader_train):
+                labelled, unlabelled = second.on_device(batch)
+                previous = unlabelled.x_weak[:, 1:]
+                assert previous.shape[1] == labelled.x.shape[1] - 1 > 0
+                assert {*previous.unique().tolist()} <= {0.0, 1.0}
+                assert torch.equal(previous, unlabelled.x_strong[:, 1:])
+                assert {*unlabelled.keys} <= {*splits[0]["train"]}
+                shares.append(unlabelled.mask.float().mean())
+            assert all(0 < share < 1 for share in shares)  # annotated voxels do not count
+            run_epochs(second, 1)
+            assert all(np.isfinite(value) for value in second.run_log.epoch_values.values())
+            weights.append(weights_of(second.bare_network))
+        assert not same_weights(*weights)
+        second.on_train_end()
+        second.perform_actual_validation()
+        assert (Path(second.output_folder) / "validation" / "summary.json").is_file()
+    finally:
+        file.unlink()
         shutil.rmtree(Path(first.output_folder_base) / "predicted_next_stage", ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +84,34 @@ def test_models_never_change(make_trainer):
     trainer.train_step(next(trainer.dataloader_train))
     assert same_weights(original, weights_of(trainer.companion("models")))
     assert not trainer.companion("models").training
+
+
+def test_a_model_with_more_classes_teaches_ours_by_name(make_trainer):
+    """As a model of another data set does, whose classes have other numbers."""
+    trainer = make_trainer(NAME, **WITHOUT_RAMP)
+    model = Path(trainer.default_model()).parent
+    description = read_json(model / "dataset.json")
+    ours = trainer.dataset_json["labels"]
+    swapped = {**ours, "large": ours["small"], "small": ours["large"]}
+    fewer = {name: value for name, value in ours.items() if value < 3}
+    _, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
+    x = unlabelled.x_weak
+    expected = trainer.soft_labels(x)
+    write_json(model / "dataset.json", {**description, "labels": swapped, "file_ending": ".mha"})
+    renamed = make_trainer(NAME, models=[str(model)], **WITHOUT_RAMP).soft_labels(x)
+    assert (ours["large"], ours["pair"], ours["small"]) == (1, 2, 3)
+    assert torch.allclose(renamed, expected[:, [0, 3, 2, 1]], atol=1e-6)
+    write_json(model / "dataset.json", description)
+    dataset = SimpleNamespace(
+        plans=copy.deepcopy(trainer.plans_manager.plans),
+        dataset_json={**trainer.dataset_json, "labels": fewer},
+    )
+    teacher = make_trainer(NAME, dataset=dataset, models=[str(model)], start=False)
+    teacher.initialize()
+    probs = teacher.soft_labels(x)
+    assert probs.shape[1] == 3
+    assert torch.allclose(probs[:, 1:], expected[:, 1:3], atol=1e-6)
+    assert torch.allclose(probs[:, 0], expected[:, 0] + expected[:, 3], atol=1e-6)
 
 
 def test_unsuitable_models_are_refused(make_trainer, tmp_path):

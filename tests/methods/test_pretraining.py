@@ -132,6 +132,7 @@ def test_the_checkpoint_names_encoder_and_stem_for_nnunets_fine_tuning(pretraine
     content = read_checkpoint(pretrained("3d_fullres", 3))
     plan, weights = content[ADAPTATION_KEY], content["network_weights"]
     assert plan["pretrain_num_input_channels"] == 3 and content["citations"] == []
+    assert plan["key_to_lpe"] is None  # nnU-Net's fine-tuning reads it
     for key in ("key_to_encoder", "key_to_stem"):
         assert any(name.startswith(f"{plan[key]}.") for name in weights)
     for key in plan["keys_to_in_proj"]:

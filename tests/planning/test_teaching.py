@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,17 @@ from typing import Any
 import pytest
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.planning.teaching import find_idle_images, find_idle_labels, find_idle_settings
+from semi_nnunet.planning.teaching import (
+    find_idle_images,
+    find_idle_labels,
+    find_idle_settings,
+    find_ignored_labels,
+)
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.settings.methods import MeanTeacherSettings
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import resolve
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 
 LABELS = {"background": 0, "liver": 1, "tumour": 2}
@@ -47,6 +54,19 @@ def test_labels_and_classes(labelled: dict[str, ManifestEntry], named: list[str]
     problems = [*find_idle_labels(labelled, LABELS, folds)]
     assert len(problems) == len(named)
     assert all(text in problem.what for text, problem in zip(named, problems, strict=True))
+
+
+def test_labels_of_which_every_voxel_is_ignored() -> None:
+    ignored, some = entry("a"), entry("b", "12")
+    ignored.facts.update(ignored=1.0, foreground_slices=1.0)
+    some.facts.update(ignored=0.9)
+    (problem,) = find_ignored_labels({"a": ignored})
+    assert problem.what.startswith("every voxel")
+    assert not [*find_ignored_labels({"a": ignored, "b": some})] and not [*find_ignored_labels({})]
+    (problem,) = find_idle_labels({"a": ignored, "c": ignored}, LABELS, {})
+    assert "ignore label" in problem.what and "annotate" in problem.fix
+    (problem,) = find_idle_labels({"a": ignored, "b": entry("b")}, LABELS, {})
+    assert "0 everywhere" in problem.what  # the annotated voxels show background only
 
 
 def test_the_classes_of_regions_and_of_earlier_preprocessing_are_not_known() -> None:
@@ -108,3 +128,24 @@ def test_plan_doctor_and_the_start_of_a_training_name_them(
     write_json(preprocessed / "dataset.json", dataset.dataset_json)
     assert main(["doctor", "-d", dataset.name]) == 1
     assert "unlabelled images have no weight" in capsys.readouterr().out
+
+
+def test_no_training_starts_if_every_voxel_of_its_labels_is_ignored(
+    prepared_dataset: Any, make_trainer: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    dataset = prepared_dataset("ignore")
+    preprocessed = tmp_path / "preprocessed" / dataset.name
+    shutil.copytree(dataset.preprocessed, preprocessed)
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    (manifest,) = preprocessed.glob("nnUNetPlans_2d.manifest.jsonl")
+    entries = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for stored in entries:
+        stored["facts"]["ignored"] = 1.0
+    manifest.write_text("".join(f"{json.dumps(stored)}\n" for stored in entries))
+    for name in ("SemiBaselineTrainer", "SemiMeanTeacherTrainer"):
+        with pytest.raises(UserError, match="ignore label"):
+            make_trainer(name, kind="ignore")
+    make_trainer("SemiPretrainTrainer", kind="ignore", fold="all")  # reads no labels
+    command = ["crossval", "-d", dataset.name, "-c", "2d", "-f", "0", "-tr", "SemiBaselineTrainer"]
+    assert main(command) == 2
+    assert "every voxel of all 5 labels" in capsys.readouterr().err

@@ -58,6 +58,17 @@ def test_a_resumed_training_remembers_the_steps_before(make_trainer, tmp_path):
     assert resumed.initial_weights.steps_before == trainer.initial_weights.steps_before > 0
 
 
+def test_the_checkpoint_may_have_the_name_of_any_version_of_nnunet(make_trainer, tmp_path):
+    trainer, path = make_trainer(NAME), str(tmp_path / "checkpoint_latest.pth")
+    trainer.save_checkpoint(path)
+    for keyword in ("filename_or_checkpoint", "checkpoint"):  # up to 2.8.1, and after it
+        resumed = make_trainer(NAME, start=False)
+        resumed.load_checkpoint(**{keyword: path})
+        assert same_weights(weights_of(resumed.bare_network), weights_of(trainer.bare_network))
+    with pytest.raises(TypeError):
+        resumed.load_checkpoint()
+
+
 def test_another_method_continues_from_the_student_only(make_trainer, tmp_path):
     model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer")
     stored = torch.load(model / "fold_0/checkpoint_final.pth", weights_only=False)
