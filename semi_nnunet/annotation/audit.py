@@ -17,9 +17,9 @@ from semi_nnunet.annotation.audit_page import write_audit_page
 from semi_nnunet.annotation.disagreement import Disagreement, compare_label
 from semi_nnunet.annotation.suspicion import average_suspicions, score_labels
 from semi_nnunet.deploy.trained import find_model
-from semi_nnunet.discovery.names import BASELINE
+from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation.labelling import Labelling
-from semi_nnunet.raw.layout import DEFAULT_PLANS, SUMMARY_JSON
+from semi_nnunet.raw.layout import SUMMARY_JSON
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.case_files import CaseFiles, FilesOfCase, load_labelling, read_voxels
 from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER, Folders, find_folders, is_older

@@ -297,12 +297,12 @@ def choose_members(
     for number, medoid in enumerate(medoids):
         reserved.discard(names[medoid])
         best, best_key = medoid, -math.inf
-        for index in np.flatnonzero(members == number):
+        for index in np.flatnonzero(members == number).tolist():
             score = uncertainties.get(cases[index], 0.0)
             gumbel = -math.log(-math.log(chance.uniform(1e-12, 1 - 1e-12)))
             key = math.log(score) + gumbel if score > 0 else -math.inf
             if names[index] not in reserved and key > best_key:
-                best, best_key = int(index), key
+                best, best_key = index, key
         reserved.add(names[best])
         chosen.append(cases[best])
     return chosen

@@ -301,7 +301,7 @@ def write_distilled_plans(
     settings = collect_user_layers(plans)
     moved = {**plans, "dataset_name": raw.name, "plans_name": name, "semi": settings}
     if "semi_planned" in plans:
-        own = {"given": settings, "semi": settings}
+        own: dict[str, Any] = {"given": settings, "semi": settings}
         own["fingerprint"] = digest_fingerprint(preprocessed)
         moved["semi_planned"] = {**plans["semi_planned"], **own}
     write_json(path, moved)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import ImageColor
+
 from semi_nnunet.raw.classes import get_declared_classes, has_regions
-from semi_nnunet.reporting.contours import CLASS_COLOURS, get_class_colour, parse_colour
+from semi_nnunet.reporting.contours import CLASS_COLOURS, get_class_colour
 from semi_nnunet.util.files import write_text
 
 ITKSNAP_FILE = "itksnap_labels.txt"  # Segmentation > Import Label Descriptions
@@ -35,7 +37,8 @@ def name_label_values(description: Mapping[str, Any]) -> dict[int, tuple[str, Co
         values = [int(value) for value in description["regions_class_order"]]
     for place, (name, value) in enumerate(zip(classes, values, strict=True)):
         factor = DARKER ** (place // len(CLASS_COLOURS))
-        red, green, blue = (round(factor * c) for c in parse_colour(get_class_colour(place)))
+        rgb = ImageColor.getrgb(get_class_colour(place))
+        red, green, blue = (round(factor * channel) for channel in rgb[:3])
         named[value] = (name, (red, green, blue))
     return named
 
