@@ -71,6 +71,9 @@ def plan(
     it. With --architecture, they have a network of segmentation-models-pytorch (2d), of MONAI, or
     Primus (3d).
 
+    If `dataset.json` names domains, such as scanners, a line for each has its numbers of cases and
+    the distance of its images from the labelled ones.
+
     Args:
         dataset: Number or name of the data set, which is preprocessed.
         plans: Plans to start from.
@@ -141,6 +144,7 @@ def plan(
         lines += format_decided_settings(planned.rows, planned.configurations, trainers)
     plans_option = "" if planned.name == "nnUNetPlans" else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
+    lines += [f"domain {domain}" for domain in planned.domains]
     lines += [f"WARNING: {problem}" for problem in find_warnings(planned, trainers)]
     lines += [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:

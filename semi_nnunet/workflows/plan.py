@@ -46,6 +46,7 @@ from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
+from semi_nnunet.verify.domain_distance import DomainFacts, load_domain_facts
 
 # stored in plans, so that planning again measures nothing, and a report can show them
 PLANNING_OPTIONS = (
@@ -70,6 +71,7 @@ class WrittenPlans:
         coarser: the preprocessed configurations whose spacing has changed, so that they must be
             preprocessed again.
         keeps_sizes: whether a budget uses sizes that were measured earlier.
+        domains: of the data set, if its ``dataset.json`` names them.
     """
 
     name: str
@@ -80,6 +82,7 @@ class WrittenPlans:
     ready: tuple[str, ...]
     coarser: tuple[str, ...]
     keeps_sizes: bool
+    domains: tuple[DomainFacts, ...] = ()
 
     def find_value(self, trainer: str, configuration: str, setting: str) -> Any:
         """Return the value of a setting of a trainer and configuration."""
@@ -192,6 +195,7 @@ def plan_dataset(
             ready=tuple(key for key in shown if key in ready),
             coarser=tuple(key for key in was_ready if key in shown and key not in ready),
             keeps_sizes=draft.keeps_sizes,
+            domains=tuple(load_domain_facts(folder)),
         )
 
 
