@@ -20,6 +20,7 @@ from tqdm import tqdm
 from semi_nnunet.datasets.volumes import read_volume
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN
+from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY
 from semi_nnunet.raw.layout import DATASET_JSON, SUBSETS_FILE, was_dataset_made
 from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
@@ -66,6 +67,7 @@ class Conversion:
         file_ending: of images and labels.
         patient: regular expression of the patient in a name; ``None``: every case is a patient.
         partly_labelled: a training label annotates only the classes it contains.
+        domain: regular expression of the scanner or centre in a name; ``None``: unknown.
         other_domain: the unlabelled cases have another modality, such as MR instead of CT.
     """
 
@@ -79,6 +81,7 @@ class Conversion:
     patient: str | None = None
     other_domain: bool = False
     partly_labelled: bool = False
+    domain: str | None = None
     counts: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ class Conversion:
             "numTraining": self.counts["Tr"],
             "file_ending": self.file_ending,
             **({} if self.patient is None else {PATIENT_KEY: self.patient}),
+            **({} if self.domain is None else {DOMAIN_KEY: self.domain}),
             **({UNLABELLED_DOMAIN: "other"} if self.other_domain else {}),
             **({ANNOTATED: annotated} if annotated else {}),
         }

@@ -34,6 +34,7 @@ PERCENT_LABELLED = (2, 5)
 LABELS = ("left_ventricle", "myocardium", "right_ventricle")
 SAME_VALUES = {0: 0, 1: 1, 2: 2, 3: 3}
 PATIENT = "[A-D]_[A-Z0-9]{6}"
+DOMAIN = "[A-D]"  # the vendor
 COLUMNS = ("External code", "Vendor", "ED", "ES")
 Subjects = dict[str, dict[str, str]]
 
@@ -70,7 +71,9 @@ def convert(
     subsets = [subset for i, subset in enumerate(subsets) if subset not in subsets[:i]]
     sources = "".join(vendor for vendor in VENDORS if vendor != target)
     name, reference = f"MnMs_{sources}2{target}", "Campello et al., TMI 2021"
-    return Conversion(name, ("cine_MR",), LABELS, cases, reference, subsets, patient=PATIENT)
+    return Conversion(
+        name, ("cine_MR",), LABELS, cases, reference, subsets, patient=PATIENT, domain=DOMAIN
+    )
 
 
 def _subjects(folder: DownloadFolder, unused: Collection[str]) -> Subjects:

@@ -34,6 +34,7 @@ from semi_nnunet.util.errors import UserError
 VOLUMES = {"Cirrus": 24, "Spectralis": 24, "Topcon": 22}
 LABELS = ("intraretinal_fluid", "subretinal_fluid", "pigment_epithelial_detachment")
 PATIENT = "[A-Za-z]+_TRAIN[0-9]{3}"
+DOMAIN = "([A-Za-z]+)_"  # the vendor
 VOLUME = r"RETOUCH-TrainingSet-(?P<id>(?:Cirrus|Spectralis|Topcon)/TRAIN\d{3})"
 Slices = list[tuple[str, int]]  # volume, number
 
@@ -81,7 +82,9 @@ def convert(
     ]
     subset = [_name(volume, number) for volume, number in slices[:labelled]]
     reference = "Bogunovic et al., TMI 2019"
-    return Conversion("RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png", PATIENT)
+    return Conversion(
+        "RETOUCH", ("OCT",), LABELS, cases, reference, [subset], ".png", PATIENT, domain=DOMAIN
+    )
 
 
 def _of_vendor(volumes: Files, vendor: str, seed: int) -> list[str]:

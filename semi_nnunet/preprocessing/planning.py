@@ -26,6 +26,7 @@ from semi_nnunet.preprocessing.cases import log_stage
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
+from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY
@@ -291,7 +292,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
 
 def _keep_planning_keys(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return dataset.json without the keys of this package, which do not affect plans."""
-    ours = (PATIENT, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY)
+    ours = (PATIENT, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY)
     return {key: value for key, value in description.items() if key not in ours}
 
 

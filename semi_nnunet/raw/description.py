@@ -20,6 +20,7 @@ from semi_nnunet.raw.classes import (
     find_region_problems,
     get_declared_values,
 )
+from semi_nnunet.raw.domains import find_domain_expression_problems, find_domain_problems
 from semi_nnunet.raw.folds import find_patient_expression_problems, find_patient_problems
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
@@ -262,6 +263,7 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
         yield from _find_label_problem(content["labels"])
     yield from _find_listing_problems(content.get("dataset", {}))
     yield from find_patient_expression_problems(content, DATASET_JSON)
+    yield from find_domain_expression_problems(content, DATASET_JSON)
     yield from find_annotation_problems(content, DATASET_JSON)
     yield from find_lesion_rule_problems(content, DATASET_JSON)
     domain = content.get(UNLABELLED_DOMAIN, DOMAINS[0])
@@ -336,6 +338,8 @@ def find_naming_problems(raw: RawDataset) -> Iterator[Problem]:
     subsets = {subset: set(cases) for subset, cases in ids.items()}
     yield from _find_unlabelled_problems(raw, subsets, files[UNLABELLED_IMAGES])
     yield from find_patient_problems(raw.description, ids, DATASET_JSON)
+    cases = [case for subset_cases in ids.values() for case in subset_cases]
+    yield from find_domain_problems(raw.description, cases, DATASET_JSON)
     yield from find_annotated_case_problems(raw.description, ids, DATASET_JSON)
 
 

@@ -16,6 +16,7 @@ from semi_nnunet.evaluation.comparison import (
     describe_patients,
     group_by_model,
 )
+from semi_nnunet.evaluation.domain_gains import DomainGain, compare_by_domain
 from semi_nnunet.evaluation.statistics import Difference
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.evaluation.values import (
@@ -26,6 +27,7 @@ from semi_nnunet.evaluation.values import (
     has_defined_value,
     read_values,
 )
+from semi_nnunet.raw.domains import DomainOf
 from semi_nnunet.raw.folds import PatientOf
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_csv
@@ -81,6 +83,7 @@ class SubsetResults:
         tables: of every shown metric, starting with ``metric``.
         note: that cases of one patient count as one, if there are such cases.
         steps: of the trainings, as far as they are recorded.
+        domains: comparisons in each domain; empty if the data set names none.
     """
 
     subset: str
@@ -90,6 +93,7 @@ class SubsetResults:
     tables: tuple[MetricTable, ...]
     note: str = ""
     steps: Mapping[Model, int] = field(default_factory=dict)
+    domains: tuple[DomainGain, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -132,6 +136,7 @@ def measure_subset(
     metrics: Mapping[str, Sequence[Value]],
     baseline: str,
     steps: Mapping[Model, int] | None = None,
+    domain_of: DomainOf | None = None,
 ) -> SubsetResults | None:
     """Compare the methods on one set of cases; None if the first metric has no defined value.
 
@@ -140,6 +145,7 @@ def measure_subset(
         metrics: name -> values; the answer is about the first metric.
         baseline: trainer to compare with.
         steps: of the trainings, as far as they are recorded.
+        domain_of: case -> its domain; None: the data set names none.
     """
     steps = steps or {}
     metric = next(iter(metrics))
@@ -158,8 +164,9 @@ def measure_subset(
         build_metric_table(vs, compared[name], baseline, name) for name, vs in defined.items()
     )
     note = describe_patients(values)
+    domains = tuple(compare_by_domain(values, baseline, metric, domain_of))
     return SubsetResults(
-        subset, metric, tuple(values), tuple(compared[metric]), tables, note, steps
+        subset, metric, tuple(values), tuple(compared[metric]), tables, note, steps, domains
     )
 
 

@@ -39,7 +39,7 @@ from semi_nnunet.reporting.wording import (
     format_points_interval,
     format_value,
 )
-from semi_nnunet.runs.folders import Folders, load_patient_finder
+from semi_nnunet.runs.folders import Folders, load_domain_finder, load_patient_finder
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import (
     find_jobs,
@@ -188,9 +188,10 @@ def build_report_from_trainings(
         subset: read_metrics(list_metric_tables(jobs, subset), metric, patient_of)
         for subset in CONFIRMING_FIRST
     }
-    steps = count_steps(jobs)
+    steps, domain_of = count_steps(jobs), load_domain_finder(folders)
     results = (
-        measure_subset(subset, values, baseline, steps) for subset, values in metrics.items()
+        measure_subset(subset, values, baseline, steps, domain_of)
+        for subset, values in metrics.items()
     )
     measured = [item for item in results if item]
     longer = LongerBaselines.find(folders, plans, jobs)

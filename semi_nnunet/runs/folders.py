@@ -9,6 +9,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
 from semi_nnunet.raw import folds as patients
 from semi_nnunet.raw.description import find_cases, list_cases
+from semi_nnunet.raw.domains import DomainOf, DomainRule
 from semi_nnunet.raw.layout import DATASET_JSON, GROUND_TRUTH, require_paths, resolve_dataset_name
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
@@ -114,6 +115,18 @@ def load_patient_finder(folders: Folders) -> patients.PatientOf:
         if description := optional_json(folder / DATASET_JSON):
             return patients.build_patient_finder(description)
     return patients.case_as_patient
+
+
+def load_domain_finder(folders: Folders) -> DomainOf | None:
+    """Return the function that maps a case to its domain, or None if the data set names none.
+
+    The rule comes from the preprocessed data, whose cases it was verified on, or else the raw data.
+    """
+    for folder in (folders.preprocessed, folders.raw):
+        if description := optional_json(folder / DATASET_JSON):
+            rule = DomainRule.of(description)
+            return None if rule is None else rule.domain_of
+    return None
 
 
 def find_nonempty_folder(folder: Path) -> Path | None:

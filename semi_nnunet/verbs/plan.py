@@ -75,6 +75,9 @@ def plan(
     network of a trained model, from whose weights every trainer then starts (setting pretrained). A
     table shows which weights are taken.
 
+    If `dataset.json` names domains, such as scanners, a line for each has its numbers of cases and
+    the distance of its images from the labelled ones.
+
     Args:
         dataset: Number or name of the data set, which is preprocessed.
         plans: Plans to start from.
@@ -154,6 +157,7 @@ def plan(
         lines += ["", *format_taken_weights(planned.taken)]
     plans_option = "" if planned.name == DEFAULT_PLANS else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
+    lines += [f"domain {domain}" for domain in planned.domains]
     lines += [f"WARNING: {problem}" for problem in find_warnings(planned, trainers)]
     lines += [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:

@@ -43,6 +43,7 @@ from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
+from semi_nnunet.verify.domain_distance import load_domain_facts
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
 from semi_nnunet.workflows.next_step import (
     suggest_for_dataset,
@@ -306,6 +307,9 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
             return [replace(cases, fix=preprocess)], [preprocess]
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
     findings, ready = [cases], list[tuple[str, str]]()
+    for facts in load_domain_facts(folders.preprocessed):
+        state = f"{facts.describe_cases()}; {facts.describe_distance()}"
+        findings.append(Finding(f"domain {facts.name}", state))
     for path in paths:
         finding, configurations = examine_plans(folders, path)
         findings.append(finding)

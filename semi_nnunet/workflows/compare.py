@@ -7,6 +7,7 @@ from pathlib import Path
 
 from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation import comparison
+from semi_nnunet.evaluation.domain_gains import compare_by_domain, format_domain_table
 from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.evaluation.values import (
     SUBSETS,
@@ -20,8 +21,9 @@ from semi_nnunet.evaluation.values import (
     read_values_files,
     write_values,
 )
+from semi_nnunet.raw.domains import DomainOf
 from semi_nnunet.raw.folds import case_as_patient
-from semi_nnunet.runs.folders import find_folders, load_patient_finder
+from semi_nnunet.runs.folders import find_folders, load_domain_finder, load_patient_finder
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.longer_baseline import read_training_length
 from semi_nnunet.runs.trainings import (
@@ -94,6 +96,7 @@ def compare_trainings(
         write_values(values_file, values_of, metric, origin)
     steps = count_steps(jobs)
     longer = LongerBaselines.find(find_folders(dataset), plans, jobs) if dataset else None
+    domain_of = load_domain_finder(longer.folders) if longer else None
     measured = [*jobs, *longer.all_jobs] if longer else jobs
     stale, errors, compared = find_stale_tables(measured), list[UserError](), False
     outdated = map(str, find_outdated_trainings(longer.folders, measured) if longer else ())
@@ -102,7 +105,9 @@ def compare_trainings(
         if not subset_values:
             continue
         try:
-            paragraphs.append(format_subset_tables(subset, subset_values, baseline, metric, steps))
+            paragraphs.append(
+                format_subset_tables(subset, subset_values, baseline, metric, steps, domain_of)
+            )
             compared = True
         except UserError as error:
             why = "\n".join(map(plain, str(error).splitlines()))
@@ -232,7 +237,12 @@ def count_steps(jobs: Sequence[Job]) -> dict[Model, int]:
 
 
 def format_subset_tables(
-    subset: str, values: list[Value], baseline: str, metric: str, steps: Mapping[Model, int]
+    subset: str,
+    values: list[Value],
+    baseline: str,
+    metric: str,
+    steps: Mapping[Model, int],
+    domain_of: DomainOf | None = None,
 ) -> str:
     """Return the tables of the validation or the test cases, as Markdown.
 
@@ -251,6 +261,8 @@ def format_subset_tables(
     else:
         tables = [comparison.format_overall_table(compared, metric)]
         tables.append(comparison.format_class_table(compared, metric))
+        gains = compare_by_domain(values, baseline, metric, domain_of)
+        tables += filter(None, [format_domain_table(gains, metric)])
     notes = (
         comparison.describe_unit(metric),
         comparison.describe_steps(compared),

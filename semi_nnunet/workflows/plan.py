@@ -57,6 +57,7 @@ from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
+from semi_nnunet.verify.domain_distance import DomainFacts, load_domain_facts
 
 # stored in plans, so that planning again measures nothing, and a report can show them
 PLANNING_OPTIONS = (
@@ -82,6 +83,7 @@ class WrittenPlans:
             preprocessed again.
         keeps_sizes: whether a budget uses sizes that were measured earlier.
         taken: parts of the network with the tensors that a model provides (``like``).
+        domains: of the data set, if its ``dataset.json`` names them.
     """
 
     name: str
@@ -93,6 +95,7 @@ class WrittenPlans:
     coarser: tuple[str, ...]
     keeps_sizes: bool
     taken: tuple[PartFit, ...] = ()
+    domains: tuple[DomainFacts, ...] = ()
 
     def find_value(self, trainer: str, configuration: str, setting: str) -> Any:
         """Return the value of a setting of a trainer and configuration."""
@@ -219,6 +222,7 @@ def plan_dataset(
             coarser=tuple(key for key in was_ready if key in shown and key not in ready),
             keeps_sizes=draft.keeps_sizes,
             taken=draft.taken,
+            domains=tuple(load_domain_facts(folder)),
         )
 
 

@@ -130,8 +130,9 @@ def test_planning_again_keeps_our_settings_and_names_what_was_edited(
     assert "2d batch_size 3" in caplog.text
 
 
-def test_adding_patients_later_changes_no_plans(
-    copy: Copy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("key", ["patient", "domain"])
+def test_adding_patients_or_domains_later_changes_no_plans(
+    key: str, copy: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError
@@ -140,10 +141,10 @@ def test_adding_patients_later_changes_no_plans(
         monkeypatch.setattr(existing_plans, name, never)
     description = json.loads((copy.raw / "dataset.json").read_text())
     for expression in ("(", "nobody"):
-        (copy.raw / "dataset.json").write_text(json.dumps({**description, "patient": expression}))
-        with pytest.raises(UserError, match="'patient' must"):
+        (copy.raw / "dataset.json").write_text(json.dumps({**description, key: expression}))
+        with pytest.raises(UserError, match=f"'{key}' must"):
             copy.prepare()
-    told = {**description, "patient": ".+"}
+    told = {**description, key: ".+"}
     (copy.raw / "dataset.json").write_text(json.dumps(told))
     assert copy.prepare() == {"2d": (5, 4)}
     assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told

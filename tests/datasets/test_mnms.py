@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from semi_nnunet.raw.domains import DomainRule
 from tests.datasets.converting import (
     Converter,
     cases,
@@ -48,6 +50,8 @@ def test_one_vendor_is_for_the_test(source: Path, convert: Converter) -> None:
         f"A_A{i:02d}XY0_{phase}" for i in range(3) for phase in ("ED", "ES")
     }
     assert patients(dataset, "Ts") == {f"A_A{i:02d}XY0" for i in range(3)}
+    rule = DomainRule.of(json.loads((dataset / "dataset.json").read_text()))
+    assert rule is not None and rule.domain_of("A_A00XY0_ED") == "A"
     assert not any("99XY0" in case for case in cases(dataset / "imagesTr"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from dataclasses import replace
 
@@ -107,6 +108,27 @@ def test_an_invented_class_counts_against_the_method():
     ours = [replace(v, value=0.0) for v in ours]
     results = measure_subset("test", {"dice": [*ours, *base]}, BASE)
     assert results is not None and results.compared[0].overall.mean == -1.0
+
+
+def test_report_and_compare_show_gains_by_domain_only_if_the_data_set_names_domains(
+    tmp_path, monkeypatch, capsys
+):
+    tree = whole_tree(tmp_path, cases=4)
+    tree.set_paths(monkeypatch)
+    out = tmp_path / "report.html"
+    assert main(["compare", "-d", "7"]) == 0 and main(["report", "-d", "7", "-o", str(out)]) == 0
+    assert "| domain" not in capsys.readouterr().out and "By domain" not in out.read_text()
+    description = json.loads((tree.preprocessed / "dataset.json").read_text())
+    domains = {"north": ".*_[01]", "<b>south": ".*_[23]"}
+    tree.write_json(tree.preprocessed / "dataset.json", {**description, "domain": domains})
+    assert main(["compare", "-d", "7"]) == 0 and main(["report", "-d", "7", "-o", str(out)]) == 0
+    assert "| north " in capsys.readouterr().out
+    head, *rows = Page(out.read_text()).tables["domains-test"]
+    assert [row[0][0] for row in rows] == ["<b>south", "north"]
+    assert head[2][1] == "cases" and [row[2][0] for row in rows] == ["2", "2"]
+    for row in rows:
+        base, ours, gain = (float(value) for value, _ in row[3:])
+        assert gain == pytest.approx(ours - base)
 
 
 def test_common_metrics_that_all_tables_have_are_shown_in_a_fixed_order(tmp_path):

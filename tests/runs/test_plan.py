@@ -15,10 +15,14 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning import budget
 from semi_nnunet.planning.label_ceiling import MIN_CEILING
+from semi_nnunet.raw.layout import CHECKED_FILE
+from semi_nnunet.raw.readers import Geometry
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
+from semi_nnunet.verify.reports import CaseReport, write_reports
+from semi_nnunet.workflows.before_start import examine_dataset
 from semi_nnunet.workflows.plan import KEPT, plan_dataset
 from tests.warm import warm
 
@@ -183,3 +187,23 @@ def test_two_calls_at_once_keep_the_settings_of_both(folder):
     processes = [subprocess.Popen(command) for command in commands]
     assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
     assert read_json(folder / "nnUNetPlans.json")["semi_planned"]["given"] == given
+
+
+def test_plan_and_doctor_name_the_domains_and_the_one_without_a_label(folder, capsys):
+    assert plan_dataset(folder.name).domains == ()
+    description = read_json(folder / "dataset.json")
+    channels = len(description["channel_names"])
+    write_json(folder / "dataset.json", {**description, "domain": "north|south"})
+    place = Geometry((4, 20, 20), (2.0, 1.0, 1.0), None, None, "LPS")
+    quantiles = ((0.0, 1.0, 2.0, 3.0, 4.0),) * channels
+    cases = [("north_1", "labelled"), ("north_2", "labelled"), ("south_1", "unlabelled")]
+    reports = [CaseReport(case, subset, case, (), place, quantiles) for case, subset in cases]
+    write_reports(folder / CHECKED_FILE, reports)
+    assert main(["plan", "-d", folder.name]) == 0
+    (north, south) = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("domain ")
+    )
+    assert north.startswith("domain north: 2 labelled, 0 unlabelled") and "NO LABEL" not in north
+    assert south.startswith("domain south: 0 labelled, 1 unlabelled") and "NO LABEL" in south
+    findings, _ = examine_dataset(folder.name)
+    assert [f.topic for f in findings if "NO LABEL" in f.state] == ["domain south"]
