@@ -107,7 +107,7 @@ def render_report(report: Report) -> str:
         intervals=draw_interval_charts(report),
         boxes={item.subset: draw_box_charts(item, report.baseline) for item in report.measured},
         changes={item.subset: draw_changes(report, item) for item in report.measured},
-        frames=[[asdict(frame) for frame in viewer.frames] for viewer in viewers],  # for the script
+        frames=[list_script_frames(viewer) for viewer in viewers],
         frame_of_case=find_case_frames(viewers),
         legend=[(name, get_class_colour(n)) for n, name in enumerate(list_drawn_classes(report))],
         errors=(FIXED, BROKEN, WRONG),
@@ -219,6 +219,11 @@ def draw_changes(report: Report, measured: SubsetResults) -> list[tuple[CaseRow,
         label = f"from {format_value(start, metric)} to {format_value(end, metric)}"
         changes.append((row, draw_change_row(axis, start, end, sign * row.difference >= 0, label)))
     return changes
+
+
+def list_script_frames(viewer: Viewer) -> list[dict[str, object]]:
+    """Return the frames of the slider as the script of the page reads them."""
+    return [asdict(frame) for frame in viewer.frames]
 
 
 def find_case_frames(viewers: list[Viewer]) -> dict[str, tuple[int, int]]:
