@@ -14,6 +14,7 @@ from .verbs.ensemble import ensemble as ensemble
 from .verbs.evaluate import evaluate as evaluate
 from .verbs.export import export as export
 from .verbs.install import install as install
+from .verbs.next import next as next
 from .verbs.options import Launcher as Launcher
 from .verbs.package import package as package
 from .verbs.plan import plan as plan

@@ -26,7 +26,7 @@ TASKS = {
     "set up": ("register", "demo", "install"),
     "prepare": ("convert", "split", "plan"),
     "train": ("crossval", "status", "benchmark", "run"),
-    "label": ("pseudo-label", "select", "accept", "pseudo-dataset"),
+    "label": ("pseudo-label", "select", "next", "accept", "pseudo-dataset"),
     "judge": ("ensemble", "efficiency"),
     "ship": ("distil", "tune", "package"),
 }  # fmt: skip
