@@ -52,6 +52,7 @@ from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import file_in_the_way, require_place, write_csv
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.parallel import in_processes
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.integrity import check_dataset
 from semi_nnunet.verify.reports import CaseReport, read_reports, write_reports
 from semi_nnunet.verify.twins import find_twins, group_pairs, join_twins
@@ -91,6 +92,7 @@ class AnnotationChoice:
         pool: number of cases that could be chosen.
         notes: what limited the choice.
         page, table: files that show and list them.
+        accept: the command that accepts the reviewed labels.
         review: folder of the proposed labels to correct, or None.
     """
 
@@ -101,6 +103,7 @@ class AnnotationChoice:
     notes: tuple[str, ...]
     page: Path
     table: Path
+    accept: str
     review: Path | None = None
 
 
@@ -425,9 +428,15 @@ def choose_next_cases(
     review = None
     if request is not None and proposals:
         review = copy_proposals(out, raw, request, [case.case for case in chosen])
+    accept = suggest_command(
+        "accept",
+        dataset=raw.folder.name,
+        reviewed=review or Path("reviewed"),
+        proposals=request.out if request and review else None,
+    )
     choice = AnnotationChoice(
         raw.folder.name, rule, tuple(chosen), len(pool.cases), tuple(notes), out / PAGE,
-        out / TABLE, review,
+        out / TABLE, accept, review,
     )  # fmt: skip
     write_next_page(choice, raw, request)
     return choice

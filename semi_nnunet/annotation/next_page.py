@@ -12,7 +12,6 @@ from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.reporting.contours import get_class_colour
 from semi_nnunet.reporting.page import fill_page_template, list_script_frames
 from semi_nnunet.util.files import write_text
-from semi_nnunet.util.verb_commands import suggest_command
 
 TEMPLATES = Path(__file__).parent / "templates"
 TITLES: dict[Rule, str] = {
@@ -55,12 +54,6 @@ def write_next_page(
         viewers[chosen.case] = view_case(
             chosen.case, raw.description, files, drawn, classes, scored or "image"
         )
-    accept = suggest_command(
-        "accept",
-        dataset=choice.dataset,
-        reviewed=choice.review or Path("reviewed"),
-        proposals=request.out if request and choice.review else None,
-    )
     text = fill_page_template(
         "next.html.j2",
         TEMPLATES,
@@ -71,6 +64,5 @@ def write_next_page(
         viewers=viewers,
         frames={case: list_script_frames(viewer) for case, viewer in viewers.items()},
         legend={name: get_class_colour(n) for n, name in enumerate(classes)} if request else {},
-        accept=accept,
     )
     write_text(choice.page, text)

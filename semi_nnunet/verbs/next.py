@@ -103,7 +103,7 @@ def next(
     lines = [f"{chosen.case:{width}}  {chosen.reason}" for chosen in choice.cases]
     lines += [f"WARNING: {note}" for note in choice.notes]
     if choice.review is not None:
-        lines.append(f"correct the labels in {choice.review}")
+        lines.append(f"correct the labels in {choice.review}, then: {choice.accept}")
     lines.append(f"{len(choice.cases)} cases by the rule {choice.rule}; see {choice.page}")
     logger.info("\n".join(lines))
     return choice
