@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -202,13 +203,41 @@ def make_gallery_picture(
     request: LabellingRequest, case: str, uncertainty: float, is_selected: bool, classes: Classes
 ) -> GalleryPicture:
     """Draw the labelled slices of a case, starting with the largest labelled area."""
+    title = f"{uncertainty:.4f}, {'selected' if is_selected else 'left out'}"
     description, files = request.trained[0].dataset_json, request.cases[case]
+    viewer = view_case(case, description, files, request.label_path(case), classes, title)
+    return GalleryPicture(case, uncertainty, is_selected, viewer)
+
+
+def view_case(
+    case: str,
+    description: dict[str, Any],
+    files: Sequence[str],
+    label: Path | None,
+    classes: Classes,
+    title: str,
+) -> Viewer:
+    """Draw the labelled slices of an image, or its middle slice if it has no label.
+
+    Args:
+        case: its name.
+        description: content of dataset.json.
+        files: channel files of the image; the first one is drawn.
+        label: file of a segmentation, or None.
+        classes: of the segmentation.
+        title: text below the picture.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     reader = choose_reader(description, files)
     path = files[0]
     try:
         image, geometry, _ = read_with_nnunet(path, reader, is_label=False)
-        path = str(request.label_path(case))
-        labels = read_with_nnunet(path, reader, is_label=True)[0][0]
+        labels = np.zeros(image.shape[1:], np.uint8)
+        if label is not None:
+            path = str(label)
+            labels = read_with_nnunet(path, reader, is_label=True)[0][0]
     except BrokenFileError as error:
         again = "copy the image again; or remove the label, and it is made again"
         raise UserError(f"{path} {error}", fix=again) from error
@@ -220,6 +249,5 @@ def make_gallery_picture(
     slices = draw_slices(drawn, classes, limit=SLICES)
     frames = [make_frame(shown, f"slice {shown.number} of {shown.depth}", []) for shown in slices]
     start = int(np.argmax([area[shown.number - 1] for shown in slices]))
-    panels = {"reference": f"{uncertainty:.4f}, {'selected' if is_selected else 'left out'}"}
-    viewer = Viewer(case, "", panels, [], frames, start, [case] * len(frames))
-    return GalleryPicture(case, uncertainty, is_selected, viewer)
+    panels = {"image" if label is None else "reference": title}
+    return Viewer(case, "", panels, [], frames, start, [case] * len(frames))

@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from tests.conftest import no_processes
+from tests.pseudo_labels.conftest import pool as pool  # two models that are not trained
 
 NAME = "Dataset977_Loop"
 LABELLED, HIDDEN = 4, 4

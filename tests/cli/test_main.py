@@ -65,7 +65,7 @@ def test_predict_takes_the_options_of_nnunets_own_command() -> None:
 
 
 SPELLINGS = {
-    "-n": {"count"},  # the short options, and the parameters that they may name
+    "-n": {"number"},  # the short options, and the parameters that they may name
     "-d": {"dataset"},
     "-o": {"out"},
     "-i": {"images", "predictions", "reviewed"},

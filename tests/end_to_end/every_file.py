@@ -397,7 +397,7 @@ KINDS = (
     FileKind("report.html", "report"),
     FileKind("choice.json", "auto", (report,)),
     FileKind("selection.*", "select"),
-    FileKind("next.*", "next"),
+    FileKind("next_cases/next.*", "next"),
     FileKind("measured/efficiency.json", "efficiency", (report,)),
     FileKind("measured/efficiency.csv", "efficiency"),
     FileKind("measured/log.txt", "efficiency"),
