@@ -215,6 +215,7 @@ def test_random_foreground_ignores_the_uncertainty():
 @pytest.mark.slow
 def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     raw = copy_dataset(pool, tmp_path, monkeypatch)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "own"))  # the fixture trains in the other
     choice = choose_next_cases(
         raw.name, 2, pool.names, proposals=True, launcher=JobLauncher(device="cpu")
     )
