@@ -42,9 +42,9 @@ prepare_labelled(sys.argv[1], ["2d"], None, "ExperimentPlanner", 2, False)
 """
 ORIGINAL = """
 import json, sys
-from semi_nnunet.preprocessing.prepare import PLANNER, prepare_labelled
+from semi_nnunet.preprocessing.prepare import prepare_labelled
 from semi_nnunet.preprocessing.cases import preprocess_cases
-ready = prepare_labelled(sys.argv[1], ["2d"], None, PLANNER, 2, False)
+ready = prepare_labelled(sys.argv[1], ["2d"], None, "ExperimentPlanner", 2, False)
 pool = ready.pools()[0]
 unlike = {case.content_hash: case for case in ready.unlabelled}
 preprocess_cases(list(unlike.values()), pool.spec, pool.folder, 1, "unlabelled")
