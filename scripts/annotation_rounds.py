@@ -169,7 +169,7 @@ def write_table(
             dice[row["trainer"]].append(float(row["dice"]))
             cases.add(row["case"])
     earlier = read_csv(args.out)[1] if args.out.is_file() else []
-    rows = [
+    rows: list[list[object]] = [
         [row[column] for column in COLUMNS]
         for row in earlier
         if (row["seed"], row["rule"], row["round"]) != tuple(map(str, key))
