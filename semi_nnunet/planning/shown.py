@@ -136,10 +136,8 @@ class NetworkFacts:
 def format_taken_weights(parts: Sequence[PartFit]) -> Iterator[str]:
     """Yield the lines of a table with the tensors that a trained model provides for each part.
 
-    >>> print(*format_taken_weights([PartFit("stem", 4, 4, "")]), sep="\n")
-    | weights | taken  | remarks |
-    |---------|--------|---------|
-    | stem    | 4 of 4 |         |
+    >>> list(format_taken_weights([PartFit("stem", 4, 4, "")]))[2]
+    '| stem    | 4 of 4 |         |'
     """
     rows = [(part.part, f"{part.taken} of {part.tensors}", part.note) for part in parts]
     yield from table([("weights", "taken", "remarks"), *rows]).splitlines()
