@@ -18,6 +18,7 @@ from semi_nnunet.automatic.page import (
     format_progress_page,
     format_ranking,
     format_schedule,
+    warn_of_short_training,
 )
 from semi_nnunet.automatic.proof import prove, rank_trainers
 from semi_nnunet.automatic.rates import (
@@ -308,8 +309,11 @@ class AutoRun:
         return rounds[name]
 
     def note_schedule(self, remaining: Sequence[TrainingRound]) -> None:
-        """Log why rounds got shorter since the last schedule, and remember this one."""
-        changes, state = explain_changes(self.state, remaining), self.state
+        """Log why rounds are short, or shorter than in the last schedule, and remember this one."""
+        state = self.state
+        changes = explain_changes(state, remaining)
+        if not state.forecast:
+            changes += warn_of_short_training(remaining)
         for sentence in changes:
             logger.warning(sentence)
         state.notes += changes

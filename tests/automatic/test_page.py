@@ -12,9 +12,10 @@ from semi_nnunet.automatic.page import (
     format_answer_page,
     format_progress_page,
     format_schedule,
+    warn_of_short_training,
 )
 from semi_nnunet.automatic.proof import Proof
-from semi_nnunet.automatic.schedule import divide_budget
+from semi_nnunet.automatic.schedule import TrainingRound, divide_budget
 from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.reporting.choice import read_choice
 from tests.automatic.test_cases import cases_of
@@ -51,6 +52,15 @@ def test_too_few_patients_are_announced_beforehand() -> None:
 def test_a_finished_choice_is_still_described() -> None:
     (last,) = divide_budget(setting(), ["B"], 3600, finished=["short", "longer"])
     assert "Folds 0 1 2 choose" in format_schedule([last], setting(), ["short", "longer"])
+
+
+def test_hours_for_few_supervised_steps_cause_a_warning() -> None:
+    baseline, method = "SemiBaselineTrainer", "SemiUnifiedTrainer"
+    last = TrainingRound("full", (baseline, method), ("all",), 1000, baseline_ratio=1.8)
+    (warning,) = warn_of_short_training([last])
+    assert "1800" in warning
+    assert warn_of_short_training([replace(last, steps=1200)]) == []
+    assert warn_of_short_training([replace(last, name="short")]) == []
 
 
 def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
