@@ -35,7 +35,7 @@ from semi_nnunet.annotation.transaction import (
 )
 from semi_nnunet.preprocessing.cases import Case, PreprocessingSpec, preprocess_cases
 from semi_nnunet.preprocessing.manifest import SOURCE_PARTS, Manifest, get_manifest_file
-from semi_nnunet.preprocessing.planning import fingerprint_fits, is_derived
+from semi_nnunet.preprocessing.planning import find_changed_values, fingerprint_fits, is_derived
 from semi_nnunet.preprocessing.prepare import one_at_a_time, prepare_for_training
 from semi_nnunet.raw.classes import ANNOTATED_KEY, find_annotation_problems
 from semi_nnunet.raw.description import RawDataset
@@ -581,16 +581,11 @@ def describe_plan_changes(
     >>> list(describe_plan_changes("nnUNetPlans", old, new))
     ['nnUNetPlans 2d: batch_size 12 -> 13']
     """
-    first, second = before["configurations"], now["configurations"]
-    for configuration in {**first, **second}:
-        earlier, later = first.get(configuration, {}), second.get(configuration, {})
-        for key in {**earlier, **later}:
-            if earlier.get(key) == later.get(key):
-                continue
-            if key == "architecture":
-                yield f"{name} {configuration}: the network, so that earlier weights do not fit"
-            else:
-                yield f"{name} {configuration}: {key} {earlier.get(key)} -> {later.get(key)}"
+    for configuration, key, old, new in find_changed_values(before, now):
+        if key == "architecture":
+            yield f"{name} {configuration}: the network, so that earlier weights do not fit"
+        else:
+            yield f"{name} {configuration}: {key} {old} -> {new}"
 
 
 def describe_outdated(round_: AcceptedRound) -> str:

@@ -204,10 +204,9 @@ def find_case_files(folders: Folders, jobs: Sequence[Job]) -> tuple[CaseFiles, l
         UserError: images or labels are missing.
     """
     files = CaseFiles(folders, VALIDATION_FOLDER, jobs)
-    cases, problems = [], []
+    cases, problems, folds = [], [], foresee_folds(folders)
     for job in jobs:
-        validated = foresee_folds(folders)[int(job.fold)]["val"]
-        for case in validated:
+        for case in folds[int(job.fold)]["val"]:
             prediction, reference = job.validation / f"{case}{files.ending}", files.reference(case)
             if case not in files.images or not reference.is_file():
                 fix = "put image and label back, or run semi_nnunet preprocess"

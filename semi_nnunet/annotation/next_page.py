@@ -22,8 +22,8 @@ TITLES: dict[Rule, str] = {
 }
 MEASURED = (
     "Whether this rule finds better cases than chance is not measured yet on data of this kind: "
-    "the table in docs/annotation.md lists what is measured. To be safe, label a round by "
-    "--rule random as well, and compare."
+    "docs/annotation.md names the script that measures it. Label a round by --rule random as "
+    "well, and compare."
 )
 BASELINE_RULE = "This is the choice with which the other rules are compared in docs/annotation.md."
 

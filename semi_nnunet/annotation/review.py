@@ -19,7 +19,7 @@ from semi_nnunet.raw.description import (
     RawDataset,
     list_files,
 )
-from semi_nnunet.raw.layout import MODEL, PREDICTED_FROM
+from semi_nnunet.raw.layout import EARLIER_RECORD, MODEL, PREDICTED_FROM
 from semi_nnunet.raw.readers import (
     SPACING_APART,
     BrokenFileError,
@@ -33,7 +33,6 @@ from semi_nnunet.verify.integrity import check_dataset
 from semi_nnunet.verify.reports import CaseReport
 
 POOL_REQUEST = "request.json"  # of pseudo-label, next to its labels
-EARLIER_RECORD = "semi_predicted.json"  # of predict, among its labels, until PREDICTED_FROM
 OTHER_ENDINGS = (*IMAGE_ENDINGS, ".seg.nrrd", ".nhdr", ".mgz", ".dcm", ".jpg", ".npy", ".npz")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from semi_nnunet.verify.reports import CaseReport
-from semi_nnunet.verify.twins import decode_thumbnail
+from semi_nnunet.verify.twins import decode_thumbnail, find_principal_axes
 
 COMPONENTS = 16  # principal components of the thumbnails
 OUTLIER = 3.0  # standard deviations; larger differences of intensities and sizes count as this
@@ -46,9 +46,7 @@ def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _project(rows: np.ndarray) -> np.ndarray:
-    centred = rows - rows.mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)  # the largest last
-    coordinates: np.ndarray = centred @ vectors[:, ::-1][:, :COMPONENTS]
+    coordinates: np.ndarray = (rows - rows.mean(0)) @ find_principal_axes(rows, COMPONENTS)
     return coordinates
 
 

@@ -31,7 +31,14 @@ from semi_nnunet.inference.review import (
     write_review,
 )
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
-from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, MODEL, NETWORK, PREDICTED_FROM
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    EARLIER_RECORD,
+    FINAL_CHECKPOINT,
+    MODEL,
+    NETWORK,
+    PREDICTED_FROM,
+)
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -52,7 +59,6 @@ from semi_nnunet.util.provenance import (
 from semi_nnunet.verify.file_bytes import require_complete_image
 from semi_nnunet.verify.integrity import find_image_problems
 
-EARLIER_RECORD = "semi_predicted.json"  # of the models only, by version 0.3.0 and before
 OPTIONS = "options"  # in a record of predictions
 COARSE, FIRST_STAGE = "the coarse network", "first stage of "  # the same
 REFUSED = "nothing can be predicted:"

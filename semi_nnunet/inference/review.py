@@ -10,7 +10,7 @@ these cases corrects the mean over the classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,11 +188,12 @@ def is_reviewed(folder: Path, case: str, ending: str) -> bool:
     return is_filled(find_map(folder, case, ending)) and is_filled(find_facts(folder, case))
 
 
-def remove_reviews(folder: Path, cases: Iterable[str], ending: str) -> None:
-    """Remove what is known of earlier predictions of these cases."""
+def remove_reviews(folder: Path, cases: Collection[str], ending: str) -> None:
+    """Remove the reviews of earlier predictions of these cases, and the list of all."""
     for case in cases:
         find_map(folder, case, ending).unlink(missing_ok=True)
         find_facts(folder, case).unlink(missing_ok=True)
+    if cases:
         (folder / REVIEW_FILE).unlink(missing_ok=True)
 
 
@@ -218,14 +219,13 @@ def write_review(
             continue
         facts = read_json(find_facts(folder, case))
         expected = facts["expected_dice"]
-        dice = calibration.correct(average_expected(expected))
-        uncertainties = [expected[name] for name in classes]
+        mean, values = average_expected(expected), [expected[name] for name in classes]
         rows.append(
             [
-                case, "" if math.isnan(average_expected(expected)) else f"{dice:.4f}",
+                case, "" if math.isnan(mean) else f"{calibration.correct(mean):.4f}",
                 _describe_doubt(expected, facts["slice"]), f"{case}{ending}",
                 find_map(folder, case, ending).relative_to(folder).as_posix(),
-                *("" if value is None else f"{1 - value:.4f}" for value in uncertainties),
+                *("" if value is None else f"{1 - value:.4f}" for value in values),
             ]
         )  # fmt: skip
     rows.sort(key=lambda row: (float(row[1] or -1), row[0]))

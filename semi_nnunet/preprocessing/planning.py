@@ -134,12 +134,24 @@ def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
     >>> [*describe_changes(before, after), *describe_changes({}, after)]
     ['2d batch_size 7, now 12']
     """
-    present = after["configurations"]
-    for name, values in before.get("configurations", {}).items():
-        for key, value in values.items():
-            new = present.get(name, {}).get(key)
-            if key not in ("architecture", "median_image_size_in_voxels") and new != value:
-                yield f"{name} {key} {value}, now {new}"
+    earlier = before.get("configurations", {})
+    for name, key, old, new in find_changed_values(before, after):
+        if key not in ("architecture", "median_image_size_in_voxels") and key in earlier.get(
+            name, {}
+        ):
+            yield f"{name} {key} {old}, now {new}"
+
+
+def find_changed_values(
+    before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Any, Any]]:
+    """Yield configuration, key, earlier and later value (None: absent) of what plans change."""
+    first, second = before.get("configurations", {}), after["configurations"]
+    for name in {**first, **second}:
+        earlier, later = first.get(name, {}), second.get(name, {})
+        for key in {**earlier, **later}:
+            if earlier.get(key) != later.get(key):
+                yield name, key, earlier.get(key), later.get(key)
 
 
 def select_configurations(

@@ -38,6 +38,7 @@ METRICS_FILE = "metrics.csv"  # measures of the predictions in the same folder
 LESIONS_FILE = "lesions.csv"  # each lesion of the predictions and references, if asked for
 MEASURED_FROM = "semi_measured_from.json"  # the predictions and references that it measures
 PREDICTED_FROM = "semi_predicted_from.json"  # the images and the network of predictions
+EARLIER_RECORD = "semi_predicted.json"  # the models only, by version 0.3.0 and before
 MODEL = "model"  # in that record: its name
 NETWORK = "the network"  # in that record; of several folds each has its name after it
 TRAINED_FROM = "semi_trained_from.json"  # the data that one of nnU-Net's own trainers learns from

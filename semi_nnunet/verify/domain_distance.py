@@ -1,6 +1,6 @@
 """How many cases each domain has, and how far its images are from the labelled ones.
 
-The statistics are those that the check of the images wrote for each case.
+The statistics come from the reports of ``preprocess``, one for each image.
 
 **Distance of intensities.** nnU-Net normalises a channel by its name. A channel that is normalised
 within each image keeps only the shape of its histogram, so its quantiles are first mapped to 0 and

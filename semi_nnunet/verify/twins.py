@@ -128,10 +128,15 @@ def find_similar_pairs(vectors: np.ndarray, least: float = ALIKE) -> list[tuple[
 def _project(unit: np.ndarray) -> np.ndarray:
     """Return the coordinates along the principal components, which no distance exceeds."""
     sample = unit[:: max(1, len(unit) // SAMPLED)]
-    centred = sample - sample.mean(0)
-    _, vectors = np.linalg.eigh(centred.T @ centred)  # the largest last
-    coordinates: np.ndarray = unit @ vectors[:, ::-1][:, :COMPONENTS].astype(np.float32)
+    coordinates: np.ndarray = unit @ find_principal_axes(sample, COMPONENTS).astype(np.float32)
     return coordinates
+
+
+def find_principal_axes(rows: np.ndarray, count: int) -> np.ndarray:
+    """Return the axes (values, count) along which rows vary most, the first one most of all."""
+    centred = rows - rows.mean(0)
+    _, vectors = np.linalg.eigh(centred.T @ centred)  # the largest last
+    return vectors[:, ::-1][:, :count]
 
 
 def find_training_twins(folder: Path, num_processes: int) -> list[list[str]]:

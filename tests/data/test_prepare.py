@@ -144,10 +144,10 @@ def test_adding_patients_or_domains_later_changes_no_plans(
         (copy.raw / "dataset.json").write_text(json.dumps({**description, key: expression}))
         with pytest.raises(UserError, match=f"'{key}' must"):
             copy.prepare()
-    told = {**description, key: ".+"}
-    (copy.raw / "dataset.json").write_text(json.dumps(told))
+    described = {**description, key: ".+"}
+    (copy.raw / "dataset.json").write_text(json.dumps(described))
     assert copy.prepare() == {"2d": (5, 4)}
-    assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
+    assert json.loads((copy.preprocessed / "dataset.json").read_text()) == described
 
 
 def test_declaring_another_domain_later_changes_no_plans(
@@ -158,10 +158,13 @@ def test_declaring_another_domain_later_changes_no_plans(
 
     for name in ("extract_fingerprints", "plan_experiments"):
         monkeypatch.setattr(existing_plans, name, never)
-    told = {**json.loads((copy.raw / "dataset.json").read_text()), "unlabelled_domain": "other"}
-    (copy.raw / "dataset.json").write_text(json.dumps(told))
+    described = {
+        **json.loads((copy.raw / "dataset.json").read_text()),
+        "unlabelled_domain": "other",
+    }
+    (copy.raw / "dataset.json").write_text(json.dumps(described))
     assert copy.prepare() == {"2d": (5, 4)}
-    assert json.loads((copy.preprocessed / "dataset.json").read_text()) == told
+    assert json.loads((copy.preprocessed / "dataset.json").read_text()) == described
 
 
 def test_derived_plans_are_not_planned_again(copy: Copy) -> None:
