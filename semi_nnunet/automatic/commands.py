@@ -18,6 +18,7 @@ from semi_nnunet.util.command import Command
 from semi_nnunet.util.verb_commands import build_command
 
 PLANS = "nnUNetPlans_auto"
+NEXT_CASES = 5  # to annotate
 ROUNDS = 3  # of a benchmark; every trainer makes a step in each
 CHOOSING_STEPS = ("train",)  # includes the validation, which chooses
 RATE = "rate"  # name of the round in which a few steps are timed
@@ -50,6 +51,11 @@ class AutoCommands:
     def choice_file(self) -> Path:
         """The file that describes how the model was chosen."""
         return self.out / "choice.json"
+
+    @property
+    def next_cases(self) -> Path:
+        """Folder of the cases to annotate next."""
+        return self.out / "next_cases"
 
     def read_planned_steps(self, setting: str) -> int:
         """Return a number of steps from the plans that all rounds start from."""
@@ -126,6 +132,17 @@ class AutoCommands:
             "export", plans=self.name_plans(FULL), configuration=self.configuration,
             trainer=trainer, folds=[ALL], out=folder,
         )  # fmt: skip
+
+    def build_choice_of_cases(self) -> NamedCommands:
+        """Choose the unlabelled cases to annotate next, from their images alone: seconds."""
+        choose = self._build("next", number=NEXT_CASES, out=self.next_cases)
+        yield "choose the cases to annotate next", choose
+
+    def build_proposals(self, trainer: str) -> Command:
+        """Return the command that lets a model of the last round choose and propose labels."""
+        job = Job(self.folders, trainer, self.configuration, ALL, 0, self.name_plans(FULL))
+        model = job.folder.parent.relative_to(self.folders.results.parent)
+        return self._build("next", number=NEXT_CASES, models=[model], proposals=True)
 
     def list_jobs(self, current: TrainingRound) -> list[Job]:
         """Return the trainings of a round."""

@@ -16,7 +16,7 @@ from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.reporting.choice import COLUMNS as CHOICE_COLUMNS
 from semi_nnunet.reporting.choice import MethodChoice
-from semi_nnunet.util.markdown import table
+from semi_nnunet.util.markdown import plain, table
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.progress import readable_time
 
@@ -190,14 +190,17 @@ def format_progress_page(dataset: str, state: AutoState, cases: CaseCounts, hour
     return "\n".join(lines)
 
 
-def format_answer_page(dataset: str, proof: Proof, choice: MethodChoice, export: str | None) -> str:
-    """Return a page of Markdown: the answer first, then how the model was chosen.
+def format_answer_page(
+    dataset: str, proof: Proof, choice: MethodChoice, export: str | None, following: Sequence[str]
+) -> str:
+    """Return a page of Markdown: the answer, how the model was chosen, and what to annotate next.
 
     Args:
         dataset: its name.
         proof: the answer.
         choice: how the model was chosen.
         export: the command that exports the method's model, if the baseline's ships.
+        following: lines of the last part, see :func:`describe_next_cases`; none omits the part.
     """
     lines = [f"# {dataset}", "", proof.answer, ""]
     lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
@@ -206,4 +209,30 @@ def format_answer_page(dataset: str, proof: Proof, choice: MethodChoice, export:
     if export:
         lines += [f"* The model of {choice.trainer} is kept, too; this exports it: `{export}`."]
     lines += ["", "## How it was chosen", "", *choice.markdown()]
+    if following:
+        lines += ["", "## Annotate these cases next", "", *following, ""]
     return "\n".join(lines)
+
+
+def describe_next_cases(cases: Sequence[tuple[str, str]], page: str, proposals: str) -> list[str]:
+    """Return lines of Markdown: unlabelled cases to annotate next, and how to go on.
+
+    Args:
+        cases: names and reasons.
+        page: with a picture of each case.
+        proposals: the command that chooses with the model, and writes labels to correct.
+    """
+    return [
+        f"Typical images that differ from the labelled ones; `{page}` shows them. They were chosen "
+        "without a network.",
+        "",
+        *table([("case", "reason"), *(tuple(map(plain, row)) for row in cases)]).splitlines(),
+        "",
+        "With this command, the model that ships chooses instead, and writes labels to correct:",
+        "",
+        "```bash",
+        proposals,
+        "```",
+        "",
+        "`semi_nnunet accept` then turns the cases into labelled ones (docs/annotation.md).",
+    ]

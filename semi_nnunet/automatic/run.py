@@ -6,13 +6,15 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+from semi_nnunet.annotation.next_cases import PAGE, TABLE
 from semi_nnunet.automatic.cases import CaseCounts
 from semi_nnunet.automatic.commands import PLANS, USUAL, AutoCommands
 from semi_nnunet.automatic.page import (
     build_choice,
+    describe_next_cases,
     explain_changes,
     format_answer_page,
     format_progress_page,
@@ -41,7 +43,8 @@ from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.planning.budget import CPU_LENGTH
-from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.description import RawDataset, find_cases
+from semi_nnunet.raw.layout import UNLABELLED_IMAGES
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
@@ -49,7 +52,7 @@ from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import file_in_the_way, write_text, writing
+from semi_nnunet.util.files import file_in_the_way, read_csv, write_text, writing
 from semi_nnunet.util.lock import held
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import unique
@@ -202,8 +205,32 @@ class AutoRun:
         export = None
         if proof.ships != method:
             export = typed(self.commands.build_export(method, Path("FOLDER")))
-        write_text(out / "README.md", format_answer_page(folders.raw.name, proof, choice, export))
+        page = partial(format_answer_page, folders.raw.name, proof, choice, export)
+        write_text(out / "README.md", page([]))
+        write_text(out / "README.md", page(self.choose_next_cases(proof.ships)))
         return ShippedModel(proof.ships, proof.answer, self.commands.out)
+
+    def choose_next_cases(self, shipped: str) -> list[str]:
+        """Choose the cases to annotate next; return what the page says about them.
+
+        Args:
+            shipped: trainer of the model that ships.
+        """
+        commands = self.commands
+        images = commands.folders.raw / UNLABELLED_IMAGES
+        if not find_cases(images, commands.folders.file_ending):
+            return []
+        try:
+            run_stages(commands.build_choice_of_cases())
+        except UserError as error:  # the model has shipped: an image that cannot be read is no loss
+            logger.warning(str(error))
+            return []
+        rows = read_csv(commands.next_cases / TABLE)[1]
+        return describe_next_cases(
+            [(row["case"], row["reason"]) for row in rows],
+            (commands.next_cases / PAGE).relative_to(commands.out).as_posix(),
+            typed(commands.build_proposals(shipped)),
+        )
 
     def show_commands(self) -> None:
         """Print the schedule, from assumed rates where none are measured, and the commands."""

@@ -46,6 +46,8 @@ def test_all_commands_are_understood(
         *commands.build_evaluations(SHORT),
         *commands.build_trainings(ROUND, 50),
         *commands.build_shipping("SemiCPSTrainer"),
+        *commands.build_choice_of_cases(),
+        ("choose with a model", commands.build_proposals("SemiCPSTrainer")),
     ]
     for _, words in all_of_them:
         parsed = parse_command(words)

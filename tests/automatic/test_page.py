@@ -8,6 +8,7 @@ from pathlib import Path
 from semi_nnunet.automatic.page import (
     build_choice,
     describe_case_roles,
+    describe_next_cases,
     explain_changes,
     format_answer_page,
     format_progress_page,
@@ -68,7 +69,7 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     state = AutoState(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
     proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
     choice = build_choice("SemiCPSTrainer", state, cases_of(), proof, 2)
-    text = format_answer_page("Dataset007_Seven", proof, choice, None)
+    text = format_answer_page("Dataset007_Seven", proof, choice, None, [])
     title, _, first, *rest = text.splitlines()
     assert (title, first) == ("# Dataset007_Seven", proof.answer)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rest]
@@ -76,10 +77,23 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     assert "B. 30 min of 2 h were spent." in text
     assert "is kept" not in text
     assert "SemiCPSTrainer is kept" in format_answer_page(
-        "Dataset007_Seven", proof, choice, "export it"
+        "Dataset007_Seven", proof, choice, "export it", []
     )
     choice.write(tmp_path / "choice.json")
     assert read_choice(tmp_path / "choice.json") == choice
+
+
+def test_the_page_ends_with_the_cases_to_annotate_next(tmp_path: Path) -> None:
+    (last,) = divide_budget(setting(), ["B"], 3600, finished=["short", "longer"])
+    state = AutoState(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
+    proof = Proof("SemiBTrainer", "Unlabelled images help.")
+    choice = build_choice("SemiBTrainer", state, cases_of(), proof, 2)
+    lines = describe_next_cases([("case_7", "It is | odd.")], "next.html", "semi_nnunet next")
+    text = format_answer_page("Dataset007_Seven", proof, choice, None, lines)
+    part = text.rpartition("\n## ")[2]
+    assert "case_7" in part and "next.html" in part and "\nsemi_nnunet next\n" in part
+    (row,) = (line for line in part.splitlines() if line.startswith("| case_7"))
+    assert row.replace("\\|", "").count("|") == 3  # a cell cannot add a column
 
 
 def test_a_shorter_round_is_explained_by_the_delay_of_the_last(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.runs.local import Resources
-from semi_nnunet.util.files import read_json
+from semi_nnunet.util.files import read_csv, read_json
 from semi_nnunet.util.lock import held
 from tests.automatic.test_cases import cases_of
 from tests.real_slurm import said as printed_by
@@ -138,6 +138,15 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(workspace: 
     assert "on 3 test cases" in answer and answer in output
     assert "`semi_nnunet export" in page
     require_shipped(shipped)
+    chosen = read_csv(shipped / "next_cases" / "next.csv")[1]
+    assert len(chosen) == 4 and all(f"| {row['case']} |" in page for row in chosen)
+    proposals = next(line for line in page.splitlines() if line.startswith("semi_nnunet next"))
+    told = subprocess.run(
+        [sys.executable, "-m", *proposals.split(), "--device", "cpu"],
+        cwd=workspace, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr[-3000:]
+    assert len(list((workspace / "next_cases" / "labels").iterdir())) == 4
     assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
     state = workspace / "results" / DATASET / "semi_auto" / "2d.json"
     earlier = json.loads(state.read_text(encoding="utf-8"))
