@@ -24,7 +24,7 @@ from semi_nnunet.annotation.review import (
     match_cases,
     read_proposals,
 )
-from semi_nnunet.annotation.rounds import ROUNDS_FILE, add_to_folds, describe_round, read_rounds
+from semi_nnunet.annotation.rounds import add_to_folds, describe_round
 from semi_nnunet.annotation.transaction import (
     COMMIT,
     PREPARE,
@@ -46,6 +46,7 @@ from semi_nnunet.raw.layout import (
     FINGERPRINT_FILE,
     GROUND_TRUTH,
     PLANNED_FROM,
+    ROUNDS_FILE,
     SELECTED_FILE,
     SETTINGS_JSON,
     SKIPPED_FILE,
@@ -54,6 +55,7 @@ from semi_nnunet.raw.layout import (
     find_fold_folders,
     get_unlabelled_folder,
     read_fold,
+    read_rounds,
 )
 from semi_nnunet.raw.plans import is_plans_file
 from semi_nnunet.raw.readers import SPACING_APART, get_spacing_file

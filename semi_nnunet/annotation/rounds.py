@@ -1,22 +1,13 @@
-"""The record of annotation rounds next to dataset.json, and the folds that new cases join."""
+"""The record of an annotation round, and the folds that new cases join."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from semi_nnunet.annotation.review import ReviewedLabel
 from semi_nnunet.raw.folds import Fold, PatientOf, extend_fold, group_by_patient
-from semi_nnunet.util.files import optional_json
-
-ROUNDS_FILE = "annotation_rounds.json"  # in the raw data set
-
-
-def read_rounds(raw: Path) -> list[dict[str, Any]]:
-    """Return the accepted rounds of a raw data set, the oldest first."""
-    return list(optional_json(raw / ROUNDS_FILE).get("rounds", []))
 
 
 def describe_round(

@@ -43,6 +43,7 @@ MODEL = "model"  # in that record: its name
 NETWORK = "the network"  # in that record; of several folds each has its name after it
 TRAINED_FROM = "semi_trained_from.json"  # the data that one of nnU-Net's own trainers learns from
 TWINS_FILE = "semi_twins.json"  # groups of training images that are nearly the same
+ROUNDS_FILE = "annotation_rounds.json"  # in a data set: the rounds of accepted labels
 ROUNDS_FOLDER = ".annotation"  # in a data set: the files of the last round of accepted labels
 JOURNAL = "journal.json"  # of a round, in its folder
 UNFINISHED_PHASES = ("commit", "undo")  # of a round: some of its files are changed, others not
@@ -246,6 +247,11 @@ def read_skipped_cases(preprocessed: Path) -> dict[str, list[str]]:
     No training sees these cases.
     """
     return optional_json(preprocessed / SKIPPED_FILE)
+
+
+def read_rounds(raw_dataset: Path) -> list[dict[str, Any]]:
+    """Return the rounds of accepted labels of a data set, the oldest first."""
+    return list(optional_json(raw_dataset / ROUNDS_FILE).get("rounds", []))
 
 
 def find_unfinished_round(raw_dataset: Path) -> Iterator[Problem]:

@@ -44,8 +44,10 @@ def draw_curve_panel(
     log: bool = False,
     include: Sequence[float] = (),
     limit: float = math.inf,
+    start: float = 1,
+    unit: str = "epoch",
 ) -> Markup:
-    """Draw curves over epochs.
+    """Draw curves over epochs, or over another count.
 
     Args:
         lines: number of the colour, and the points.
@@ -53,20 +55,26 @@ def draw_curve_panel(
         log: use a logarithmic axis, if all values are positive.
         include: values that the axis must show.
         limit: the largest possible value.
+        start: where the horizontal axis begins.
+        unit: what the horizontal axis counts.
     """
     ys = [y for _, (_, values) in lines for y in values if math.isfinite(y)]
     log = log and bool(ys) and min(ys) > 0
     vertical = choose_log_axis(ys) if log else choose_axis(ys, include, limit=limit)
-    last = max((x for _, (xs, _) in lines for x in xs), default=1)
+    last = max((x for _, (xs, _) in lines for x in xs), default=start)
     marks = []
     for tick in vertical.ticks:
         y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - vertical.percent(tick) / 100)
         marks += draw_y_tick(y, f"{10**tick:.4g}" if log else vertical.format_tick(tick))
-    for epoch in sorted({1, round((1 + last) / 2), int(last)}):
-        x = LEFT + (WIDTH - LEFT - 8) * (epoch - 1) / max(1, last - 1)
-        marks.append(draw_x_tick(x, f"epoch {epoch}" if epoch == 1 else epoch))
+
+    def place(x: float) -> float:
+        return LEFT + (WIDTH - LEFT - 8) * (x - start) / max(1, last - start)
+
+    for count in sorted({int(start), round((start + last) / 2), int(last)}):
+        marks.append(draw_x_tick(place(count), f"{unit} {count}" if count == start else count))
     for colour, (xs, values) in lines:
-        marks.append(draw_polyline(colour, thin_out(xs), thin_out(values), last, vertical, log))
+        across = list(map(place, thin_out(xs)))
+        marks.append(draw_polyline(colour, across, thin_out(values), vertical, log))
     return wrap_chart_marks(marks, label)
 
 
@@ -83,15 +91,22 @@ def choose_log_axis(values: Sequence[float]) -> Axis:
 
 
 def draw_polyline(
-    colour: int, xs: Sequence[float], ys: Sequence[float], last: float, vertical: Axis, log: bool
+    colour: int, across: Sequence[float], ys: Sequence[float], vertical: Axis, log: bool
 ) -> str:
-    """Draw one curve, or a dot if it has only one point."""
+    """Draw one curve, or a dot if it has only one point.
+
+    Args:
+        colour: its number.
+        across: horizontal positions, in pixels.
+        ys: values.
+        vertical: axis of the values, or of their logarithms.
+        log: whether the axis is logarithmic.
+    """
     points = []
-    for x, y in zip(xs, ys, strict=True):
+    for x, y in zip(across, ys, strict=True):
         if math.isfinite(y):
             share = vertical.percent(math.log10(y) if log else y) / 100
-            across = LEFT + (WIDTH - LEFT - 8) * (x - 1) / max(1, last - 1)
-            points.append(f"{across:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - share):.1f}")
+            points.append(f"{x:.1f},{TOP + (HEIGHT - TOP - BOTTOM) * (1 - share):.1f}")
     style = format_series_style(colour)
     if len(points) == 1:
         x_text, y_text = points[0].split(",")

@@ -37,6 +37,7 @@ from semi_nnunet.reporting.report_data import (
     build_report_from_trainings,
     build_report_from_values,
 )
+from semi_nnunet.reporting.rounds import POINT_COLUMNS, ROUND_COLUMNS
 from semi_nnunet.reporting.shown_cases import Viewer
 from semi_nnunet.reporting.submissions import read_submissions
 from semi_nnunet.reporting.wording import format_points, format_value, name_model
@@ -114,6 +115,8 @@ def render_report(report: Report) -> str:
         wrap_series_number=wrap_series_number,
         cost_columns=COLUMNS,
         choice_columns=CHOICE_COLUMNS,
+        round_columns=ROUND_COLUMNS,
+        point_columns=POINT_COLUMNS,
         all_classes=ALL_CLASSES,
         isnan=math.isnan,
         readable_time=readable_time,

@@ -22,6 +22,7 @@ from semi_nnunet.reporting.case_files import CaseFiles
 from semi_nnunet.reporting.choice import MethodChoice
 from semi_nnunet.reporting.costs import TrainingCosts, collect_costs
 from semi_nnunet.reporting.measured import SubsetResults, measure_subset, read_metrics
+from semi_nnunet.reporting.rounds import RoundsPage, collect_rounds
 from semi_nnunet.reporting.run_pages import (
     Panel,
     Pool,
@@ -85,6 +86,7 @@ class TrainingRecords:
         pools: every filtering of the unlabelled images.
         background: data, plans, settings, versions, commands.
         costs: of every method, on each machine.
+        rounds: of annotation, if labels were accepted.
     """
 
     unmeasured: list[str]
@@ -97,6 +99,7 @@ class TrainingRecords:
     pools: list[Pool]
     background: Background
     costs: TrainingCosts
+    rounds: RoundsPage | None = None
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,7 @@ def collect_training_records(
         [pool for job in jobs for pool in read_pools(job)],
         collect_background(folders, report.plans, jobs),
         collect_costs(jobs, shown),
+        collect_rounds(folders),
     )
 
 
