@@ -61,7 +61,7 @@ def predict(
         semi_nnunet predict -m MODEL -i imagesTs -o predictions --fast --coarse LOWRES_MODEL
         semi_nnunet predict -m MODEL -i imagesTs -o predictions --uncertainty
 
-    A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
+    A MODEL is a folder TRAINER__PLANS__CONFIGURATION, any path or below nnUNet_results, of ours or
     nnU-Net's, or a fold in it. The logits of all classes are never held for the whole image, except
     for --uncertainty. --exact gives the labels of nnUNetv2_predict, voxel for voxel. Without it,
     the network computes in the fastest precision of the device; --fast also omits mirrored images.

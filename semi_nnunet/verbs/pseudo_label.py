@@ -56,7 +56,7 @@ def pseudo_label(
         semi_nnunet pseudo-label ... --launcher slurm --shards 100 --sbatch='--gres=gpu:1'
         semi_nnunet pseudo-label ... --launcher ray --shards 100
 
-    A MODEL is a folder TRAINER__PLANS__CONFIGURATION below nnUNet_results, of our trainers or
+    A MODEL is a folder TRAINER__PLANS__CONFIGURATION, any path or below nnUNet_results, of ours or
     nnU-Net's, or a fold in it. The second stage of a cascade sees the labels of its first stage,
     which is looked for next to it. Folds and views are averaged as logits, models as probabilities,
     as in nnU-Net: without --views the labels are those of nnUNetv2_predict --disable_tta, with
