@@ -28,7 +28,7 @@ METRIC = "dice"
 
 # Gains over a baseline of equal training time on ACDC, Hippocampus and polyps
 # (docs/results/index.md, "Equal time"); each data set counts the same.
-PRIOR = GainPrior(mean=0.005, spread=0.017)
+PRIOR = GainPrior(mean=0.004, spread=0.015)
 BETTER, LIKELY_FROM = "better", 0.8  # a verdict; a probability
 PROVEN = "Unlabelled images help: proven"
 LIKELY = "Unlabelled images help: likely, not proven"
