@@ -151,12 +151,21 @@ def run_stages(stages: Iterable[tuple[str, Command]], dry_run: bool = False) -> 
 
 
 def run_verb(words: Command) -> int:
-    """Run a command on the same screen, as if a user typed it, and return its exit code."""
-    process = subprocess.Popen(build_child_arguments(words), start_new_session=True)
+    """Run a command on the same screen, as if a user typed it, and return its exit code.
+
+    It also ends if this process is killed, as in :func:`run_command`.
+    """
+    process = subprocess.Popen(
+        build_child_arguments(words, ends_with_us=True),
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         return process.wait()
     finally:
         _end_group(process, get_patience_s(words))
+        if process.stdin:
+            process.stdin.close()
 
 
 @contextmanager

@@ -22,14 +22,20 @@ def sleeping(words, *rest, **options):
     executable, c, code = arguments(words, *rest, **options)
     return [executable, c, code.rpartition("from")[0] + sys.argv[2]]
 commands.{commands.build_child_arguments.__name__} = sleeping
-commands.run_command(("sleep",), {{}}, Path(sys.argv[1]))
+if sys.argv[3] == "verb":
+    commands.run_verb(("sleep",))
+else:
+    commands.run_command(("sleep",), {{}}, Path(sys.argv[1]))
 """
 SLEEPS = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
 
 
-def test_a_command_ends_with_a_killed_parent(tmp_path):
+@pytest.mark.parametrize("kind", ["command", "verb"])
+def test_a_command_ends_with_a_killed_parent(tmp_path, kind):
     log = tmp_path / "log"
-    parent = subprocess.Popen([sys.executable, "-c", STARTS, str(log), SLEEPS])
+    with (tmp_path / ("log" if kind == "verb" else "screen")).open("w") as screen:
+        words = [sys.executable, "-c", STARTS, str(log), SLEEPS, kind]
+        parent = subprocess.Popen(words, stdout=screen)
     wait_for(lambda: log.is_file() and log.read_text().endswith("\n"))
     child = Path("/proc") / log.read_text().strip()
     assert child.is_dir()
