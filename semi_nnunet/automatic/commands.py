@@ -134,7 +134,7 @@ class AutoCommands:
         )  # fmt: skip
 
     def build_choice_of_cases(self) -> NamedCommands:
-        """Choose the unlabelled cases to annotate next, from their images alone: seconds."""
+        """Choose the unlabelled cases to annotate next. Only their images are compared."""
         choose = self._build("next", number=NEXT_CASES, out=self.next_cases)
         yield "choose the cases to annotate next", choose
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation.tables import average_defined
-from semi_nnunet.evaluation.values import Model, read_values
+from semi_nnunet.evaluation.values import Model, Table, read_values
 from semi_nnunet.raw.layout import read_rounds
 from semi_nnunet.reporting.curves import draw_curve_panel
 from semi_nnunet.reporting.measured import ALL_CLASSES, average_cases
@@ -33,7 +33,7 @@ ROUND_COLUMNS = (
 )
 POINT_COLUMNS = ("method", "labelled cases", "Dice", "trainings", "plans")
 Key = tuple[Model, int]  # a method, and the number of labelled cases that there were
-Groups = Mapping[Key, Sequence[Job]]
+Groups = Mapping[Key, Sequence[tuple[Job, Table]]]  # trainings and their metrics
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def collect_rounds(folders: Folders) -> RoundsPage | None:
     subset, groups = TEST_FOLDER, group_by_labelled(jobs, TEST_FOLDER)
     if not groups:
         subset, groups = VALIDATION_FOLDER, group_by_labelled(jobs, VALIDATION_FOLDER)
-    dice, cases = measure_groups(groups, subset)
+    dice, cases = measure_groups(groups)
     return RoundsPage(
         [describe_round_row(entry) for entry in rounds],
         list_points(dice, groups),
@@ -81,11 +81,11 @@ def collect_rounds(folders: Folders) -> RoundsPage | None:
     )
 
 
-def measure_groups(groups: Groups, subset: str) -> tuple[dict[Key, float], int]:
+def measure_groups(groups: Groups) -> tuple[dict[Key, float], int]:
     """Return the mean Dice of each group over the cases that all measure, and their number."""
     means = {}
-    for key, jobs in groups.items():
-        values, _ = read_values(list_metric_tables(jobs, subset), METRIC)
+    for key, trainings in groups.items():
+        values, _ = read_values([table for _, table in trainings], METRIC)
         means[key] = {case: of[ALL_CLASSES] for case, of in average_cases(values).items()}
     shared = sorted(set.intersection(*map(set, means.values()))) if means else []
     if not shared:
@@ -98,10 +98,10 @@ def list_points(dice: Mapping[Key, float], groups: Groups) -> list[tuple[str, ..
     """Return the rows of all points, the baseline first."""
     models, rows = list_models(dice), list[tuple[str, ...]]()
     for model, labelled in sorted(dice, key=lambda key: (models.index(key[0]), key[1])):
-        jobs = groups[model, labelled]
-        plans = ", ".join(unique([split_seed_name(job.plans)[0] for job in jobs]))
+        trainings = groups[model, labelled]
+        plans = ", ".join(unique([split_seed_name(job.plans)[0] for job, _ in trainings]))
         value = format_value(dice[model, labelled], METRIC, 1)
-        rows.append((name_model(model, models), str(labelled), value, str(len(jobs)), plans))
+        rows.append((name_model(model, models), str(labelled), value, str(len(trainings)), plans))
     return rows
 
 
@@ -111,20 +111,22 @@ def list_models(dice: Iterable[Key]) -> list[Model]:
     return sorted(models, key=lambda model: (model.trainer != BASELINE, model))
 
 
-def group_by_labelled(jobs: Iterable[Job], subset: str) -> dict[Key, list[Job]]:
+def group_by_labelled(jobs: Iterable[Job], subset: str) -> Groups:
     """Group measured trainings by model and by the labelled cases that there were.
 
     The cases that a fold validates on count as labelled. Trainings without a record of their cases
     are left out.
     """
-    groups = defaultdict[Key, list[Job]](list)
+    groups = defaultdict[Key, list[tuple[Job, Table]]](list)
     for job in jobs:
         recorded = read_trained_from(job)
         cases = {*recorded.get("labelled", ()), *recorded.get("validation", ())}
-        table = job.current_tables().get(subset)
-        if cases and table is not None and table.is_file():
-            groups[Model(job.trainer, job.configuration), len(cases)].append(job)
-    return dict(groups)
+        if cases:
+            for table in list_metric_tables([job], subset):
+                model, *_, path = table
+                if path.is_file():
+                    groups[model, len(cases)].append((job, table))
+    return groups
 
 
 def describe_round_row(entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -99,7 +99,16 @@ def run_command(
     try:
         with (
             log.open("ab", buffering=0) as file,
-            _start_child(words, environment, threads) as process,
+            _start_child(
+                words,
+                threads,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", **environment},
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            ) as process,
         ):
             for line in _read_lines(process):
                 if stop is not None and stop.is_set():
@@ -155,37 +164,28 @@ def run_verb(words: Command) -> int:
 
     It also ends if this process is killed, as in :func:`run_command`.
     """
-    process = subprocess.Popen(
-        build_child_arguments(words, ends_with_us=True),
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
+    with _start_child(words) as process:
         return process.wait()
-    finally:
-        _end_group(process, get_patience_s(words))
-        if process.stdin:
-            process.stdin.close()
 
 
 @contextmanager
 def _start_child(
-    words: Command, environment: Mapping[str, str], threads: int | None
-) -> Iterator[subprocess.Popen[str]]:
+    words: Command, threads: int | None = None, **options: Any
+) -> Iterator[subprocess.Popen[Any]]:
     """Start a command that ends, with all of its children, when the block ends.
 
     It also ends if this process is killed: its stdin is a pipe that the system then closes.
+
+    Args:
+        words: the command line.
+        threads: see :func:`build_child_arguments`.
+        options: more of :class:`subprocess.Popen`, for the output.
     """
     process = subprocess.Popen(
         build_child_arguments(words, threads, ends_with_us=True),
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "100", **environment},
-        text=True,
-        encoding="utf-8",
-        errors="replace",
         start_new_session=True,  # a group of its own, so that its workers end with it
+        **options,
     )
     try:
         yield process
