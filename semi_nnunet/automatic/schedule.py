@@ -19,6 +19,7 @@ from semi_nnunet.util.progress import readable_time
 
 SHORT, LONGER, FULL = "short", "longer", "full"
 LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # relative steps of a training, at least
+ROUNDING = 1e-12  # of the steps that fit: floating-point errors must not overdraw the time
 LEAST_STEPS = 100  # of a training that ships
 LEAST_TO_CHOOSE = 500  # steps; after 150 on Hippocampus, no method differed from the baseline
 SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time left before a round, for rounds that choose
@@ -257,7 +258,8 @@ def scale_rounds(rounds: Sequence[TrainingRound], shortest: float) -> list[Train
 
 def round_to_epochs(inputs: ScheduleInputs, steps: float) -> int:
     """Round steps down to whole epochs, and to the longest training."""
-    epochs = int(min(steps, inputs.most_steps) // inputs.steps_per_epoch)
+    fitting = min(steps * (1 - ROUNDING), inputs.most_steps)
+    epochs = int(fitting // inputs.steps_per_epoch)
     return max(0, epochs) * inputs.steps_per_epoch
 
 

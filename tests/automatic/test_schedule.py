@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from semi_nnunet.automatic.cases import CaseCounts
@@ -95,6 +95,7 @@ def test_test_cases_are_predicted_only_by_the_last_round() -> None:
     st.floats(60, 1e6), st.integers(0, 5), st.booleans(), st.integers(0, 50), st.integers(1, 4),
     st.lists(st.floats(0.01, 5), min_size=5, max_size=5),
 )  # fmt: skip
+@example(60.0, 0, False, 0, 2, [0.010000000000000002] * 2 + [1.0] * 3)  # by a rounding error
 def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
     seconds: float, folds: int, labelled: bool, tests: int, at_a_time: int, steps: list[float]
 ) -> None:
