@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from scipy import ndimage
 from torch.nn import functional as F
 
 from semi_nnunet.raw.classes import get_declared_classes
@@ -119,13 +120,24 @@ def read_label_image(reader: Any, path: Path, transpose: Sequence[int]) -> Label
 
 
 def crop_to_labels(image: LabelImage, ignored: Sequence[int]) -> LabelImage:
-    """Crop to the foreground; voxels with an ignored label become background."""
-    labels = np.where(np.isin(image.labels, ignored), 0, image.labels).astype(np.int16)
+    """Crop to the foreground; ignored voxels get the label of the nearest annotated voxel.
+
+    Scribbles are thinner than what they annotate: without this, they would ask for fine images.
+    Without foreground, a voxel of background is left.
+    """
+    annotated = np.isin(image.labels, ignored, invert=True)
+    labels = np.where(annotated, image.labels, 0).astype(np.int16)
     foreground = np.nonzero(labels)
     if not len(foreground[0]):
-        return LabelImage(labels[:0], image.spacing)
+        return LabelImage(labels[:1, :1, :1], image.spacing)
     box = tuple(slice(axis.min(), axis.max() + 1) for axis in foreground)
-    return LabelImage(labels[box], image.spacing)
+    labels, annotated = labels[box], annotated[box]
+    if not annotated.all():
+        nearest = ndimage.distance_transform_edt(
+            ~annotated, image.spacing, return_distances=False, return_indices=True
+        )
+        labels = labels[tuple(nearest)]
+    return LabelImage(labels, image.spacing)
 
 
 def resample_there_and_back(image: LabelImage, spacing: Sequence[float]) -> np.ndarray:

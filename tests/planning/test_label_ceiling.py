@@ -78,20 +78,45 @@ def test_every_voxel_between_classes_gets_one_of_them() -> None:
     assert np.array_equal(resample_label_grid(coarse, (60, 60)), quarters)
 
 
-def test_regions_have_all_their_values_and_ignored_voxels_are_background() -> None:
-    labels = balls()
-    labels[:, :3] = 9
-    image = crop_to_labels(LabelImage(labels, (1, 1, 1)), [9])
+def test_regions_have_all_their_values() -> None:
+    image = crop_to_labels(LabelImage(balls(), (1, 1, 1)), [])
     assert image.labels.shape == (15, 27, 15)
     ceiling = LabelCeiling([image], {"whole": [1, 2], "second": [2], "none": [5]}).at([3, 3, 3])
     assert ceiling.keys() == {"whole", "second"} and ceiling["whole"] > ceiling["second"]
+
+
+def test_ignored_voxels_take_the_nearest_label() -> None:
+    """As in a slow search over all annotated voxels, in millimetres."""
+    rng, spacing = np.random.default_rng(0), (4.0, 1.0, 1.5)
+    labels = np.where(rng.random((3, 7, 8)) < 0.2, balls((3, 7, 8)) + rng.integers(0, 3), 9)
+    labels[0, 0, 0] = labels[-1, -1, -1] = 1  # the box is the whole image
+    filled = crop_to_labels(LabelImage(labels.astype(np.int16), spacing), [9]).labels
+    annotated = np.argwhere(labels != 9)
+    for voxel in np.argwhere(labels == 9):
+        distances = np.linalg.norm((annotated - voxel) * spacing, axis=1)
+        nearest = annotated[np.isclose(distances, distances.min())]
+        assert filled[tuple(voxel)] in labels[tuple(nearest.T)]
+    assert np.array_equal(filled[labels != 9], labels[labels != 9])
+
+
+def test_scribbles_do_not_ask_for_finer_images() -> None:
+    labels = np.zeros((1, 96, 96), np.int16)
+    labels[:, 20:70, 20:70] = 1
+    scribbles = np.full_like(labels, 2)
+    scribbles[:, 44:46, 22:68], scribbles[:, 10:12], scribbles[:, 80:82] = 1, 0, 0
+    ceilings = [
+        LabelCeiling([crop_to_labels(LabelImage(image, (1, 1, 1)), [2])], {"organ": [1]})
+        for image in (labels, scribbles)
+    ]
+    assert all(ceiling.is_kept_at([2.5, 2.5]) for ceiling in ceilings)
 
 
 def test_without_labels_every_spacing_is_good_enough() -> None:
     empty = crop_to_labels(LabelImage(np.zeros((4, 8, 8), np.int16), (1, 1, 1)), [])
     for images in ([], [empty]):
         ceiling = LabelCeiling(images, {"organ": [1]})
-        assert ceiling.at([9, 9, 9]) == {} and ceiling.is_kept_at([9, 9, 9])
+        for spacing in ([9, 9, 9], [9, 9]):  # of 3-D and 2-D networks
+            assert ceiling.at(spacing) == {} and ceiling.is_kept_at(spacing)
     assert describe_ceiling({}) == ""
 
 
