@@ -58,7 +58,7 @@ from semi_nnunet.raw.layout import (
     read_rounds,
 )
 from semi_nnunet.raw.plans import is_plans_file
-from semi_nnunet.raw.readers import SPACING_APART, get_spacing_file
+from semi_nnunet.raw.readers import find_spacing_file, get_spacing_file
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.training.one_launch import TRAINING_LOCK
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
@@ -383,20 +383,13 @@ def _stage_label(transaction: Transaction, raw: RawDataset, label: ReviewedLabel
     shutil.copyfile(label.path, copy)
     if sha256_of_file(copy) != label.digest:
         raise UserError(f"{label.path} changed after its check", fix="repeat the command")
-    ending = raw.description["file_ending"]
-    if (
-        ending in SPACING_APART
-        and (sidecar := get_spacing_file(label.path, is_label=True)).is_file()
-    ):
+    if sidecar := find_spacing_file(label.path, is_label=True):
         spacing = transaction.stage(str(get_spacing_file(target, is_label=True)))
         shutil.copyfile(sidecar, spacing)
     if label.is_correction:
         return
     images = [Path(image) for image in label.case.images]
-    if (
-        ending in SPACING_APART
-        and (sidecar := get_spacing_file(images[0], is_label=False)).is_file()
-    ):
+    if sidecar := find_spacing_file(images[0], is_label=False):
         images.append(sidecar)
     for image in images:
         transaction.move(f"raw/{UNLABELLED_IMAGES}/{image.name}", f"raw/imagesTr/{image.name}")
@@ -469,8 +462,7 @@ def _stage_preprocessed(
     for label in labels if references.is_dir() else ():
         name = label.path.name
         shutil.copyfile(label.path, transaction.stage(f"preprocessed/{GROUND_TRUTH}/{name}"))
-        sidecar = get_spacing_file(label.path, is_label=True)
-        if label.path.suffix in SPACING_APART and sidecar.is_file():
+        if sidecar := find_spacing_file(label.path, is_label=True):
             copy = transaction.stage(f"preprocessed/{GROUND_TRUTH}/{sidecar.name}")
             shutil.copyfile(sidecar, copy)
 

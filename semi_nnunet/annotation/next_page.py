@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semi_nnunet.annotation.next_cases import AnnotationChoice, Rule
+from semi_nnunet.annotation.choosing import AnnotationChoice, Rule
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
 from semi_nnunet.pseudo_labels.select import view_case
 from semi_nnunet.raw.classes import get_declared_classes

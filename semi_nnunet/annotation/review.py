@@ -21,9 +21,9 @@ from semi_nnunet.raw.description import (
 )
 from semi_nnunet.raw.layout import EARLIER_RECORD, MODEL, PREDICTED_FROM
 from semi_nnunet.raw.readers import (
-    SPACING_APART,
     BrokenFileError,
     choose_reader,
+    find_spacing_file,
     get_spacing_file,
     read_with_nnunet,
 )
@@ -218,9 +218,7 @@ def check_labels(
     reports = check_dataset(subset, num_processes, show_progress=False)
     checked = [replace(label, report=report) for label, report in zip(labels, reports, strict=True)]
     problems = [problem for report in reports for problem in report.problems]
-    ending = raw.description["file_ending"]
-    if ending in SPACING_APART:
-        problems += _find_missing_sidecars(labels)
+    problems += _find_missing_sidecars(labels)
     problems += [
         Problem(str(label.path), "could not be read", "wait for its copy to end")
         for label in checked
@@ -231,8 +229,8 @@ def check_labels(
 
 def _find_missing_sidecars(labels: Sequence[ReviewedLabel]) -> Iterator[Problem]:
     for label in labels:
-        image = get_spacing_file(label.case.images[0], is_label=False)
-        if image.is_file() and not get_spacing_file(label.path, is_label=True).is_file():
+        image = find_spacing_file(label.case.images[0], is_label=False)
+        if image and not find_spacing_file(label.path, is_label=True):
             sidecar = get_spacing_file(label.path, is_label=True)
             yield Problem(
                 str(sidecar), f"must hold the spacing, as {image.name} does", f"copy {image}"

@@ -42,6 +42,12 @@ def get_spacing_file(path: str | Path, is_label: bool) -> Path:
     return Path(path).with_name(f"{stem if is_label else re.sub(r'_[0-9]{4}$', '', stem)}.json")
 
 
+def find_spacing_file(path: str | Path, is_label: bool) -> Path | None:
+    """Return the file that holds the spacing of an image or label, if there is one."""
+    file = get_spacing_file(path, is_label)
+    return file if Path(path).suffix in SPACING_APART and file.is_file() else None
+
+
 class BrokenFileError(Exception):
     """A file that cannot be used at all.
 

@@ -19,7 +19,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.annotation.next_cases import AnnotationChoice
+    from semi_nnunet.annotation.choosing import AnnotationChoice
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,8 @@ import pytest
 import SimpleITK as sitk
 
 import semi_nnunet
-from semi_nnunet.annotation.next_cases import (
-    CasePool,
-    PoolScores,
-    choose_from_pool,
-    choose_next_cases,
-)
+from semi_nnunet.annotation.choosing import CasePool, PoolScores, choose_from_pool
+from semi_nnunet.annotation.next_cases import choose_next_cases
 from semi_nnunet.cli.main import main
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.runs.launching import JobLauncher
