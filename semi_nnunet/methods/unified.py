@@ -64,12 +64,17 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     ) -> LabelledBatch:
         """Paste a box of an unlabelled patch into a share of the labelled patches.
 
+        The share falls with the annotated part of a patch: next to scribbles, a box of the usual
+        size would hold more voxels than they do, and the teacher would learn from itself.
+
         Args:
             labelled, unlabelled: the batch.
             probs: of the teacher, for the unlabelled patches.
         """
         inside, box = self.draw_boxes(labelled, unlabelled, probs)
+        _, annotated = self.annotation(labelled.target)
         share = self.settings.boxes_weight * self.unlabelled_weight.at(self.step)
+        share = share * annotated.float().flatten(1).mean(1)
         has_box = torch.rand(len(box), device=box.device) < share
         box &= per_voxel(has_box[:, None], box.ndim)
         scales = self._get_deep_supervision_scales()
