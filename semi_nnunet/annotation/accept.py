@@ -25,6 +25,7 @@ from semi_nnunet.annotation.review import (
     read_proposals,
 )
 from semi_nnunet.annotation.rounds import add_to_folds, describe_round
+from semi_nnunet.annotation.segmentations import convert_segmentations
 from semi_nnunet.annotation.transaction import (
     COMMIT,
     PREPARE,
@@ -235,8 +236,10 @@ def _summarise(
 def _accept(
     folders: Folders, reviewed: Path, proposals: Path | None, options: AcceptOptions
 ) -> AcceptedRound:
-    raw, folder = RawDataset.of(folders.raw), find_labels_folder(reviewed)
+    raw = RawDataset.of(folders.raw)
+    folder, unconverted = convert_segmentations(find_labels_folder(reviewed), raw)
     labels, accepted, problems = match_cases(folder, raw, options.classes, options.replaces)
+    problems += unconverted
     entry = {ANNOTATED_KEY: {"the labels": list(options.classes)}} if options.classes else {}
     problems += find_annotation_problems({**raw.description, **entry}, "--annotated")
     checked, defects = check_labels(labels, raw, options.processes)

@@ -19,6 +19,7 @@ from semi_nnunet.annotation.choosing import (
     score_pool,
 )
 from semi_nnunet.annotation.next_page import write_next_page
+from semi_nnunet.annotation.segmentations import SEGMENTATIONS, write_segmentations
 from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
@@ -32,6 +33,7 @@ from semi_nnunet.raw.layout import (
     get_preprocessed_dataset,
 )
 from semi_nnunet.raw.readers import find_spacing_file
+from semi_nnunet.reporting.label_tables import write_label_tables
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import file_in_the_way, require_place, write_csv
@@ -147,6 +149,8 @@ def copy_proposals(
 ) -> Path:
     """Copy images and proposed labels into images/ and labels/; labels that exist stay.
 
+    Label tables for ITK-SNAP and 3D Slicer, and segmentations of the latter, are written, too.
+
     Returns:
         The folder of the labels, which ``accept`` reads.
     """
@@ -162,6 +166,10 @@ def copy_proposals(
             logger.info(f"{labels / proposal.name} exists and stays")
         elif proposal.is_file():
             _copy_with_spacing(proposal, labels, is_label=True)
+    proposed = [labels / request.label_path(case).name for case in cases]
+    present = [label for label in proposed if label.is_file()]
+    write_segmentations(present, raw.description, out / SEGMENTATIONS)
+    write_label_tables(out, raw.description)
     return labels
 
 

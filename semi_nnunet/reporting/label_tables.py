@@ -14,6 +14,7 @@ from semi_nnunet.util.files import write_text
 
 ITKSNAP_FILE = "itksnap_labels.txt"  # Segmentation > Import Label Descriptions
 SLICER_FILE = "slicer_colors.ctbl"  # Add Data
+GREY = (128, 128, 128)  # of the ignore label
 DARKER = 0.65  # factor on the colours each time that they repeat
 
 Colour = tuple[int, int, int]
@@ -21,6 +22,8 @@ Colour = tuple[int, int, int]
 
 def name_label_values(description: Mapping[str, Any]) -> dict[int, tuple[str, Colour]]:
     """Return value in predicted labels -> name and colour of its class, without the background.
+
+    The ignore label is among them, for reviewers of sparse labels.
 
     A region is painted with the value that ``regions_class_order`` gives it.
 
@@ -35,12 +38,23 @@ def name_label_values(description: Mapping[str, Any]) -> dict[int, tuple[str, Co
     values = [group[0] for group in classes.values()]
     if has_regions(labels):
         values = [int(value) for value in description["regions_class_order"]]
-    for place, (name, value) in enumerate(zip(classes, values, strict=True)):
+    for place, (name, value) in enumerate(zip(map(clean_name, classes), values, strict=True)):
         factor = DARKER ** (place // len(CLASS_COLOURS))
         rgb = ImageColor.getrgb(get_class_colour(place))
         red, green, blue = (round(factor * channel) for channel in rgb[:3])
-        named[value] = (name, (red, green, blue))
+        named[value] = (name or f"class {value}", (red, green, blue))
+    if "ignore" in labels:
+        named[int(labels["ignore"])] = ("ignore", GREY)
     return named
+
+
+def clean_name(name: str) -> str:
+    """Return a name that both programs read: without quotes around it, line ends and tabs.
+
+    >>> clean_name(' left  "lobe" ')
+    "left 'lobe"
+    """
+    return " ".join(name.replace('"', "'").split()).strip("'")
 
 
 def write_label_tables(folder: Path, description: Mapping[str, Any]) -> list[Path]:
@@ -55,9 +69,9 @@ def write_label_tables(folder: Path, description: Mapping[str, Any]) -> list[Pat
     snap += ['0 0 0 0 0 0 0 "Clear Label"']
     slicer = ["# Color table file", f"# {len(named) + 1} values", "0 background 0 0 0 0"]
     for value, (name, colour) in sorted(named.items()):
-        numbers, line = " ".join(map(str, colour)), " ".join(name.split())
-        snap.append(f'{value} {numbers} 1 1 1 "{line.replace(chr(34), chr(39))}"')
-        slicer.append(f"{value} {line.replace(' ', '_')} {numbers} 255")
+        numbers = " ".join(map(str, colour))
+        snap.append(f'{value} {numbers} 1 1 1 "{name}"')
+        slicer.append(f"{value} {name.replace(' ', '_')} {numbers} 255")
     paths = [folder / ITKSNAP_FILE, folder / SLICER_FILE]
     for path, lines in zip(paths, (snap, slicer), strict=True):
         write_text(path, "\n".join(lines) + "\n")

@@ -69,7 +69,8 @@ def predict(
 
     --uncertainty shows which predictions to review first: it also writes review.csv (predicted
     Dice, uncertainty of each class and a reason, the worst case first), a map of uncertainty for
-    each image in the folder uncertainty, and label tables for ITK-SNAP and 3D Slicer.
+    each image in the folder uncertainty, label tables for ITK-SNAP and 3D
+    Slicer, and for volumes a segmentation of 3D Slicer in the folder segmentations.
 
     Args:
         model: Folder of a trained model, or a fold in it; or select it by -d, -c, -tr and -p.
@@ -126,9 +127,13 @@ def predict(
     results = predict_images(selected, images, out, spacings=spacings, resume=resume, **common)
     if out is not None:
         if uncertainty:
+            from semi_nnunet.annotation.segmentations import SEGMENTATIONS, write_segmentations
             from semi_nnunet.deploy.trained import find_model
             from semi_nnunet.reporting.label_tables import write_label_tables
 
-            write_label_tables(out, find_model(selected, checkpoint).dataset_json)
+            description = find_model(selected, checkpoint).dataset_json
+            write_label_tables(out, description)
+            labels = sorted(out.glob(f"*{description['file_ending']}"))
+            write_segmentations(labels, description, out / SEGMENTATIONS)
         logger.info(f"{len(results)} images are predicted in {out}")
     return list(results)

@@ -196,13 +196,26 @@ def test_label_tables_hold_the_values_and_names(tmp_path, number):
     matches = [line.fullmatch(text) for text in snap.read_text("utf-8").splitlines()[2:]]
     assert all(matches)
     parsed = {int(m[1]): (m[8], (int(m[2]), int(m[3]), int(m[4]))) for m in matches if m}
-    assert {*parsed} == {*range(number + 1)} and parsed[0][0] == "Clear Label"
-    assert [parsed[n][0] for n in range(1, number + 1)] == [n.replace('"', "'") for n in names]
+    assert {*parsed} == {*range(number + 1), 99} and parsed[0][0] == "Clear Label"
+    assert [parsed[n][0] for n in range(1, number + 1)] == [
+        f"class {n} 'x" for n in range(1, number + 1)
+    ]
+    assert parsed[99][0] == "ignore"
     rows = [text.split(" ") for text in slicer.read_text("utf-8").splitlines()[2:]]
     assert all(len(row) == 6 for row in rows)
     colours = {int(row[0]): tuple(map(int, row[2:5])) for row in rows}
     assert {value: colour for value, (_, colour) in parsed.items()} == colours
-    assert len({*colours.values()}) == number + 1  # each class looks different
+    assert len({*colours.values()}) == number + 2  # each class looks different
+
+
+@pytest.mark.parametrize("name", ["", "  ", "'", '"', "a\tb", "Läsion, groß"])
+def test_label_tables_survive_any_name(tmp_path, name):
+    """A name without a letter shifts the columns, or stops the reader, of 3D Slicer."""
+    snap, slicer = write_label_tables(tmp_path, {"labels": {"background": 0, name: 1}})
+    (line,) = snap.read_text("utf-8").splitlines()[3:]
+    assert re.fullmatch(r'1 (\d+ ){3}1 1 1 "[^"\']+"', line)
+    (row,) = slicer.read_text("utf-8").splitlines()[3:]
+    assert len(row.split(" ")) == 6 and row.split(" ")[1].strip("_'")
 
 
 def test_regions_are_named_by_the_value_that_is_painted():
