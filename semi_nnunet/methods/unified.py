@@ -64,8 +64,9 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     ) -> LabelledBatch:
         """Paste a box of an unlabelled patch into a share of the labelled patches.
 
-        The share falls with the annotated part of a patch: next to scribbles, a box of the usual
-        size would hold more voxels than they do, and the teacher would learn from itself.
+        The share falls with the ignored part of a patch, to none if half of it is ignored. Between
+        scribbles, nothing corrects the labels of a box: classes grew to three times their size
+        (docs/sparse_labels.md).
 
         Args:
             labelled, unlabelled: the batch.
@@ -74,7 +75,7 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
         inside, box = self.draw_boxes(labelled, unlabelled, probs)
         _, annotated = self.annotation(labelled.target)
         share = self.settings.boxes_weight * self.unlabelled_weight.at(self.step)
-        share = share * annotated.float().flatten(1).mean(1)
+        share = share * (2.0 * annotated.float().flatten(1).mean(1) - 1.0)
         has_box = torch.rand(len(box), device=box.device) < share
         box &= per_voxel(has_box[:, None], box.ndim)
         scales = self._get_deep_supervision_scales()

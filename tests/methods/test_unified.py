@@ -125,20 +125,20 @@ def test_more_patches_get_a_box_as_the_unlabelled_weight_grows(make_trainer, mon
         assert torch.equal(mixed.x[unchanged], labelled.x[unchanged])
 
 
-def test_the_share_of_patches_with_a_box_is_the_annotated_share_of_their_voxels(make_trainer):
+def test_fewer_patches_get_a_box_the_more_of_their_voxels_are_ignored(make_trainer):
     settings = {"labelled_batch_size": 64, "unlabelled_batch_size": 2, **WITHOUT_RAMP}
     trainer = make_trainer(NAME, kind="ignore", deep_supervision=False, **settings)
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
     unlabelled = replace(unlabelled, mask=torch.ones_like(unlabelled.mask))
     target = torch.zeros_like(labelled.target)
-    target[:32, ..., :4] = trainer.label_manager.ignore_label
-    target[32:] = trainer.label_manager.ignore_label
-    annotated = (target[0] == 0).float().mean().item()
+    edge = target.shape[-1]
+    target[:32, ..., : edge // 4] = trainer.label_manager.ignore_label
+    target[32:, ..., : edge // 2] = trainer.label_manager.ignore_label
     probs = trainer.teacher_probs(unlabelled.x_weak)
     torch.manual_seed(0)
     mixed = trainer.paste(replace(labelled, target=target), unlabelled, probs)
     has_box = mixed.pasted.flatten(1).any(1)
-    assert abs(int(has_box[:32].sum()) - 32 * annotated) < 8 and not has_box[32:].any()
+    assert 8 < int(has_box[:32].sum()) < 24 and not has_box[32:].any()
 
 
 def test_pasted_voxels_do_not_count_for_the_reliability(make_trainer):
