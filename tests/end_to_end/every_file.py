@@ -401,6 +401,8 @@ KINDS = (
     FileKind("audit.*", "audit"),
     FileKind("predicted/review.csv", "predict --uncertainty"),
     FileKind("predicted/itksnap_labels.txt", "predict --uncertainty"),
+    FileKind("predicted/slicer_colors.ctbl", "predict --uncertainty"),
+    FileKind("predicted/segmentations/*.seg.nrrd", "predict --uncertainty, next --proposals"),
     FileKind("measured/efficiency.json", "efficiency", (report,)),
     FileKind("measured/efficiency.csv", "efficiency"),
     FileKind("measured/log.txt", "efficiency"),
