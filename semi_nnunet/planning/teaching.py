@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.preprocessing.fingerprint import MIN_VOXELS
@@ -26,6 +27,7 @@ from semi_nnunet.util.names import list_first
 
 Entries = Mapping[str, ManifestEntry]  # preprocessed cases
 LABELS = "labelsTr"
+SCRIBBLED = 0.5  # share of the voxels of annotated slices that are ignored
 
 
 def collect_idle_inputs(
@@ -52,6 +54,8 @@ def collect_idle_inputs(
     folds = {str(number): content for number, content in enumerate(load_folds(preprocessed))}
     folds = {name: content for name, content in folds.items() if fold in (None, name)}
     problems = [*find_idle_labels(labelled, description["labels"], folds)]
+    if settings:
+        problems += find_scribbles(labelled)
     problems += find_idle_images(unlabelled)
     for name, values in settings.items():
         problems += find_idle_settings(name, values)
@@ -113,6 +117,19 @@ def find_ignored_labels(labelled: Entries) -> Iterator[Problem]:
 def is_ignored(entry: ManifestEntry) -> bool:
     """Return whether all voxels of a label are ignored; cases of earlier versions do not say."""
     return entry.facts.get("ignored") == 1
+
+
+def find_scribbles(labelled: Entries) -> Iterator[Problem]:
+    """Yield a problem if most voxels of annotated slices are ignored, as between scribbles."""
+    shares = [
+        entry.facts["ignored_in_slices"]
+        for entry in labelled.values()
+        if "ignored_in_slices" in entry.facts and not is_ignored(entry)
+    ]
+    if shares and (share := float(np.median(shares))) > SCRIBBLED:
+        message = f"{share:.0%} of annotated slices are ignored, as between scribbles: unlabelled "
+        message += "images have not helped there yet (docs/sparse_labels.md)"
+        yield Problem(LABELS, message, "train SemiBaselineTrainer, too, and compare")
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:

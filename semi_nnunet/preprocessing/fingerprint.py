@@ -49,14 +49,21 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
     {'foreground_slices': 0.5}
 
     Args:
-        ignore: nnU-Net's ignore label; its fraction of the voxels is returned as "ignored".
+        ignore: nnU-Net's ignore label; its fraction of the voxels is returned as "ignored", and
+            that of the slices with any annotation as "ignored_in_slices".
     """
     if ignore is None:
         return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}
     is_ignored = segmentation == ignore
-    shows = ((segmentation > 0) & ~is_ignored).any((0, 2, 3))[~is_ignored.all((0, 2, 3))]
-    fraction = round(float(shows.mean()), 4) if len(shows) else 1.0
-    return {"foreground_slices": fraction, "ignored": float(is_ignored.mean())}
+    annotated = ~is_ignored.all((0, 2, 3))
+    if not annotated.any():
+        return {"foreground_slices": 1.0, "ignored": 1.0, "ignored_in_slices": 1.0}
+    shows = ((segmentation > 0) & ~is_ignored).any((0, 2, 3))[annotated]
+    return {
+        "foreground_slices": round(float(shows.mean()), 4),
+        "ignored": float(is_ignored.mean()),
+        "ignored_in_slices": round(float(is_ignored[:, annotated].mean()), 4),
+    }
 
 
 def list_partly_labelled(labelled: Mapping[str, ManifestEntry]) -> list[str]:

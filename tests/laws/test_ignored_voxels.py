@@ -180,6 +180,8 @@ def test_facts_of_cases_name_the_ignored_voxels(prepared_dataset):
     case = min(entries)
     assert preprocessing._read_facts(folder, case, True, IGNORE) == entries[case].facts
     label = np.full((1, 4, 2, 2), IGNORE)
-    assert compute_label_facts(label, IGNORE) == {"foreground_slices": 1.0, "ignored": 1.0}
+    nothing = {"foreground_slices": 1.0, "ignored": 1.0, "ignored_in_slices": 1.0}
+    assert compute_label_facts(label, IGNORE) == nothing
     label[0, 0, 0], label[0, 1, 0] = 0, 1  # slices without any annotation are unknown
-    assert compute_label_facts(label, IGNORE) == {"foreground_slices": 0.5, "ignored": 0.75}
+    facts = {"foreground_slices": 0.5, "ignored": 0.75, "ignored_in_slices": 0.5}
+    assert compute_label_facts(label, IGNORE) == facts

@@ -16,6 +16,7 @@ from semi_nnunet.planning.teaching import (
     find_idle_labels,
     find_idle_settings,
     find_ignored_labels,
+    find_scribbles,
 )
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.settings.methods import MeanTeacherSettings
@@ -67,6 +68,15 @@ def test_labels_of_which_every_voxel_is_ignored() -> None:
     assert "ignore label" in problem.what and "annotate" in problem.fix
     (problem,) = find_idle_labels({"a": ignored, "b": entry("b")}, LABELS, {})
     assert "0 everywhere" in problem.what  # the annotated voxels show background only
+
+
+def test_scribbles_are_named_and_annotated_slices_are_not() -> None:
+    scribbled, sliced, earlier = entry("a", "12"), entry("b", "12"), entry("c", "12")
+    scribbled.facts.update(ignored=0.95, ignored_in_slices=0.9)
+    sliced.facts.update(ignored=0.95, ignored_in_slices=0.0)
+    (problem,) = find_scribbles({"a": scribbled, "c": earlier})
+    assert "90%" in problem.what and "SemiBaselineTrainer" in problem.fix
+    assert not [*find_scribbles({"a": scribbled, "b": sliced, "c": earlier})]  # half of the cases
 
 
 def test_the_classes_of_regions_and_of_earlier_preprocessing_are_not_known() -> None:
