@@ -187,6 +187,7 @@ def build_stage_commands(
         split = build_command(
             "split", dataset=str(options.converted), new_id=used, labelled=labelled.number,
             published=labelled.published, seed=labelled.seed,
+            held_out=None if labelled.held_out is None else str(labelled.held_out),
         )  # fmt: skip
         stages["split"] = [split]
     preprocess = build_command(

@@ -82,11 +82,14 @@ class LabelledSubset(StrictRecord):
         number: of cases.
         published: use the list of labelled_subsets.json.
         seed: of the random choice by ``semi_nnunet split`` otherwise.
+        held_out: number of other cases that are the test cases, instead of the converter's. Unlike
+            those, they have no near-twin among the training cases.
     """
 
     number: Positive
     published: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
+    held_out: Positive | None = None
 
 
 @dataclass(frozen=True)
