@@ -106,6 +106,11 @@ def predict_images(
             raise UserError("spacings belong to arrays, not to a folder", fix="leave them out")
     elif out is not None:
         raise UserError("labels of arrays are returned, not written to out", fix="leave it out")
+    elif isinstance(images, np.ndarray) or not isinstance(images, Sequence):
+        raise UserError(
+            f"images must be a folder or a list of arrays, got {type(images).__name__}",
+            fix="images=[array, ...]",
+        )
     elif spacings is None or len(spacings) != len(images):
         raise UserError(
             f"spacings must be given for each of the {len(images)} arrays, got "
@@ -191,6 +196,11 @@ def find_array_problems(
         if len(shape) != 4 or shape[0] != channels or 0 in shape:
             rule = f"must have the axes ({channels} channels, z, y, x), got the shape {shape}"
             yield Problem(f"images[{number}]", rule, "correct the array; 2-D images have z = 1")
+        elif not np.issubdtype(kind := np.asarray(image).dtype, np.number):
+            yield Problem(f"images[{number}]", f"must be numbers, got {kind}", "correct the array")
+        elif not np.isfinite(image).all():
+            rule = "must be finite, and has NaN or infinite values"
+            yield Problem(f"images[{number}]", rule, "replace them")
         if len(spacing) != 3 or min(spacing) <= 0:
             rule = f"must be three sizes in mm, (z, y, x), got {tuple(spacing)}"
             yield Problem(f"spacings[{number}]", rule, "correct it; 2-D images have (999, y, x)")

@@ -115,6 +115,12 @@ class SemiSettings:
     focal_gamma: float = setting(
         2.0, "Lin et al. 2017, sec. 4.1 (dice_focal only)", low=0, topic=LOSS, scope=SUPERVISED
     )
+    crf_weight: float = setting(
+        0.0, "off; else of the gated CRF loss on labelled patches, from a fifth of the steps on in "
+        "full, for scribbles (Obukhov et al. 2019): near voxels of similar intensity should have "
+        "the same class",
+        low=0, topic=LOSS, scope=MATCHED,
+    )  # fmt: skip
     class_weights: tuple[float, ...] | None = setting(
         None, "none: all classes have the same weight; else one weight for each class or region",
         low=0, topic=LOSS, scope=MATCHED,

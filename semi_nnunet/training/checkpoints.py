@@ -268,7 +268,8 @@ def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     except Exception as error:  # a flipped byte can raise almost anything in zipfile and torch
         raise UserError(
             f"{path} is damaged ({error})",
-            fix="delete it; an older checkpoint of the folder is then used",
+            fix="delete it, then continue the training (--c) from an older checkpoint, or name "
+            "another one (-chk)",
         ) from error
     if defect := _find_defect(checkpoint):
         raise UserError(f"{path} is no nnU-Net checkpoint: {defect}", fix="give another file")

@@ -20,6 +20,7 @@ from torch import nn
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.core.class_weights import FrequencyWeights
+from semi_nnunet.core.gated_crf import gated_crf_loss
 from semi_nnunet.core.losses import DiceAndVoxelLoss
 from semi_nnunet.core.pseudo_labels import hard_pseudo_label, is_foreground
 from semi_nnunet.evaluation.tables import drop_unannotated
@@ -64,6 +65,7 @@ from semi_nnunet.verify.file_bytes import find_incomplete_images, require_comple
 
 __all__ = ["FREQUENCIES", "SemiTrainer", "Term"]
 FREQUENCIES = "class_frequencies"  # the companion that counts the voxels of the classes
+CRF_RAMP = 0.2  # share of the steps in which the weight of the CRF loss grows
 
 
 class SemiTrainer(CompanionTrainer, is_method=False):
@@ -120,6 +122,11 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 None if pasted is None else ~pasted,
             )
         loss = compute_supervised_loss(self.loss, outputs, labelled.target, annotated)
+        if self.settings.crf_weight:
+            probs = self.probs(select_full_resolution(outputs))
+            ramp = min(1.0, self.step / (CRF_RAMP * self.settings.total_steps))
+            weight = self.settings.crf_weight * ramp
+            loss = loss + weight * gated_crf_loss(probs, labelled.x, self.exclusive)
         return Term(name, loss, ramped=False, reads_unlabelled=pasted is not None)
 
     def cutmix(self, x: torch.Tensor) -> BoxMix:

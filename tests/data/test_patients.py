@@ -118,7 +118,10 @@ def test_a_data_set_without_a_list_has_no_pseudo_labelled_cases(tmp_path):
     assert read_pseudo_labelled_cases(tmp_path) == {"p"}
 
 
-@pytest.mark.parametrize("expression", ["(?:(?:a|b|ab)+)+$", "((a+)+)+c", "(a|a)*c"])
+@pytest.mark.parametrize(
+    "expression",
+    ["(?:(?:a|b|ab)+)+$", "((a+)+)+c", "(a|a)*c", "a*" * 12 + "c", "a?" * 40 + "a" * 40 + "c"],
+)
 def test_an_expression_that_never_ends_is_named(monkeypatch, expression: str) -> None:
     monkeypatch.setattr(folds, "MATCH_S", 1)
     cases = {"labelled": ["ab" * 30 + "!"], "unlabelled": ["a" * 60], "test": []}

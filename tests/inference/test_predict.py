@@ -372,3 +372,18 @@ def test_smaller_tiles_are_tried_if_the_memory_limit_is_too_small(pool, tmp_path
         files = FolderPredictor(model, pool.images, tmp_path, 1.0).predict(cases)
     assert len(files) == len(cases)
     assert "too small" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "key_word"),
+    [
+        (5, "int"),
+        (np.zeros((1, 6, 32, 32)), "ndarray"),
+        ([np.full((1, 6, 32, 32), np.nan)], "NaN"),
+        ([np.full((1, 6, 32, 32), "a")], "numbers"),
+        ([np.zeros((6, 32, 32))], "axes"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(pool, images, key_word):
+    with pytest.raises(UserError, match=key_word):
+        predict_images(pool.models[0].folder, images, spacings=[(1, 1, 1)], device="cpu")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from semi_nnunet.core.gated_crf import gated_crf_loss
 from tests.methods.by_hand import dice_ce_by_hand
 from tests.trainers import run_epochs, same_weights, weights_of
 
@@ -38,6 +39,22 @@ def test_without_deep_supervision_it_is_dice_and_cross_entropy_by_hand(kind, mak
         logits = trainer.bare_network(labelled.x)
     expected = dice_ce_by_hand(logits, target, mask, trainer.exclusive)
     assert term.value.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_crf_loss_of_the_labelled_patches_is_added_as_its_weight_grows(make_trainer):
+    trainers = [
+        make_trainer(NAME, kind="ignore", crf_weight=weight, epochs=50) for weight in (0.0, 0.1)
+    ]
+    labelled, _ = trainers[0].on_device(next(trainers[0].dataloader_train)[0])
+    with torch.no_grad():
+        logits = trainers[0].outputs(labelled.x)[0]
+        energy = gated_crf_loss(logits.softmax(1), labelled.x, True).item()
+    assert energy > 1
+    for done, share in ((0.0, 0.0), (0.1, 0.5), (0.2, 1.0), (1.0, 1.0)):
+        for trainer in trainers:
+            trainer.current_epoch = round(done * trainer.settings.epochs)
+        plain, with_crf = (trainer.supervised(labelled).value.item() for trainer in trainers)
+        assert with_crf - plain == pytest.approx(0.1 * share * energy, rel=1e-4, abs=1e-6)
 
 
 def test_unlabelled_images_are_not_needed(make_trainer, prepared_dataset, tmp_path, monkeypatch):
