@@ -41,7 +41,7 @@ from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
 
 logger = logging.getLogger(__name__)
-DEFAULT_RULES: tuple[Rule, Rule] = ("typical", "uncertain")  # without models, with models
+DEFAULT_RULE: Rule = "typical"  # never worse than a random draw so far (docs/annotation.md)
 TABLE, PAGE = "next.csv", "next.html"
 
 
@@ -62,7 +62,7 @@ def choose_next_cases(
 
     :func:`semi_nnunet.next` documents the arguments and errors.
     """
-    rule = rule or DEFAULT_RULES[bool(models)]
+    rule = rule or DEFAULT_RULE
     raw = RawDataset.of(find_raw_dataset(dataset))
     problems = find_rule_problems(rule, models, views, proposals)
     raise_if_any("next cannot start:", [*problems, *find_unfinished_round(raw.folder)])
@@ -119,7 +119,7 @@ def find_rule_problems(
     if rule in MODEL_RULES and not models:
         problems.append(Problem(f"--rule {rule}", "needs a model", "name one with -m"))
     if rule in ("typical", "random") and models and not proposals:
-        fix = "omit -m, or add --proposals to have labels to correct"
+        fix = "add --proposals to have labels to correct, choose --rule uncertain, or omit -m"
         problems.append(Problem("-m", f"is not used by --rule {rule}", fix))
     if proposals and not models:
         problems.append(Problem("--proposals", "needs a model", "name one with -m"))

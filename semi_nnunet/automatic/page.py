@@ -220,7 +220,7 @@ def describe_next_cases(cases: Sequence[tuple[str, str]], page: str, proposals: 
     Args:
         cases: names and reasons.
         page: with a picture of each case.
-        proposals: the command that chooses with the model, and writes labels to correct.
+        proposals: the command with which the model writes labels to correct.
     """
     return [
         f"Typical images that differ from the labelled ones; `{page}` shows them. They were chosen "
@@ -228,7 +228,7 @@ def describe_next_cases(cases: Sequence[tuple[str, str]], page: str, proposals: 
         "",
         *table([("case", "reason"), *(tuple(map(plain, row)) for row in cases)]).splitlines(),
         "",
-        "With this command, the model that ships chooses instead, and writes labels to correct:",
+        "With this command, the model that ships writes labels of these cases, to correct:",
         "",
         "```bash",
         proposals,

@@ -44,11 +44,11 @@ def next(
 
         semi_nnunet next -d 42 -n 5
         semi_nnunet next -d 42 -n 5 -m Dataset042_Pancreas/MODEL --proposals
-        semi_nnunet next -d 42 -n 5 -m MODEL OTHER_MODEL --views flips
+        semi_nnunet next -d 42 -n 5 -m MODEL OTHER_MODEL --views flips --rule uncertain
         semi_nnunet next -d 42 -n 5 --rule random
 
-    Without a model, typical images that differ from each other and from the labelled ones are
-    chosen, also if nothing is labelled yet. With models (-m), images in which they are uncertain
+    Typical images that differ from each other and from the labelled ones are chosen, also if
+    nothing is labelled yet. With --rule uncertain, images in which the models (-m) are uncertain
     have a higher chance: by the disagreement of several models, else by the entropy. Each class has
     its turn, and images that differ from the labelled ones have a higher chance. The models label
     imagesUn first (semi_nnunet pseudo-label).
@@ -60,7 +60,7 @@ def next(
         dataset: The data set with imagesUn.
         number: Number of cases.
         models: Folders of trained models, or folds in them.
-        rule: How cases are chosen (default: typical, with -m uncertain). random draws patients;
+        rule: How cases are chosen (default: typical). random draws patients;
             random-foreground draws patients in whose images the models see a class, each class in
             turn.
         views: Changed views of each image whose predictions are averaged.

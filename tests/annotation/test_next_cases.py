@@ -144,7 +144,8 @@ def test_a_class_that_no_label_shows_is_named(loop):
         ({"views": ["flips"]}, "needs a model"),
         ({"rule": "random", "models": ["977/M"]}, "not used"),
         ({"rule": "best"}, "does not exist"),
-        ({"models": ["no_such_model"]}, "no_such_model"),
+        ({"models": ["no_such_model"], "proposals": True}, "no_such_model"),
+        ({"models": ["977/M"]}, "not used"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_the_work(loop, options, message):
@@ -213,8 +214,9 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     raw = copy_dataset(pool, tmp_path, monkeypatch)
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "own"))  # the fixture trains in the other
     choice = choose_next_cases(
-        raw.name, 2, pool.names, proposals=True, launcher=JobLauncher(device="cpu")
-    )
+        raw.name, 2, pool.names, rule="uncertain", proposals=True,
+        launcher=JobLauncher(device="cpu"),
+    )  # fmt: skip
     assert choice.rule == "uncertain" and len(choice.cases) == 2
     names = sorted(chosen.case for chosen in choice.cases)
     labels = tmp_path / "next_cases" / "labels"
@@ -231,8 +233,9 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     sitk.WriteImage(image, str(label))
     edited = label.read_bytes()
     again = choose_next_cases(
-        raw.name, 2, pool.names, proposals=True, launcher=JobLauncher(device="cpu")
-    )
+        raw.name, 2, pool.names, rule="uncertain", proposals=True,
+        launcher=JobLauncher(device="cpu"),
+    )  # fmt: skip
     assert again == choice and label.read_bytes() == edited  # a corrected label stays
     foreground = choose_next_cases(
         raw.name, 2, pool.names[:1], rule="random-foreground", out="other",
@@ -243,4 +246,4 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     description["labels"] = {"background": 0, "another": 1}
     (raw / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     with pytest.raises(UserError, match="cannot label"):
-        choose_next_cases(raw.name, 2, pool.names, out="third")
+        choose_next_cases(raw.name, 2, pool.names, rule="uncertain", out="third")
