@@ -54,7 +54,7 @@ def collect_idle_inputs(
     folds = {str(number): content for number, content in enumerate(load_folds(preprocessed))}
     folds = {name: content for name, content in folds.items() if fold in (None, name)}
     problems = [*find_idle_labels(labelled, description["labels"], folds)]
-    if settings:
+    if any(not values.crf_weight for values in settings.values()):
         problems += find_scribbles(labelled)
     problems += find_idle_images(unlabelled)
     for name, values in settings.items():
@@ -120,16 +120,23 @@ def is_ignored(entry: ManifestEntry) -> bool:
 
 
 def find_scribbles(labelled: Entries) -> Iterator[Problem]:
-    """Yield a problem if most voxels of annotated slices are ignored, as between scribbles."""
+    """Yield a problem if most voxels of annotated slices are ignored, as between scribbles.
+
+    A training with the gated CRF loss (``crf_weight``) has none.
+    """
     shares = [
         entry.facts["ignored_in_slices"]
         for entry in labelled.values()
         if "ignored_in_slices" in entry.facts and not is_ignored(entry)
     ]
     if shares and (share := float(np.median(shares))) > SCRIBBLED:
-        message = f"{share:.0%} of annotated slices are ignored, as between scribbles: unlabelled "
-        message += "images have not helped there yet (docs/sparse_labels.md)"
-        yield Problem(LABELS, message, "train SemiBaselineTrainer, too, and compare")
+        message = (
+            f"{share:.0%} of annotated slices are ignored, as between scribbles: nothing says "
+        )
+        message += (
+            "where a class ends, and unlabelled images have not helped (docs/sparse_labels.md)"
+        )
+        yield Problem(LABELS, message, "semi_nnunet plan --set crf_weight=0.03")
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:

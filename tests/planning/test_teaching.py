@@ -75,7 +75,7 @@ def test_scribbles_are_named_and_annotated_slices_are_not() -> None:
     scribbled.facts.update(ignored=0.95, ignored_in_slices=0.9)
     sliced.facts.update(ignored=0.95, ignored_in_slices=0.0)
     (problem,) = find_scribbles({"a": scribbled, "c": earlier})
-    assert "90%" in problem.what and "SemiBaselineTrainer" in problem.fix
+    assert "90%" in problem.what and "crf_weight" in problem.fix
     assert not [*find_scribbles({"a": scribbled, "b": sliced, "c": earlier})]  # half of the cases
 
 
