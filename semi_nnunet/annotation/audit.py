@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,9 @@ from semi_nnunet.annotation.suspicion import average_suspicions, score_labels
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation.labelling import Labelling
-from semi_nnunet.raw.layout import SUMMARY_JSON
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.case_files import CaseFiles, FilesOfCase, load_labelling, read_voxels
-from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER, Folders, find_folders, is_older
+from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER, Folders, find_folders
 from semi_nnunet.runs.folds import find_fold_problems, foresee_folds, list_folds
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.seeds import split_seed_name
@@ -33,7 +32,7 @@ from semi_nnunet.util.names import list_first, require_positive, unique
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.workflows.compare import require_trained_names
-from semi_nnunet.workflows.matched import find_outdated_trainings
+from semi_nnunet.workflows.matched import find_stale_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -183,15 +182,6 @@ def _describe_unpredicted(
     defect = f"fold {', '.join(missing)} lacks predictions of {list_first(cases, 3)}"
     fix = f"{command}; or audit only other folds with -f"
     return Problem(f"{trainer} {configuration} ({plans})", defect, fix)
-
-
-def find_stale_predictions(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
-    """Yield predictions that the present labels, images or networks would not give."""
-    yield from find_outdated_trainings(folders, jobs)
-    for job in jobs:
-        if is_older(job.validation / SUMMARY_JSON, job.checkpoint):
-            fix = f"remove {job.validation}, and repeat semi_nnunet crossval"
-            yield Problem(str(job), "was trained again after its validation", fix)
 
 
 # ---- the list ----

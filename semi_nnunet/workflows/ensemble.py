@@ -29,6 +29,7 @@ from semi_nnunet.util.files import folder_aside, read_json, write_json
 from semi_nnunet.util.names import list_first, unique, unknown
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.file_bytes import require_complete_image
+from semi_nnunet.workflows.matched import find_stale_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -173,12 +174,14 @@ def choose_members(
         weights: see :func:`weigh_members`.
 
     Raises:
-        UserError: a name is unknown, no training matches, or members lack probabilities.
+        UserError: a name is unknown, no training matches, or members lack probabilities, or have
+            those of other images or labels.
     """
     members = weigh_members(select_trained_jobs(folders, plans, selection), weights)
     problems = [
         *find_ensemble_problems(members, VALIDATION),
         *find_ensemble_problems(members, TEST_FOLDER),
+        *find_stale_predictions(folders, [member.job for member in members]),
     ]
     raise_if_any("These cannot be averaged:", problems)
     return members

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.raw.layout import PREDICTED_FROM
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import find_jobs
@@ -62,6 +63,11 @@ def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
         case = path.name.removesuffix(".nii.gz")
         got = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
         assert np.array_equal(got, mean_labels(inputs, [1, 3], case))
+    record = members[0].test / PREDICTED_FROM  # as if an image had changed since
+    image = next(name for name in read_json(record) if name.startswith("image"))
+    write_json(record, {**read_json(record), image: "of another content"})
+    assert main(["ensemble", *dataset, "-o", str(tmp_path / "stale")]) == 2
+    assert image in capfd.readouterr().err and not (tmp_path / "stale").exists()
 
 
 def write_weighted(jobs: list[Job], weights: list[int], out: Path) -> Path:
