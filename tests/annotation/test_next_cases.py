@@ -108,7 +108,7 @@ def test_the_page_and_table_show_every_case(loop, capsys):
         assert row["case"] in shown and f"<h3>{row['case']}</h3>" in page
         assert row["reason"] in page and row["reason"] in shown
     assert page.count('<img class="base" src="data:image/png') == 2
-    assert not re.search(r'src="(?!data:)', page) and "not measured yet" in page
+    assert not re.search(r'src="(?!data:)', page) and "docs/annotation.md" in page
     assert "semi_nnunet accept -d Dataset977_Loop" in page
 
 

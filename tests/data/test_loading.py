@@ -160,7 +160,8 @@ def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
     loader = StepLoader(steps, 5, 2, False)
     next(loader)
     assert loader.list_cases_of_ended_workers() == []
-    killed = loader._batches._workers[1]  # type: ignore[union-attr]
+    workers = list(loader._batches._workers)  # type: ignore[union-attr]
+    killed = workers[1]
     # torch's handler raises wherever the main thread is when any child of the process ends
     with handled(["SIGCHLD"], lambda *_: None):
         os.kill(killed.pid, signal.SIGKILL)
@@ -171,6 +172,8 @@ def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
         expected = steps.cases_of(5 + odd) + steps.cases_of(5 + odd + 2)
         assert loader.list_cases_of_ended_workers() == list(dict.fromkeys(expected))
         loader.close()
+        for worker in workers:  # a later end would raise in another test
+            worker.join()
 
 
 def test_validation_repeats_after_its_period() -> None:
