@@ -120,8 +120,9 @@ def plan_if_needed(
                     write_json(preprocessed / f"{name}.json", plans)
         if changes := list(describe_changes(existing, plans)):
             logger.warning(
-                f"{name} are planned again, as the labelled cases or dataset.json have changed; "
-                f"also values edited by hand were replaced: {'; '.join(changes)}"
+                f"{name} are planned again, as the labelled cases or dataset.json have changed. "
+                f"These values are others now, also if they were edited by hand: "
+                f"{'; '.join(changes)}"
             )
         return plans
 
