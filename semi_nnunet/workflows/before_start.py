@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.discovery.doctor import Finding, dataset
@@ -17,6 +19,7 @@ from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.teaching import collect_idle_inputs, find_ignored_labels
+from semi_nnunet.planning.topology import build_planned_network
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
@@ -51,6 +54,7 @@ from semi_nnunet.workflows.next_step import (
     suggest_training,
 )
 
+NNUNET_NETWORKS = "dynamic_network_architectures."
 logger = logging.getLogger(__name__)
 
 
@@ -242,6 +246,7 @@ def find_data_problems(
         if description := optional_json(folders.preprocessed / DATASET_JSON):
             spec = PreprocessingSpec(plans, name, description)
             yield from find_outdated_problems(spec, folder, command)
+            yield from find_network_problems(plans, plans_name, name, description)
         for stock in sorted({*trainers} - {*classes}):
             # nnU-Net's trainers fail after the training if data of the next stage are missing
             for stage in configuration.next_stage_names or ():
@@ -256,6 +261,26 @@ def find_data_problems(
         if users and not has_unlabelled:
             message = f"{', '.join(users)} needs unlabelled images, found none"
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
+
+
+def find_network_problems(
+    plans: dict[str, Any], plans_name: str, configuration: str, description: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Yield a problem if a planned network of nnU-Net cannot be built; others are not tried."""
+    manager = PlansManager(plans)
+    planned = manager.get_configuration(configuration).configuration
+    if not str(planned["architecture"]["network_class_name"]).startswith(NNUNET_NETWORKS):
+        return
+    try:
+        heads = manager.get_label_manager(dict(description)).num_segmentation_heads
+        channels = determine_num_input_channels(manager, configuration, dict(description))
+        with torch.device("meta"):
+            build_planned_network(planned, channels, heads, allow_init=False)
+    except Exception as error:  # of the network's library
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        message = f"describes a network that cannot be built ({reason:.200})"
+        fix = "correct its 'architecture', or plan again"
+        yield Problem(f"{plans_name}.json, {configuration}", message, fix)
 
 
 def find_test_label_problems(folders: Folders) -> Iterator[Problem]:

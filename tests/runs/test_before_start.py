@@ -163,6 +163,17 @@ def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
     assert problem.fix == f"semi_nnunet preprocess -d {folders.preprocessed.name} -p tiny -c 2d"
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("conv_op", "nope"), ("n_stages", 1), ("strides", [[1, 1]]), ("n_conv_per_stage", [2])],
+)
+def test_a_network_that_cannot_be_built_is_named(folders, key, value):
+    plans = read_json(folders.preprocessed / "tiny.json")
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"][key] = value
+    (problem,) = before_start.find_data_problems(folders, plans, "tiny", ["2d"], TRAINERS)
+    assert "tiny.json" in problem.where and "architecture" in problem.fix
+
+
 def test_only_a_trainer_that_learns_from_unlabelled_images_needs_some(folders, tmp_path):
     plans = read_json(folders.preprocessed / "tiny.json")
     identifier = plans["configurations"]["2d"]["data_identifier"]
