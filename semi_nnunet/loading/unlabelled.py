@@ -13,10 +13,10 @@ import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
-from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.preprocessing.manifest import Manifest, read_sources
 from semi_nnunet.raw.layout import SELECTED_FILE
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_names
+from semi_nnunet.util.files import optional_json, read_names
 from semi_nnunet.util.names import list_first
 
 LocationPrior = Mapping[Any, np.ndarray]
@@ -122,7 +122,19 @@ class UnlabelledCases:
                 f"none of the {len(selected)} cases in {path} is preprocessed",
                 fix="select again, or semi_nnunet select --undo",
             )
+        recorded, now = optional_json(path).get("images", {}), hash_images(self.folder)
+        changed = [case for case in recorded if now.get(case, recorded[case]) != recorded[case]]
+        if changed:
+            raise UserError(
+                f"images have changed since semi_nnunet select: {list_first(changed)}",
+                fix="select again, or semi_nnunet select --undo",
+            )
         return [case for case in cases if case in selected]
+
+
+def hash_images(folder: Path) -> dict[str, str]:
+    """Return case -> short hash of the image of each finished case of a preprocessed folder."""
+    return {case: source.partition("-")[0] for case, source in read_sources(folder).items()}
 
 
 class UnlabelledDataset(nnUNetBaseDataset):

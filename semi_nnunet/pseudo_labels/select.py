@@ -11,6 +11,7 @@ import numpy as np
 
 from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.evaluation.labelling import read_labelling
+from semi_nnunet.loading.unlabelled import hash_images
 from semi_nnunet.pseudo_labels.choice import (
     SelectionRule,
     find_score_problems,
@@ -26,6 +27,7 @@ from semi_nnunet.raw.layout import (
     UNLABELLED_IMAGES,
     find_raw_dataset,
     get_preprocessed_dataset,
+    get_unlabelled_folder,
     read_skipped_cases,
 )
 from semi_nnunet.raw.readers import BrokenFileError, choose_reader, read_with_nnunet
@@ -101,8 +103,18 @@ def select_images(
     selected = sorted(select_cases(scores, choice))
     write_atomically(page, lambda out: write_gallery(out, request, scores, selected, choice.score))
     write_filter_table(table, scores, selected)
-    write_json(path, {**request.record(), **choice.record(), "cases": selected})
+    images = hash_preprocessed_images(path.parent, selected)
+    write_json(path, {**request.record(), **choice.record(), "cases": selected, "images": images})
     return Selection(raw.name, tuple(selected), len(scores), page, table)
+
+
+def hash_preprocessed_images(preprocessed: Path, cases: Sequence[str]) -> dict[str, str]:
+    """Return case -> short hash of its image, of those that are preprocessed."""
+    hashes = dict[str, str]()
+    for folder in sorted(preprocessed.glob(get_unlabelled_folder("", "*").name)):
+        if folder.is_dir():
+            hashes |= hash_images(folder)
+    return {case: hashes[case] for case in cases if case in hashes}
 
 
 def select_all(dataset: str) -> None:

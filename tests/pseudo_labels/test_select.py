@@ -47,6 +47,13 @@ def test_trainings_use_the_selected_images(dataset, pool, make_trainer, capfd):
     selected = read_json(dataset / "semi_selected.json")["cases"]
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     assert trainer.unlabelled_cases() == selected and len(selected) == 2
+    record = read_json(dataset / "semi_selected.json")
+    assert {*record["images"]} == {*selected}
+    other = {**record, "images": {**record["images"], selected[0]: "another"}}  # exchanged since
+    write_json(dataset / "semi_selected.json", other)
+    with pytest.raises(UserError, match=f"changed since .*{selected[0]}"):
+        make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()
+    write_json(dataset / "semi_selected.json", record)
     rows = [row for _, row in parse_csv(Path("selection.csv").read_text(encoding="utf-8"))]
     assert rows[0] == ["case", "score", "kept"] and len(rows) == 5
     assert sorted(case for case, _, is_selected in rows[1:] if is_selected == "1") == selected
