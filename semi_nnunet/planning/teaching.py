@@ -136,7 +136,7 @@ def find_scribbles(labelled: Entries) -> Iterator[Problem]:
         message += (
             "where a class ends, and unlabelled images have not helped (docs/sparse_labels.md)"
         )
-        yield Problem(LABELS, message, "semi_nnunet plan --set crf_weight=0.03")
+        yield Problem(LABELS, message, "try semi_nnunet plan --set crf_weight=0.03")
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:
