@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from semi_nnunet.cli.main import main
+from tests.runs.tiny import wait_for
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -216,8 +217,7 @@ def test_a_page_of_values_only_logs_nothing_and_sorts(browser, tree, tmp_path, m
 def test_print_hides_nothing(page):
     choose(page, "input[data-filters=cases-test]", "test_3")
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 50))")
-    assert of(page, "document.querySelectorAll('details:not([open])').length") == 0
+    wait_for(lambda: of(page, "document.querySelectorAll('details:not([open])').length") == 0, 30)
     assert len(column(page, "#cases-test", 0)) == 21
     hidden = of(
         page,
