@@ -147,7 +147,7 @@ class PoolScores:
 
 
 def collect_pool(raw: RawDataset, preprocessed: Path, cache: Path, processes: int) -> CasePool:
-    """Check the unlabelled images, and leave out those that must not be chosen.
+    """Check the unlabelled images, and leave out unsuitable ones.
 
     These are damaged images, images that preprocessing set aside, and near-twins of labelled ones.
     No label is read.

@@ -15,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from semi_nnunet.raw.description import RawCase, RawDataset, list_files
+from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.label_tables import Colour, name_label_values
 from semi_nnunet.util.errors import Problem
 
@@ -25,19 +26,6 @@ CONVERTED = "converted_labels"  # folder in that of the segmentations
 NAME = "Segment{}_Name"
 VALUE = "Segment{}_LabelValue"
 GRID_TOLERANCE = 1e-3  # of a voxel
-
-
-class BadSegmentationError(Exception):
-    """A segmentation that is no label of its image.
-
-    Args:
-        defect: the broken rule and the value found; also the text of the error.
-        fix: what to do about it.
-    """
-
-    def __init__(self, defect: str, fix: str):
-        super().__init__(defect)
-        self.fix = fix
 
 
 def write_segmentations(
@@ -112,20 +100,20 @@ def read_segmentation(path: Path, values: Mapping[str, int], image: Path) -> sit
         The label, int16.
 
     Raises:
-        BadSegmentationError: segments overlap, have unknown names, or lie on another grid.
+        BrokenFileError: segments overlap, have unknown names, or lie on another grid.
     """
     try:
         stored, grid = sitk.ReadImage(str(path)), sitk.ReadImage(str(image))
     except RuntimeError as error:
-        raise BadSegmentationError("cannot be read", "save it again in 3D Slicer") from error
+        raise BrokenFileError("cannot be read", "save it again in 3D Slicer") from error
     if stored.GetNumberOfComponentsPerPixel() > 1 or stored.GetDimension() != grid.GetDimension():
-        raise BadSegmentationError(
+        raise BrokenFileError(
             "has overlapping segments, or the dimensions of another image",
             "choose 'Allow overlap: No' in the Segment Editor, and save it again",
         )
     known = {name_of(stored, place): place for place in find_segments(stored)}
     if unknown := sorted(set(known) - set(values)):
-        raise BadSegmentationError(
+        raise BrokenFileError(
             f"has the segments {', '.join(unknown)}; the classes are {', '.join(values)}",
             "rename the segments",
         )
@@ -134,15 +122,13 @@ def read_segmentation(path: Path, values: Mapping[str, int], image: Path) -> sit
     for name, place in known.items():
         label[voxels == int(stored.GetMetaData(VALUE.format(place)))] = values[name]
     if extra := np.count_nonzero(voxels) - np.count_nonzero(label):
-        raise BadSegmentationError(
-            f"has {extra} voxels of no segment", "save it again in 3D Slicer"
-        )
+        raise BrokenFileError(f"has {extra} voxels of no segment", "save it again in 3D Slicer")
     result = sitk.GetImageFromArray(label)
     result.CopyInformation(stored)
     require_same_grid(result, grid)
     placed = sitk.Resample(result, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
     if lost := np.count_nonzero(label) - np.count_nonzero(sitk.GetArrayViewFromImage(placed)):
-        raise BadSegmentationError(f"has {lost} voxels outside of {image.name}", "remove them")
+        raise BrokenFileError(f"has {lost} voxels outside of {image.name}", "remove them")
     return placed
 
 
@@ -163,14 +149,14 @@ def require_same_grid(label: sitk.Image, grid: sitk.Image) -> None:
     """Check that the voxels of a label are voxels of an image.
 
     Raises:
-        BadSegmentationError: they are not.
+        BrokenFileError: they are not.
     """
     first = grid.TransformPhysicalPointToContinuousIndex(label.GetOrigin())
     steps = np.reshape(label.GetDirection(), (3, 3)) * label.GetSpacing()
     expected = np.reshape(grid.GetDirection(), (3, 3)) * grid.GetSpacing()
     is_shifted = np.abs(np.array(first) - np.round(first)).max() > GRID_TOLERANCE
     if is_shifted or np.abs(steps - expected).max() > GRID_TOLERANCE * min(grid.GetSpacing()):
-        raise BadSegmentationError(
+        raise BrokenFileError(
             f"has other voxels than the image: spacing {label.GetSpacing()}, expected "
             f"{grid.GetSpacing()}, origin {label.GetOrigin()}",
             "draw it on the image itself, or set the image as source geometry",
@@ -212,7 +198,7 @@ def _convert(
         return
     try:
         label = read_segmentation(path, values, Path(case.images[0]))
-    except BadSegmentationError as error:
+    except BrokenFileError as error:
         yield Problem(str(path), str(error), error.fix)
         return
     sitk.WriteImage(label, str(folder / f"{name}{ending}"), useCompression=True)

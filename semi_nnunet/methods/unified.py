@@ -64,8 +64,8 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     ) -> LabelledBatch:
         """Paste a box of an unlabelled patch into a share of the labelled patches.
 
-        The share falls with the ignored part of a patch, to none if half of it is ignored. Between
-        scribbles, nothing corrects the labels of a box: classes grew to three times their size
+        The share falls with the ignored part of a patch and is 0 from one half on. Between
+        scribbles, no label corrects those of a box, and classes grew to three times their size
         (docs/sparse_labels.md).
 
         Args:
@@ -73,7 +73,7 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
             probs: of the teacher, for the unlabelled patches.
         """
         inside, box = self.draw_boxes(labelled, unlabelled, probs)
-        _, annotated = self.annotation(labelled.target)
+        annotated = self.annotated_mask(labelled.target)
         share = self.settings.boxes_weight * self.unlabelled_weight.at(self.step)
         share = share * (2.0 * annotated.float().flatten(1).mean(1) - 1.0)
         has_box = torch.rand(len(box), device=box.device) < share

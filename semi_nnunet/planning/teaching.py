@@ -120,10 +120,7 @@ def is_ignored(entry: ManifestEntry) -> bool:
 
 
 def find_scribbles(labelled: Entries) -> Iterator[Problem]:
-    """Yield a problem if most voxels of annotated slices are ignored, as between scribbles.
-
-    A training with the gated CRF loss (``crf_weight``) has none.
-    """
+    """Yield a problem if most voxels of annotated slices are ignored, as between scribbles."""
     shares = [
         entry.facts["ignored_in_slices"]
         for entry in labelled.values()

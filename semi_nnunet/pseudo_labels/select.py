@@ -109,7 +109,7 @@ def select_images(
 
 
 def hash_preprocessed_images(preprocessed: Path, cases: Sequence[str]) -> dict[str, str]:
-    """Return case -> short hash of its image, of those that are preprocessed."""
+    """Return the short image hash of each preprocessed case."""
     hashes = dict[str, str]()
     for folder in sorted(preprocessed.glob(get_unlabelled_folder("", "*").name)):
         if folder.is_dir():

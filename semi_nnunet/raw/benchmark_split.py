@@ -6,7 +6,6 @@ Some cases of the source are labelled in the new data set, perhaps sparsely, the
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from semi_nnunet.raw.layout import (
     UNLABELLED_IMAGES,
     was_dataset_made,
 )
+from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.raw.sparse_labels import SparseLabelWriter, Sparsity
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
@@ -382,10 +382,9 @@ class FileTransfer:
 
     def __call__(self, source: Path, folder: Path) -> None:
         self._put(source, folder)
-        if source.suffix in (".tif", ".tiff"):
-            for stem in (source.stem, re.sub(r"_\d{4}$", "", source.stem)):
-                if (sidecar := source.with_name(f"{stem}.json")).is_file():
-                    self._put(sidecar, folder)
+        for is_label in (True, False):
+            if sidecar := find_spacing_file(source, is_label):
+                self._put(sidecar, folder)
 
     def _put(self, source: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -163,6 +163,12 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         heads, regions = manager.num_segmentation_heads, manager.has_regions
         return onehot_and_mask(select_full_resolution(target), heads, regions, manager.ignore_label)
 
+    def annotated_mask(self, target: Any) -> torch.Tensor:
+        """Return the mask of annotated voxels (B, 1, *spatial), in full resolution."""
+        manager = self.label_manager
+        full = select_full_resolution(target)
+        return annotated_voxels(full, manager.has_regions, manager.ignore_label)
+
     @cached_property
     def annotated_classes(self) -> AnnotatedClasses | None:
         """Classes that each case annotates; None if every case annotates all."""
@@ -246,10 +252,8 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
         manager, target = self.label_manager, raw["target"]
         with self.as_network(self.compiled(network)):
             if self.annotated_classes is None:
-                annotated_mask = annotated_voxels(
-                    select_full_resolution(target), manager.has_regions, manager.ignore_label
-                )
-                return {"voxels": int(annotated_mask.sum()), **super().validation_step(raw)}
+                voxels = int(self.annotated_mask(target).sum())
+                return {"voxels": voxels, **super().validation_step(raw)}
             annotated = self.annotated_classes.rows(raw["keys"], self.device)
             is_list, device = isinstance(target, list), self.device
             levels = [t.to(device) for t in target] if is_list else target.to(device)

@@ -40,6 +40,15 @@ class Problem:
         return f"{self.where}: {self.what}. Fix: {self.fix}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or its type if it has none.
+
+    >>> first_line(ValueError("too long\\nsee the log")), first_line(AssertionError())
+    ('too long', 'AssertionError')
+    """
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 class UserError(ValueError):
     """Report a mistake of the user: what is wrong, the value found, and the fix.
 

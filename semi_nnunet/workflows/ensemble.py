@@ -21,7 +21,7 @@ from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.commands import run_verb
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
 from semi_nnunet.runs.folders import VALIDATION_FOLDER as VALIDATION
-from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.job import Job, find_changed_test_inputs
 from semi_nnunet.runs.trainings import find_jobs
 from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -80,7 +80,7 @@ def group_members(members: Sequence[EnsembleMember], subset: str) -> list[list[E
 
 
 def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> list[Problem]:
-    """Return members without probabilities, and models that are not trained in every fold."""
+    """Return members without present probabilities, and models that lack a fold."""
     problems = []
     for group in group_members(members, subset):
         cases = {m.job: m.job.predicted_cases(subset) for m in group}
@@ -90,6 +90,11 @@ def find_ensemble_problems(members: Sequence[EnsembleMember], subset: str) -> li
             if missing:
                 message = f"predictions are missing for test cases {list_first(sorted(missing))}"
                 problems.append(Problem(str(job), message, "semi_nnunet crossval ... --npz"))
+                continue
+            changed = [] if subset == VALIDATION else find_changed_test_inputs(job)
+            if changed:
+                message = f"predicted imagesTs before a change of {list_first(changed)}"
+                problems.append(Problem(str(job), message, "repeat semi_nnunet crossval"))
                 continue
             stored = {path.stem for path in (job.folder / subset).glob("*.npz")}
             fix = "semi_nnunet crossval ... --npz predicts them (again), without another training"

@@ -15,7 +15,7 @@ from semi_nnunet.raw.folds import Fold, PatientOf
 from semi_nnunet.raw.layout import DATASET_JSON, SETTINGS_JSON, SPLITS_FILE, SUMMARY_JSON
 from semi_nnunet.runs.folders import ALL, Folders, is_older, load_patient_finder
 from semi_nnunet.runs.folds import foresee_folds
-from semi_nnunet.runs.job import Job, find_changed_test_inputs, list_pool_cases, read_trained_from
+from semi_nnunet.runs.job import Job, list_pool_cases, read_trained_from
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import list_settings_of_scope
@@ -213,15 +213,12 @@ def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Probl
 
 
 def find_stale_predictions(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
-    """Yield trainings whose present labels, images or networks would predict something else."""
+    """Yield trainings that would predict their validation cases differently today."""
     yield from find_outdated_trainings(folders, jobs)
     for job in jobs:
         if is_older(job.validation / SUMMARY_JSON, job.checkpoint):
             fix = f"remove {job.validation}, and repeat semi_nnunet crossval"
             yield Problem(str(job), "was trained again after its validation", fix)
-        if changed := find_changed_test_inputs(job):
-            message = f"predicted imagesTs before a change of {list_first(changed)}"
-            yield Problem(str(job), message, "repeat semi_nnunet crossval")
 
 
 def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:

@@ -12,13 +12,13 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.annotation.segmentations import (
-    BadSegmentationError,
     read_segmentation,
     write_segmentation,
     write_segmentations,
 )
 from semi_nnunet.cli.main import main
 from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.readers import BrokenFileError
 from tests.annotation.conftest import Loop
 from tests.conftest import no_processes
 
@@ -29,7 +29,7 @@ TURN = np.linalg.qr([[0.9, 0.3, 0.1], [-0.2, 0.95, 0.2], [0.05, -0.2, 1.0]])[0]
 
 @pytest.fixture
 def label(tmp_path: Path) -> Path:
-    """A label of an oblique image, of which the second class is absent."""
+    """A label of an oblique image that lacks the second class."""
     voxels = np.zeros((6, 8, 10), np.uint8)
     voxels[2:4, 3:6, 4:7] = 1
     image = sitk.GetImageFromArray(voxels)
@@ -103,17 +103,17 @@ def test_a_segmentation_that_is_no_label_of_the_image_is_refused(label, tmp_path
     out = tmp_path / "case_1.seg.nrrd"
     write_segmentation(label, NAMED, out)
     edit(out, change)
-    with pytest.raises(BadSegmentationError, match=key_word):
+    with pytest.raises(BrokenFileError, match=key_word):
         read_segmentation(out, VALUES, label)
 
 
 def test_a_segment_of_no_class_and_a_damaged_file_are_refused(label, tmp_path):
     out = tmp_path / "case_1.seg.nrrd"
     write_segmentation(label, NAMED, out)
-    with pytest.raises(BadSegmentationError, match="core"):
+    with pytest.raises(BrokenFileError, match="core"):
         read_segmentation(out, {"Läsion, groß": 1}, label)
     out.write_bytes(out.read_bytes()[:500])
-    with pytest.raises(BadSegmentationError, match="read"):
+    with pytest.raises(BrokenFileError, match="read"):
         read_segmentation(out, VALUES, label)
 
 
@@ -145,9 +145,9 @@ def test_reviewed_segmentations_are_accepted(loop: Loop, capsys):
     with no_processes():
         assert main(words) == 0
     assert "nothing to do" in capsys.readouterr().out
-    (folder / "nobody.seg.nrrd").write_bytes((folder / f"{names[0]}.seg.nrrd").read_bytes())
+    (folder / "stranger.seg.nrrd").write_bytes((folder / f"{names[0]}.seg.nrrd").read_bytes())
     (folder / labels[0].name).write_bytes(labels[0].read_bytes())
     with no_processes():
         assert main(words) == 2
     text = capsys.readouterr().err
-    assert "nobody" in text and f"{folder / labels[0].name}" in text
+    assert "stranger" in text and f"{folder / labels[0].name}" in text
