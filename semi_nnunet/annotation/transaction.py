@@ -16,17 +16,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from semi_nnunet.raw.layout import JOURNAL, ROUNDS_FOLDER, UNFINISHED_PHASES
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.raw.layout import (
+    JOURNAL,
+    ROUNDS_FOLDER,
+    UNFINISHED_PHASES,
+    say_how_to_mend,
+)
+from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import (
-    read_json,
     sha256_of_file,
     write_atomically,
     write_json,
     writing,
 )
+from semi_nnunet.util.validation import read_as
 
 PREPARE, DONE = "prepare", "done"
 COMMIT, UNDO = UNFINISHED_PHASES
@@ -56,6 +61,14 @@ class FileChange:
     digest: str = ""
     grows: bool = False
     size: int = 0
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The content of the file that lists the changes of a round."""
+
+    phase: Literal["prepare", "commit", "undo", "done"]
+    changes: tuple[FileChange, ...]
 
 
 @dataclass
@@ -213,13 +226,19 @@ class Transaction:
 
 
 def read_transactions(roots: Mapping[str, Path]) -> list[Transaction]:
-    """Return the transactions of a data set whose journal exists, by number."""
+    """Return the transactions of a data set whose journal exists, by number.
+
+    Raises:
+        UserError: a journal is damaged.
+    """
     transactions = []
     for path in sorted((roots["raw"] / ROUNDS_FOLDER).glob(f"round_*/{JOURNAL}")):
-        content: dict[str, Any] = read_json(path)
-        changes = [FileChange(**change) for change in content["changes"]]
+        try:
+            journal = read_as(Journal, path, "semi_nnunet accept", "")
+        except UserError as error:
+            raise UserError(error.what, fix=say_how_to_mend(path)) from error
         number = int(path.parent.name.removeprefix("round_"))
-        transactions.append(Transaction(roots, number, content["phase"], changes))
+        transactions.append(Transaction(roots, number, journal.phase, list(journal.changes)))
     return transactions
 
 

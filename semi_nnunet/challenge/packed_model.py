@@ -116,7 +116,7 @@ def pack_stage(model: TrainedModel, out: Path) -> PackedModel:
     trainer = find_portable_trainer(first)
     _, plans, configuration = model.parts
     folder = out / "__".join((trainer, plans, configuration))
-    mirrors = load_mirror_choice(model.folder)
+    mirrors = load_mirror_choice(model)
     free = max((int(fold) + 1 for fold in contents if fold != "all"), default=0)
     for fold, content in contents.items():
         averaged = content.get("semi", {}).get("averaged_with", [])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from semi_nnunet.deploy.trained import TrainedModel
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.util.files import write_json
 from semi_nnunet.util.validation import read_as
 
 FILE = "semi_mirrors.json"  # in the folder of a model
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class MirrorChoice:
         folds: whose validation cases were predicted, each by the network of its fold.
         cases: number of these cases.
         lose: how much less Dice than with all axes was allowed.
+        weights: fold -> SHA-256 of the checkpoint that predicted; empty in files of old versions.
     """
 
     axes: tuple[int, ...]
@@ -49,6 +54,7 @@ class MirrorChoice:
     folds: tuple[str, ...]
     cases: int
     lose: float
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, model: Path) -> None:
         """Write the choice into the folder of the model."""
@@ -71,16 +77,31 @@ def choose_axes(tried: Sequence[TriedAxes], lose: float) -> TriedAxes:
     return min(enough, key=lambda axes: (axes.passes, -axes.dice))
 
 
-def load_mirror_choice(model: Path) -> MirrorChoice | None:
-    """Load the choice for a model, or None if ``tune`` made none.
+def load_mirror_choice(model: TrainedModel) -> MirrorChoice | None:
+    """Load the choice for a model, or None if ``tune`` made none for these weights.
 
-    Args:
-        model: its folder TRAINER__PLANS__CONFIGURATION.
+    A fold that was trained again since makes the choice worthless, which is logged. Folds that are
+    not there are not compared.
 
     Raises:
         UserError: the file has another content.
     """
-    path = model / FILE
+    path = model.folder / FILE
     if not path.is_file():
         return None
-    return read_as(MirrorChoice, path, "semi_nnunet tune", "remove it, or tune again")
+    choice = read_as(MirrorChoice, path, "semi_nnunet tune", "remove it, or tune again")
+    folds = tuple(
+        fold
+        for fold in choice.weights
+        if (model.folder / f"fold_{fold}" / FINAL_CHECKPOINT).is_file()
+    )
+    present = replace(model, folds=folds, checkpoint=FINAL_CHECKPOINT).checksums()
+    if choice.weights and all(
+        choice.weights[fold] == checksum for fold, checksum in present.items()
+    ):
+        return choice
+    logger.warning(
+        f"{path} was chosen with other weights and is not used: images are mirrored along all "
+        "axes. Fix: run semi_nnunet tune again"
+    )
+    return None

@@ -113,7 +113,7 @@ def choose_mirror_axes(
     """
     mirror = options.mirror
     if mirror is None:
-        choice = load_mirror_choice(model.folder)
+        choice = load_mirror_choice(model)
         mirror = True if choice is None else choice.axes
     if isinstance(mirror, bool):
         return tuple(allowed or ()) if mirror else ()

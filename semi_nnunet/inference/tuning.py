@@ -71,7 +71,7 @@ def tune_mirror_axes(
         logger.info(format_tried_axes(tried[-1]))
     choice = MirrorChoice(
         choose_axes(tried, lose).axes, tuple(tried), tuple(numbered),
-        sum(map(len, cases.values())), lose,
+        sum(map(len, cases.values())), lose, selected.checksums(),
     )  # fmt: skip
     choice.write(trained.folder)
     return choice

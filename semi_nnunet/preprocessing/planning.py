@@ -89,9 +89,14 @@ def plan_if_needed(
                 logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
             return existing
         if derived:
+            gone = [path.name for path in written[1:] if not path.is_file()]
+            reason = (
+                f"{' and '.join(gone)} beside it cannot be found"
+                if gone
+                else "the labelled cases or dataset.json have changed since"
+            )
             raise UserError(
-                f"{plans_file} was derived from other plans, and the labelled cases or "
-                f"dataset.json have changed since",
+                f"{plans_file} was derived from other plans, and {reason}",
                 fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
                 f"then make these plans again (semi_nnunet plan)",
             )

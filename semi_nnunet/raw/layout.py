@@ -254,9 +254,23 @@ def read_rounds(raw_dataset: Path) -> list[dict[str, Any]]:
     return list(optional_json(raw_dataset / ROUNDS_FILE).get("rounds", []))
 
 
+def say_how_to_mend(journal: Path) -> str:
+    """Return what to do about the damaged journal of a round of accepted labels."""
+    return (
+        "restore it from a backup. If the round is complete (its images are in imagesTr and its "
+        f"labels in labelsTr), you can remove {journal.parent} instead, and semi_nnunet accept "
+        "--undo cannot take it back any more"
+    )
+
+
 def find_unfinished_round(raw_dataset: Path) -> Iterator[Problem]:
     """Yield a problem if ``semi_nnunet accept`` was interrupted while it changed the data set."""
     for path in sorted((raw_dataset / ROUNDS_FOLDER).glob(f"round_*/{JOURNAL}")):
-        if optional_json(path).get("phase") in UNFINISHED_PHASES:
+        try:
+            phase = optional_json(path).get("phase")
+        except UserError as error:
+            yield Problem(str(path.parent), error.what, say_how_to_mend(path))
+            continue
+        if phase in UNFINISHED_PHASES:
             fix = f"semi_nnunet accept -d {raw_dataset.name}, which finishes the round"
             yield Problem(str(path.parent), "accepting labels was interrupted", fix)

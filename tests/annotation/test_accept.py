@@ -403,6 +403,24 @@ def stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize(
+    "content", ["", '{"phase": "do', "{}", '{"phase": "done", "changes": [3]}']
+)
+def test_a_damaged_journal_is_named_with_what_to_do(loop, content, capsys):
+    loop.review(4)
+    assert accept(loop) == 0
+    (journal,) = loop.raw.glob(".annotation/round_*/journal.json")
+    journal.write_text(content, encoding="utf-8")
+    loop.review(5)
+    for command in (["accept", "-i", str(loop.reviewed)], ["accept", "--undo"]):
+        assert main([command[0], "-d", "977", *command[1:]]) == 2
+        error = capsys.readouterr().err
+        assert "backup" in error and str(journal.parent) in error
+    shutil.rmtree(journal.parent)
+    assert accept(loop) == 0
+    assert {"phantom_0004", "phantom_0005"} <= set(labelled(loop))
+
+
 # ---- bad input ----
 
 

@@ -73,7 +73,7 @@ def test_the_mirrored_axes_that_were_chosen_are_packed(pool, tmp_path):
     )
     assert tuple(whole["inference_allowed_mirroring_axes"]) == (0, 1)
     for axes, expected in (((1,), (1,)), ((), None)):
-        MirrorChoice(axes, (), ("0",), 1, 0.001).write(model.folder)
+        MirrorChoice(axes, (), ("0",), 1, 0.001, model.checksums()).write(model.folder)
         folder = pack_model(model, tmp_path / f"axes{len(axes)}").folder
         packed = torch.load(folder / "fold_0" / FINAL_CHECKPOINT, weights_only=True)
         assert packed["inference_allowed_mirroring_axes"] == expected

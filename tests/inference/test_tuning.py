@@ -28,7 +28,7 @@ def model(pool) -> TrainedModel:
 def test_every_set_of_axes_is_tried_on_the_cases_that_validate_the_fold(model, capsys) -> None:
     assert main(["tune", "-m", str(model.folder), "--device", "cpu", "--lose", "100"]) == 0
     output = capsys.readouterr().out
-    choice = load_mirror_choice(model.folder)
+    choice = load_mirror_choice(model)
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / model.folder.parent.name
     validated = read_json(preprocessed / "splits_final.json")[0]["val"]
     assert [tried.axes for tried in choice.tried] == [(), (0,), (1,), (0, 1)]
@@ -52,7 +52,7 @@ def test_predictions_use_the_chosen_axes_by_default(model, pool, tmp_path) -> No
 
     plain, mirrored = labels("plain", mirror=False), labels("mirrored")
     assert not np.array_equal(plain, mirrored)
-    MirrorChoice((), (), ("0",), 1, 0.001).write(model.folder)
+    MirrorChoice((), (), ("0",), 1, 0.001, model.checksums()).write(model.folder)
     assert np.array_equal(labels("tuned"), plain)
     assert np.array_equal(labels("all_axes", mirror=True), mirrored)
     exact = labels("exact", speed="exact")

@@ -58,7 +58,7 @@ def test_views_change_the_labels_and_unsure_voxels_are_ignored(pool, tmp_path):
 
 
 def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_path):
-    for number in range(3 * KILLS):  # more than the runs below do before they are killed
+    for number in range(5 * KILLS):  # more than the runs below do before they are killed
         source = next(pool.images.iterdir())
         shutil.copy(source, pool.images / f"more{number}_0000.nii.gz")
     clean = LabellingRequest(pool.images, tmp_path / "clean", (pool.names[0],))
@@ -73,7 +73,9 @@ def test_cases_of_killed_processes_are_labelled_once_and_completely(pool, tmp_pa
         awaited = len(list_finished_cases(shard)) + chance.choice([1, 2])
         while process.is_alive() and len(list_finished_cases(shard)) < awaited:
             time.sleep(a_case / 20)
-        time.sleep(chance.uniform(0, a_case))
+        killed_at = time.monotonic() + chance.uniform(0, a_case)
+        while time.monotonic() < killed_at and len(list_finished_cases(shard)) <= awaited:
+            time.sleep(a_case / 20)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL, (tmp_path / f"log{number}").read_text()
