@@ -16,6 +16,7 @@ NOTEBOOK, PAGE = "tutorial.ipynb", "tutorial.md"
 RESULTS, FIRST = "results", "index.md"
 LAST = ("phantom.md", "pseudo_labels.md", "cost.md", "journal.md")  # of the pages of results
 ROLE = re.compile(r":(?:mod|class|func|meth|attr|data):\s*<code>~?([^<]*)</code>")
+TEST_LINK = re.compile(r"\[([^]]+)\]\(\.\./tests/?[^)]*\)")
 VERSION = re.compile(r'^__version__ = "(.+)"', re.MULTILINE)
 FOR_USERS, FOR_DEVELOPERS = 2.0, 0.3  # weights in the search
 DEVELOPER_PAGES = ("results/", "architecture", "adding_", "python")
@@ -58,9 +59,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Link to the page of the notebook, and let the search rank guides above measurements."""
+    """Link to the page of the notebook, and let the search rank guides above measurements.
+
+    Tests are not part of the site, so that only their names stay.
+    """
     is_for_developers = page.file.src_uri.startswith(DEVELOPER_PAGES)
     page.meta["search"] = {"boost": FOR_DEVELOPERS if is_for_developers else FOR_USERS}
+    markdown = TEST_LINK.sub(r"\1", markdown)
     return markdown if page.file.src_uri == PAGE else markdown.replace(f"{NOTEBOOK})", f"{PAGE})")
 
 

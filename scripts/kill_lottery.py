@@ -7,9 +7,9 @@ it runs until its share of the kills is spent: SIGKILL to the whole process grou
 of the run, then the same command again. When a run ends before its kill, it is compared and starts
 from the beginning. Of trainings, every tensor of the final checkpoint (student, companions,
 deployed network) and the history must be bit-identical; of pools, every file must have the same
-bytes, and each case must be listed once; of auto, pseudo-dataset, package and report, weights,
-labels, predictions and pages must be equal. Prints a line for each scenario; exits with 1 if
-anything was lost.
+bytes, and each case must be listed once; of auto, distil, pseudo-dataset, package and report,
+weights, plans, labels, predictions and pages must be equal. Prints a line for each scenario; exits
+with 1 if anything was lost.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
     yield Scenario("pseudo-label", labelling(images, model), unlike_pools)
     own = ("raw", "preprocessed", "results")
     yield Scenario("pseudo-dataset", distilling(root, model), unlike_distilled, own)
+    yield Scenario("distil", shrinking(root, models, names[0]), unlike_shrunk, own[1:])
     yield Scenario("auto", choosing(), unlike_shipped, own[1:])
     if not only or "report" in only:
         words = ("-d", DATASET, "-p", PLANS, "-c", "2d", "-f", "0", "--device", "cpu")
@@ -183,6 +184,30 @@ def distilling(root: Path, model: Path) -> Callable[[Path], Command]:
         where = ("-d", DATASET, "--new-id", "902", "-m", model, "--device", "cpu", "-np", "1")
         target = ("--target", "SemiBaselineTrainer", "--target-folds", "0")
         return ("semi_nnunet", "pseudo-dataset", *where, *target)
+
+    return command
+
+
+def shrinking(root: Path, models: Path, trainer: str) -> Callable[[Path], Command]:
+    """Return the command that distils a model into a small network, and compares both."""
+
+    def command(folder: Path) -> Command:
+        for name, source in (("preprocessed", root / "preprocessed"), ("results", models)):
+            if not (folder / name).exists():
+                shutil.copytree(source, folder / name)
+        model = f"{DATASET}/{trainer}__{PLANS}__2d"
+        return (
+            "semi_nnunet",
+            "distil",
+            "-m",
+            model,
+            "-f",
+            "0",
+            "--device",
+            "cpu",
+            "--share",
+            "0.5",
+        )
 
     return command
 
@@ -385,6 +410,16 @@ def unlike_distilled(whole: Path, other: Path) -> list[str]:
     """Return what differs in the data set of pseudo labels, and in the training on it."""
     differ = unlike_files("raw/Dataset902*/*/*", whole, other)
     trainings = unlike_trainings("SemiBaselineTrainer", whole / "results", other / "results")
+    return differ + trainings
+
+
+def unlike_shrunk(whole: Path, other: Path) -> list[str]:
+    """Return what differs in the plans of the small network, its training and its predictions."""
+    differ = unlike_files("preprocessed/*/*_slim.json", whole, other)
+    differ += unlike_files(
+        "results/*/SemiDistillationTrainer__*/fold_0/validation/*.nii.gz", whole, other
+    )
+    trainings = unlike_trainings("SemiDistillationTrainer", whole / "results", other / "results")
     return differ + trainings
 
 

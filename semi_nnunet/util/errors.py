@@ -5,14 +5,12 @@ from __future__ import annotations
 import errno
 import signal
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 MAX_LISTED = 50
-CONTROL_CHARACTERS = ("Cc", "Cs")  # control characters, and undecodable bytes
 FULL_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or read-only
 DISK_ERRNOS = FULL_DISK_ERRNOS | {
     errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG,
@@ -110,15 +108,13 @@ def collect_errors(problems: list[Problem], where: str) -> Iterator[None]:
 
 
 def printable(text: str) -> str:
-    r"""Escape characters that control a terminal, such as ESC in the name of a file.
+    r"""Escape characters that control a terminal or the direction of text, such as ESC in a name.
 
     >>> print(printable("\x1b[31m.nii.gz"))
     \x1b[31m.nii.gz
     """
     return "".join(
-        repr(letter)[1:-1]
-        if unicodedata.category(letter) in CONTROL_CHARACTERS and letter not in "\n\t"
-        else letter
+        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1]
         for letter in text
     )
 

@@ -62,6 +62,29 @@ def test_the_folder_is_complete_and_its_page_has_the_commands(pool, offline, tmp
             assert str(tmp_path) not in path.read_text(), path
 
 
+LINE = "Approved | <script>x</script> ![p](http://x) `code`"
+HOSTILE = f"liver\n\n# {LINE} \x1b[31m\u202e"  # as the name of a label, it is refused
+
+
+def test_names_of_strangers_stay_text_on_the_pages(pool, offline, tmp_path):
+    model = pool.models[0].folder
+    described = json.loads((model / "dataset.json").read_text())
+    values = sorted(described["labels"].values())
+    described["labels"] = {f"{LINE}{value}" if value else "background": value for value in values}
+    described["channel_names"] = {key: LINE for key in described["channel_names"]}
+    (model / "dataset.json").write_text(json.dumps(described))
+    submission = package_model(
+        model, tmp_path / "team", contract="flare22", device="cpu", wheel_folder=offline,
+        licence=HOSTILE,
+    )  # fmt: skip
+    for name in ("README.md", "MODEL_CARD.md", "THIRD_PARTY.md"):
+        text = (submission.folder / name).read_text(encoding="utf-8")
+        assert not any(line.startswith("# Approved") for line in text.splitlines()), name
+        assert "<script" not in text and "![p]" not in text and "`code`" not in text, name
+        assert "\x1b" not in text and "\u202e" not in text, name
+    assert "Approved" in (submission.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
 def test_without_a_gpu_the_call_asks_for_none(pool, offline, tmp_path):
     submission = package_model(
         pool.models[0].folder, tmp_path / "team", contract="flare22", device="cpu",

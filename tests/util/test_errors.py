@@ -119,7 +119,9 @@ def test_ctrl_c_prints_how_to_continue(excepthook_calls, capsys, monkeypatch):
 
 
 def test_control_characters_are_escaped():
-    assert printable("a\x1b[31m\r\x9b\udcff\n\tä心") == "a\\x1b[31m\\r\\x9b\\udcff\n\tä心"
+    assert printable("a\x1b[31m\r\x9b\u202e\udcff\n\tä心") == (
+        "a\\x1b[31m\\r\\x9b\\u202e\\udcff\n\tä心"
+    )
     error = UserError("bad\x1b", [Problem("x\x1b[2J", "is\x07", "rename")])
     assert str(error) == "bad\\x1b\n  x\\x1b[2J: is\\x07. Fix: rename"
     assert "\x1b" not in str(disk_error_message(OSError(28, "No space", "/a\x1b[31m")))
