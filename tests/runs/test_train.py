@@ -143,3 +143,19 @@ def test_an_unprepared_configuration_is_reported_with_the_command(folders, capsy
     err = capsys.readouterr().err
     assert "2d is not preprocessed. Fix: semi_nnunet preprocess -d" in err
     assert len(err.splitlines()) == 2 and not folders.results.exists()
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "SemiBaselineTrainer"])
+@pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
+def test_cut_arrays_are_named_before_the_training(folders, capsys, trainer, ending):
+    identifier = json.loads((folders.preprocessed / "tiny.json").read_text())["configurations"][
+        "2d"
+    ]
+    arrays = folders.preprocessed / identifier["data_identifier"]
+    path = next(path for path in sorted(arrays.glob(f"*{ending}")))
+    path.write_bytes(path.read_bytes()[:20])
+    words = ["-p", "tiny", "-tr", trainer, "-device", "cpu"]
+    assert main(["train", folders.raw.name, "2d", "0", *words]) == 2
+    err = capsys.readouterr().err
+    case = path.name.removesuffix(ending)
+    assert case in err and "cut" in err and "semi_nnunet preprocess" in err
