@@ -119,7 +119,9 @@ class GridPair:
                 yield Slab(planes.start, self._interpolated(buffer, neighbours))
             finished = ready
             if finished < self.target[0]:
-                buffer, first = buffer[:, rule.lower[finished] - first :], int(rule.lower[finished])
+                # the next target plane may lie beyond all planes that have arrived
+                passed = min(int(rule.lower[finished]) - first, buffer.shape[1])
+                buffer, first = buffer[:, passed:], first + passed
 
     def _interpolated(self, logits: torch.Tensor, between: Neighbours) -> torch.Tensor:
         """Return logits (classes, planes, *plane) on target planes."""
