@@ -6,6 +6,7 @@ cases, half of the folds choose, and the others test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,11 @@ class CaseCounts:
             test_patients=len({*map(patient_of, cases["test"])}),
             has_test_labels=folders.test_labels is not None,
         )
+
+    @property
+    def validated(self) -> int:
+        """The validation cases of a fold; all labelled cases without folds."""
+        return math.ceil(self.labelled / max(1, self.folds))
 
     @property
     def choosing_folds(self) -> tuple[str, ...]:

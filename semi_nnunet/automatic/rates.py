@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import re
 import time
 from collections.abc import Sequence
@@ -84,9 +83,10 @@ def find_kept_rates(
     workers = int(build_child_environment(resources)[LOADING])
     planned = commands.read_planned_steps
     share = planned("validation_steps_per_epoch") / planned("steps_per_epoch")
-    validated = math.ceil(cases.labelled / max(1, cases.folds))
     return {
-        trainer: estimate_rate(stored.rates[trainer], workers, usable_cores(), validated, share)
+        trainer: estimate_rate(
+            stored.rates[trainer], workers, usable_cores(), cases.validated, share
+        )
         for trainer in trainers
         if trainer in stored.rates
     }

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+import torch
+
 from semi_nnunet.annotation.next_cases import PAGE, TABLE
 from semi_nnunet.automatic.cases import CaseCounts
 from semi_nnunet.automatic.commands import PLANS, USUAL, AutoCommands
@@ -54,6 +56,7 @@ from semi_nnunet.util.command import typed
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import file_in_the_way, read_csv, write_text, writing
 from semi_nnunet.util.lock import held
+from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import unique
 
@@ -106,6 +109,25 @@ def require_valid_options(hours: float, candidates: Sequence[str], out: Path) ->
     raise_if_any("The choice cannot start:", problems)
 
 
+def find_training_resources(launcher: JobLauncher) -> Resources:
+    """Return the resources of trainings, on this machine or on the nodes of a cluster.
+
+    Raises:
+        UserError: this machine has no such device; or trainings run on other machines, whose device
+            is not given, and this one has no GPU either.
+    """
+    if not launcher.is_remote:
+        return find_resources(launcher.device, launcher.jobs, launcher.threads)
+    device = launcher.device or ("cuda" if torch.cuda.is_available() else None)
+    if device is None:
+        raise UserError(
+            f"--launcher {launcher.launcher} runs trainings on other machines, and this one has no "
+            "GPU, so that the device to plan for is unknown",
+            fix="--device cuda (or cpu)",
+        )
+    return Resources(device, (), launcher.jobs or 1, launcher.threads or usable_cores())
+
+
 def choose_configuration(folders: Folders, device: str) -> str:
     """Return 3d_fullres for volumes on a GPU, else 2d; on a CPU 3-D takes many times as long."""
     if device == "cpu":
@@ -146,7 +168,7 @@ class AutoRun:
         out: Path,
     ) -> AutoRun:
         """Return the run with the state of earlier ones; see :func:`semi_nnunet.auto`."""
-        resources = find_resources(launcher.device, launcher.jobs, launcher.threads)
+        resources = find_training_resources(launcher)
         configuration = configuration or choose_configuration(folders, resources.device)
         commands = AutoCommands(folders, configuration, launcher, resources.device, out)
         options = {"configuration": configuration, "candidates": " ".join(candidates)}

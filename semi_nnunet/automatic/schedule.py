@@ -8,6 +8,7 @@ baseline gets the time of the method, not its steps: the user wants the best mod
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +46,8 @@ class TrainingRound:
     """Trainings of one length.
 
     >>> short = TrainingRound("short", ("A", "B"), folds=("0", "1"), steps=100)
-    >>> short.seconds({"A": TrainingRate(1, 20, 1), "B": TrainingRate(2, 20, 1)}, 9, 1)
+    >>> cases = CaseCounts(5, 20, 20, test_cases=9, test_patients=9, has_test_labels=True)
+    >>> short.seconds({"A": TrainingRate(1, 20, 1), "B": TrainingRate(2, 20, 1)}, cases, 1)
     680.0
 
     Args:
@@ -80,17 +82,36 @@ class TrainingRound:
         other = "" if baseline_steps == self.steps else f" (baseline {baseline_steps})"
         return f"{self.steps}{other}"
 
-    def seconds(self, rates: Mapping[str, TrainingRate], test_cases: int, at_a_time: int) -> float:
+    def seconds(
+        self, rates: Mapping[str, TrainingRate], cases: CaseCounts, at_a_time: int
+    ) -> float:
         """Estimate the duration of the round, with ``at_a_time`` trainings side by side.
 
-        Only the last round predicts test cases.
+        Only the last round predicts test cases. Fold "all" validates all labelled cases, others
+        the cases of one fold, which the rates include.
         """
-        cases = test_cases if self.name == FULL else 0
-        per_fold = sum(
-            rates[name].besides + rates[name].case * cases + rates[name].step * steps
+        tests = cases.test_cases if self.name == FULL else 0
+        more = cases.labelled - cases.validated
+        durations = [
+            rates[name].besides
+            + rates[name].case * (tests + (more if fold == ALL else 0))
+            + rates[name].step * steps
+            for fold in self.folds
             for name, steps in zip(self.trainers, self._exact_steps(), strict=True)
-        )
-        return per_fold * len(self.folds) / at_a_time
+        ]
+        return estimate_duration(durations, at_a_time)
+
+
+def estimate_duration(durations: Sequence[float], at_a_time: int) -> float:
+    """Return when the last of several jobs ends; the next one begins when one of them ends.
+
+    >>> estimate_duration([4, 4, 1], at_a_time=8), estimate_duration([4, 4, 1], at_a_time=2)
+    (4.0, 5.0)
+    """
+    ends = [0.0] * min(at_a_time, len(durations))
+    for duration in durations:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends, default=0.0)
 
 
 @dataclass(frozen=True)
@@ -246,9 +267,19 @@ def solve_shortest_steps(
 
     The result is below 0 if the time is too short.
     """
-    fixed = sum(estimate_round_seconds(inputs, scale_rounds(rounds, 0)))
-    per_step = sum(estimate_round_seconds(inputs, scale_rounds(rounds, 1))) - fixed
-    return (seconds - fixed) / per_step
+
+    def duration(shortest: int) -> float:
+        return sum(estimate_round_seconds(inputs, scale_rounds(rounds, shortest)))
+
+    if seconds < duration(0):
+        return -1.0
+    below, above = 0, 1
+    while duration(above) <= seconds and above < inputs.most_steps:
+        below, above = above, 2 * above
+    while above - below > 1:  # trainings side by side do not take times that are linear in steps
+        middle = (below + above) // 2
+        below, above = (middle, above) if duration(middle) <= seconds else (below, middle)
+    return below + (seconds - duration(below)) / (duration(above) - duration(below))
 
 
 def scale_rounds(rounds: Sequence[TrainingRound], shortest: float) -> list[TrainingRound]:
@@ -265,8 +296,7 @@ def round_to_epochs(inputs: ScheduleInputs, steps: float) -> int:
 
 def estimate_round_seconds(inputs: ScheduleInputs, rounds: Sequence[TrainingRound]) -> list[float]:
     """Estimate the seconds of each round."""
-    test_cases = inputs.cases.test_cases
-    return [current.seconds(inputs.rates, test_cases, inputs.at_a_time) for current in rounds]
+    return [current.seconds(inputs.rates, inputs.cases, inputs.at_a_time) for current in rounds]
 
 
 def keep_better_half(ranking: Sequence[str]) -> list[str]:

@@ -74,6 +74,12 @@ class JobLauncher:
         """Whether the jobs run on this machine."""
         return self.launcher == "local"
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the jobs run on other machines, whose devices are unknown here."""
+        address = self.ray_address or os.environ.get("RAY_ADDRESS")
+        return self.launcher == "slurm" or (self.launcher == "ray" and bool(address))
+
     def require_usable(self) -> None:
         """Check that this machine can launch, before a job is recorded.
 

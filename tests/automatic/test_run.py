@@ -168,6 +168,9 @@ def test_on_a_cluster_the_same_command_continues_until_there_is_an_answer(
     workspace: Path,
 ) -> None:
     words = ("--hours", "5", "--launcher", "slurm", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
+    code, output = auto(workspace, *words)
+    assert code == 2 and "--device cuda (or cpu)" in output
+    words += ("--device", "cpu")
     for submitted in ("time a few steps", "the full trainings"):
         code, output = auto(workspace, *words)
         assert code == 0 and submitted in output, output[-3000:]

@@ -18,6 +18,7 @@ from semi_nnunet.automatic.schedule import (
     SHORT,
     ScheduleInputs,
     TrainingRate,
+    TrainingRound,
     divide_budget,
     estimate_round_seconds,
     keep_better_half,
@@ -121,6 +122,29 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
     for current in rounds:
         assert TAUGHT not in current.trainers or TEACHER in current.trainers
         assert set(current.folds) <= {*cases.choosing_folds} or current.name == FULL
+
+
+def test_more_devices_than_trainings_do_not_shorten_a_training() -> None:
+    inputs = setting(at_a_time=8)
+    (last,) = divide_budget(inputs, ["B"], 4 * 3600, finished=[SHORT, LONGER])
+    (alone,) = divide_budget(setting(), ["B"], 4 * 3600, finished=[SHORT, LONGER])
+    longest = max(
+        inputs.rates[name].step * last.steps_of(name) + inputs.rates[name].besides
+        for name in last.trainers
+    )
+    assert 0.9 * 4 * 3600 < longest <= 4 * 3600
+    assert alone.steps < last.steps
+
+
+def test_fold_all_validates_all_labelled_cases() -> None:
+    cases = cases_of(folds=5, labelled=100, test_cases=7)
+    rates = {"A": TrainingRate(step=1, besides=20, case=3)}
+    short, full = (
+        TrainingRound(name, ("A",), (fold,), 10).seconds(rates, cases, 1)
+        for name, fold in ((SHORT, "0"), (FULL, "all"))
+    )
+    assert short == 10 + 20
+    assert full == 10 + 20 + 3 * (7 + 80)
 
 
 def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
