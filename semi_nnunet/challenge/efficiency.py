@@ -259,7 +259,11 @@ def measure_case(
     for path in (inputs, outputs):
         path.mkdir(parents=True)
     for file in files:
-        shutil.copy(file, inputs)
+        Path(shutil.copy(file, inputs)).chmod(0o644)
+    # containers run as other users
+    folder.chmod(0o755)
+    inputs.chmod(0o755)
+    outputs.chmod(0o777)
     folders = {INPUTS: str(inputs.absolute()), OUTPUTS: str(outputs.absolute())}
     command = [fill_placeholders(word, folders) for word in words]
     with (folder.parent / "log.txt").open("a", encoding="utf-8") as log:

@@ -20,7 +20,7 @@ from semi_nnunet.challenge import wheels
 from semi_nnunet.challenge.entry import DESCRIPTION, MODEL
 from semi_nnunet.challenge.needs import OWN, find_needed_packages, normalise_name, read_licence
 from semi_nnunet.challenge.packed_model import PackedModel, open_model, pack_model
-from semi_nnunet.inference.model import ALIKE, make_prediction_options
+from semi_nnunet.inference.model import ALIKE, EXACT, make_prediction_options
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT, PLANS_JSON
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import folder_aside, read_json, write_json, write_text
@@ -200,7 +200,7 @@ def package_model(
         raise_if_any("the submission cannot be packaged:", problems)
         aside = stack.enter_context(folder_aside(folder, "Nothing was packaged"))
         aside.mkdir(parents=True)
-        packed = pack_model(trained, aside / MODEL)
+        packed = pack_model(trained, aside / MODEL, all_mirrors=speed == EXACT)
         options = {"model": packed.folder.name, "speed": speed, "step": step, "device": device}
         options |= {"contract": rules.name, "limit": rules.limit}
         write_json(aside / DESCRIPTION, options)
@@ -305,13 +305,17 @@ def write_submission_texts(
 
 
 def format_call(contract: Contract, name: str, device: str) -> str:
-    """Return the line by which organisers run an image; without CUDA it asks for no GPU.
+    """Return the line by which organisers run an image, which asks for a GPU only with CUDA.
 
     >>> "--gpus" in format_call(find_contract("flare22"), "team", device="cpu")
     False
+    >>> "--gpus all" in format_call(find_contract("generic"), "team", device="cuda")
+    True
     """
     line = contract.line(name)
-    return line if device == "cuda" else line.replace(" --gpus device=1", "")
+    if device != "cuda":
+        return line.replace(" --gpus device=1", "")
+    return line if "--gpus" in line else line.replace(" run ", " run --gpus all ", 1)
 
 
 def describe_network(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:

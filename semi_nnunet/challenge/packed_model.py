@@ -85,12 +85,13 @@ def open_model(model: str | Path, folds: Sequence[str] | None) -> Iterator[Train
         yield select_folds(find_model(str(models[0])), folds)
 
 
-def pack_model(model: TrainedModel, out: Path) -> PackedModel:
+def pack_model(model: TrainedModel, out: Path, *, all_mirrors: bool = False) -> PackedModel:
     """Write the reduced model, and the first stage of its cascade if any, below a folder.
 
     Args:
         model: to reduce.
         out: folder; the model becomes TRAINER__PLANS__CONFIGURATION in it.
+        all_mirrors: keep all axes of mirrored images, also if ``tune`` chose some of them.
 
     Returns:
         The reduced model.
@@ -103,11 +104,11 @@ def pack_model(model: TrainedModel, out: Path) -> PackedModel:
     for stage in (model.previous, model):
         if stage is not None:
             load_model(stage)  # checks that a prediction can
-            packed = pack_stage(stage, out)
+            packed = pack_stage(stage, out, all_mirrors)
     return packed
 
 
-def pack_stage(model: TrainedModel, out: Path) -> PackedModel:
+def pack_stage(model: TrainedModel, out: Path, all_mirrors: bool) -> PackedModel:
     """Write one stage; see :func:`pack_model`."""
     contents = {
         fold: checkpoints.read_of_any_trainer(path) for fold, path in model.checkpoints.items()
@@ -116,7 +117,7 @@ def pack_stage(model: TrainedModel, out: Path) -> PackedModel:
     trainer = find_portable_trainer(first)
     _, plans, configuration = model.parts
     folder = out / "__".join((trainer, plans, configuration))
-    mirrors = load_mirror_choice(model)
+    mirrors = None if all_mirrors else load_mirror_choice(model)
     free = max((int(fold) + 1 for fold in contents if fold != "all"), default=0)
     for fold, content in contents.items():
         averaged = content.get("semi", {}).get("averaged_with", [])

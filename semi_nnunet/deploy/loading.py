@@ -35,7 +35,7 @@ class LoadedModel:
 
     Args:
         network: with the weights of the first fold, without deep supervision.
-        list_of_parameters: the weights of each fold.
+        list_of_parameters: the weights of each fold; of each network that a fold averages.
         plans_manager, configuration_manager, label_manager: nnU-Net's.
         dataset_json: content of the file.
         trainer_name: class name.
@@ -65,9 +65,8 @@ def load_model(model: TrainedModel) -> LoadedModel:
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
     configuration = plans.get_configuration(read_configuration_name(first, model.plans, str(model)))
-    weights = [content["network_weights"] for content in contents]
     arguments, file_name = configuration.network_arch_init_kwargs, str(model.folder / PLANS_JSON)
-    too_large = find_size_problems(arguments, weights[0], file_name)
+    too_large = find_size_problems(arguments, first["network_weights"], file_name)
     raise_if_any(f"{model} cannot be read:", too_large)
     try:
         labels = plans.get_label_manager(model.dataset_json)
@@ -90,11 +89,11 @@ def load_model(model: TrainedModel) -> LoadedModel:
     paths, all_weights = zip(*networks, strict=True)
     unfit = find_unfit_checkpoints(paths, all_weights, network)
     raise_if_any(f"{model} cannot be read:", unfit)
-    network.load_state_dict(weights[0])
+    network.load_state_dict(all_weights[0])
     axes = first.get("inference_allowed_mirroring_axes")
     return LoadedModel(
-        network, weights, plans, configuration, labels, model.dataset_json, first["trainer_name"],
-        None if axes is None else tuple(axes),
+        network, list(all_weights), plans, configuration, labels, model.dataset_json,
+        first["trainer_name"], None if axes is None else tuple(axes),
     )  # fmt: skip
 
 

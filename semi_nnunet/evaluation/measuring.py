@@ -101,10 +101,19 @@ def evaluate_folders(
     )
     folder = Path(out or predictions)
     folder.mkdir(parents=True, exist_ok=True)  # fail before the work
-    with recorded(folder / MEASURED_FROM, list_inputs(pairs, content)):
+    own_options = describe_options(own_sizes, missed_distance)
+    with recorded(folder / MEASURED_FROM, list_inputs(pairs, content) | own_options):
         rows = evaluate_pairs(pairs, protocol, processes)
         written = write_tables(folder, rows, pairs, protocol)
     return EvaluationResult(folder, len(pairs), written)
+
+
+def describe_options(
+    class_tolerances: Mapping[str, float], missed_distance: float | None
+) -> dict[str, Path | str]:
+    """Return the options that change measures but no name of a column, for their record."""
+    options = {"missed distance": missed_distance, "class tolerances": class_tolerances or None}
+    return {name: str(value) for name, value in options.items() if value is not None}
 
 
 def list_inputs(pairs: Sequence[FilePair], description: Mapping[str, Any]) -> dict[str, Path | str]:

@@ -160,7 +160,11 @@ def predict_images(
         predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / DATASET_JSON, description)  # names the labels
-        inputs: dict[str, Path | str] = {**networks, OPTIONS: str(options), **list_images(cases)}
+        inputs: dict[str, Path | str] = {
+            **networks,
+            OPTIONS: describe_options(predictor),
+            **list_images(cases),
+        }
         records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
         outdated = find_outdated_cases(cases, earlier, inputs)
         ending = description["file_ending"]
@@ -209,6 +213,20 @@ def find_array_problems(
 def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
     """Return the images of cases by their names in a record of predictions."""
     return {f"image {Path(file).name}": Path(file) for files in cases.values() for file in files}
+
+
+def describe_options(predictor: ImagePredictor) -> str:
+    """Return the options of a prediction, with the axes that ``tune`` chose if it chose any."""
+    stages = list[ImagePredictor]()
+    for last in (predictor, predictor.coarse):
+        stage = last if isinstance(last, ImagePredictor) else None
+        while stage is not None:
+            stages.append(stage)
+            stage = stage.previous
+    allowed = [tuple(stage.loaded.allowed_mirroring_axes or ()) for stage in stages]
+    axes = [stage.window.mirror_axes for stage in stages]
+    is_tuned = predictor.options.mirror is None and axes != allowed
+    return f"{predictor.options}, mirrored along {axes}" if is_tuned else str(predictor.options)
 
 
 def list_networks(models: Sequence[TrainedModel]) -> dict[str, Path]:

@@ -76,7 +76,7 @@ def make_views(names: Sequence[str], spacing: Sequence[float]) -> list[View]:
     if "gamma" in names:
         views += [View(f"gamma {power}", partial(change_gamma, power=power)) for power in GAMMAS]
     if "blur" in names:
-        views.append(View("blur", blur_image))
+        views.append(View("blur", partial(blur_image, axes=len(spacing))))
     if "noise" in names:
         views.append(View("noise", add_image_noise))
     if "equalize" in names:
@@ -106,9 +106,14 @@ def change_gamma(x: torch.Tensor, power: float) -> torch.Tensor:
     return map_channels(x, lambda c: match_mean_and_sd(scale_channel_to_unit(c) ** power, c))
 
 
-def blur_image(x: torch.Tensor) -> torch.Tensor:
-    """Blur every channel with a Gaussian of one voxel."""
-    return map_channels(x, lambda c: torch.from_numpy(gaussian_filter(c.numpy(), BLUR_VOXELS)))
+def blur_image(x: torch.Tensor, axes: int) -> torch.Tensor:
+    """Blur every channel with a Gaussian of one voxel along the last axes (2: within slices)."""
+
+    def blur(c: torch.Tensor) -> torch.Tensor:
+        sigmas = [0.0] * (c.ndim - axes) + [BLUR_VOXELS] * axes
+        return torch.from_numpy(gaussian_filter(c.numpy(), sigmas))
+
+    return map_channels(x, blur)
 
 
 def add_image_noise(x: torch.Tensor) -> torch.Tensor:

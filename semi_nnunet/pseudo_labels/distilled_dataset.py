@@ -42,8 +42,17 @@ from semi_nnunet.raw.plans import is_plans_file
 from semi_nnunet.settings.overrides import collect_user_layers
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.files import folder_aside, read_json, write_json
+from semi_nnunet.util.files import (
+    folder_aside,
+    optional_json,
+    read_json,
+    sha256_of_json,
+    sha256_of_version,
+    write_json,
+)
 from semi_nnunet.util.names import unknown
+
+FILES = "files"  # key of the record: a checksum of the annotated cases
 
 
 def require_image_folders(source: Path) -> None:
@@ -105,6 +114,9 @@ def write_distilled_dataset(
         "choice": choice.record(),
         "uncertainty": {case: round(value, 6) for case, value in sorted(selected.items())},
     }
+    before = optional_json(target / DISTILLED_FILE)
+    if FILES in before or not before:  # earlier versions did not record it
+        record[FILES] = digest_annotated_cases(source, labelled, ending)
     if was_dataset_made(target, DISTILLED_FILE, to_plain_values(record)):
         return selected
     with folder_aside(target, "No data set was made") as aside:
@@ -134,6 +146,15 @@ def write_distilled_dataset(
         write_json(aside / DATASET_JSON, {**description, "labels": labels, "numTraining": total})
         write_json(aside / DISTILLED_FILE, to_plain_values(record))
     return selected
+
+
+def digest_annotated_cases(source: Path, cases: Mapping[str, Sequence[str]], ending: str) -> str:
+    """Return a checksum of the images and labels of the labelled cases."""
+    paths = [Path(file) for files in cases.values() for file in files]
+    paths += [source / "labelsTr" / f"{case}{ending}" for case in cases]
+    return sha256_of_json(
+        {f"{path.parent.name}/{path.name}": sha256_of_version(path) for path in paths}
+    )
 
 
 def list_partial_cases(source: Path) -> list[str]:

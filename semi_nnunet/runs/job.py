@@ -389,6 +389,7 @@ def predict_test_cases(job: Job, device: str, processes: int) -> Iterator[Comman
     keep = ("--save_probabilities",) if job.npz else ()
     previous = job.previous_stage
     stage = () if previous is None else ("-prev_stage_predictions", previous.test)
+    shutil.rmtree(temporary, ignore_errors=True)  # a killed prediction may know other cases
     with recorded(temporary / PREDICTED_FROM, list_test_inputs(job)):
         yield ("nnUNetv2_predict", *fold, *model, *files, *workers, *keep, *stage)
     # earlier predictions have fewer cases, or no probabilities

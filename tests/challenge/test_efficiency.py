@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -76,6 +77,26 @@ def test_each_case_has_its_cost_and_quality(setting, tmp_path, capsys):
     assert len(table) == 4
     assert json.loads((tmp_path / "out" / "efficiency.json").read_text())["cases"] == rows
     assert "segments good_0000.nii.gz" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_another_user_can_read_the_case_and_write_its_segmentation(setting, tmp_path):
+    _, images, _ = setting
+    script = tmp_path / "modes.py"
+    modes = tmp_path / "modes.txt"
+    script.write_text(
+        "import os, sys\n"
+        "folders = [os.path.dirname(sys.argv[1]), *sys.argv[1:3]]\n"
+        "files = [os.path.join(sys.argv[1], name) for name in os.listdir(sys.argv[1])]\n"
+        f"open({str(modes)!r}, 'a').write(' '.join(oct(os.stat(p).st_mode)[-3:] "
+        "for p in [*folders, *files]) + '\\n')\n"
+    )
+    before = os.umask(0o077)
+    try:
+        words = f"{sys.executable} '{script}' {{inputs}} {{outputs}}"
+        measure_efficiency(words, images, tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert set(modes.read_text().splitlines()) == {"755 755 777 644"}
 
 
 def test_cases_that_fail_or_take_too_long_are_reported_and_others_are_measured(

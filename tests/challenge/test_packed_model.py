@@ -78,6 +78,9 @@ def test_the_mirrored_axes_that_were_chosen_are_packed(pool, tmp_path):
         packed = torch.load(folder / "fold_0" / FINAL_CHECKPOINT, weights_only=True)
         assert packed["inference_allowed_mirroring_axes"] == expected
         assert not (folder / "semi_mirrors.json").exists()
+    folder = pack_model(model, tmp_path / "exact", all_mirrors=True).folder
+    packed = torch.load(folder / "fold_0" / FINAL_CHECKPOINT, weights_only=True)
+    assert tuple(packed["inference_allowed_mirroring_axes"]) == (0, 1)
 
 
 def test_a_cascade_is_packed_with_its_first_stage(cascade, tmp_path):
@@ -104,6 +107,8 @@ def test_networks_that_are_averaged_become_folds(pool, tmp_path):
     assert packed.folds == ("0", "1")
     first, second = (next(network.parameters()) for network in load_networks([packed]))
     assert torch.equal(first + 1, second)
+    ours = [next(network.parameters()) for network in load_networks([pool.models[0]])]
+    assert torch.equal(ours[0], first) and torch.equal(ours[1], second)  # without packing, too
 
 
 def test_a_zip_of_export_is_opened_aside(pool, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.evaluation.measuring import evaluate_folders as measure
+from semi_nnunet.evaluation.measuring import find_changed_inputs
 from tests.evaluation.folders import evaluate, folders
 
 
@@ -109,3 +110,13 @@ def test_a_case_is_measured_only_for_the_classes_that_it_annotates(tmp_path, cap
     summary = json.loads((predictions / "summary.json").read_text())
     assert summary["mean"]["2"]["Dice"] == pytest.approx(sum(rest) / 2)
     assert math.isnan(summary["metric_per_case"][0]["metrics"]["2"]["n_ref"])
+
+
+def test_measures_with_other_options_do_not_count_as_those_of_crossval(tmp_path):
+    predictions, references = folders(tmp_path)
+    description = tmp_path / "data" / "dataset.json"
+    measure(predictions, references, processes=1)
+    assert not find_changed_inputs(predictions, references, description)
+    for options in ({"missed_distance": 50.0}, {"class_tolerances": {"liver": 1, "tumour": 2}}):
+        measure(predictions, references, processes=1, **options)
+        assert find_changed_inputs(predictions, references, description)

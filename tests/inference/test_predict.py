@@ -15,6 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import LABEL_KINDS
+from semi_nnunet.deploy.mirrors import MirrorChoice
 from semi_nnunet.discovery.register import trainer_folders
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
 from semi_nnunet.inference.predict import (
@@ -206,6 +207,17 @@ def test_changed_images_are_predicted_again(pool, tmp_path):
     assert kept.stat().st_mtime_ns == times and np.array_equal(read(other), read(kept))
     predict_images(model, pool.images, out, resume=True, device="cpu", mirror=True)
     assert kept.stat().st_mtime_ns > times  # predicted in another way
+
+
+def test_chosen_axes_are_not_mixed_with_others(pool, tmp_path):
+    for path in sorted(pool.images.iterdir())[1:]:
+        path.unlink()
+    model = pool.models[0]
+    (file,) = predict_images(model.folder, pool.images, tmp_path / "out", device="cpu")
+    mirrored = read(file)
+    MirrorChoice((), (), ("0",), 1, 0.001, model.checksums()).write(model.folder)
+    predict_images(model.folder, pool.images, tmp_path / "out", device="cpu", resume=True)
+    assert not np.array_equal(read(file), mirrored)
 
 
 def test_predictions_of_an_earlier_version_are_kept_and_not_mixed(pool, tmp_path):

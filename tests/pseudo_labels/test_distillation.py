@@ -86,6 +86,12 @@ def test_the_most_certain_cases_train_in_every_fold_and_validate_in_none(raw, po
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == times
     assert main([*words, "--max-uncertainty", "0.9"]) == 2
     assert "not made by this command" in capfd.readouterr().err
+    label = next((raw / "labelsTr").iterdir())
+    corrected = sitk.ReadImage(str(label))
+    corrected[0, 0, 0] = 1 - corrected[0, 0, 0]
+    sitk.WriteImage(corrected, str(label))
+    assert main(words) == 2
+    assert "from the present data" in capfd.readouterr().err
 
 
 def test_partial_labels_are_completed_and_validate_no_fold(raw, pool, capfd):

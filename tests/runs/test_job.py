@@ -137,6 +137,9 @@ def test_complete_predictions_replace_earlier_ones(empty):
     job.test.mkdir(parents=True)
     (job.test / "old.nii.gz").write_text("x")
     job.checkpoint.write_text("x")
+    killed = job.test.with_name(".test.tmp") / "removed.nii.gz"  # of a case that is gone by now
+    killed.parent.mkdir()
+    killed.write_text("x")
     steps = predict_test_cases(job, "cpu", 2)
     words = [str(word) for word in next(steps)]
     aside = Path(words[words.index("-o") + 1])
