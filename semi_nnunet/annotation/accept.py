@@ -36,7 +36,13 @@ from semi_nnunet.annotation.transaction import (
 )
 from semi_nnunet.preprocessing.cases import Case, PreprocessingSpec, preprocess_cases
 from semi_nnunet.preprocessing.manifest import SOURCE_PARTS, Manifest, get_manifest_file
-from semi_nnunet.preprocessing.planning import find_changed_values, fingerprint_fits, is_derived
+from semi_nnunet.preprocessing.planning import (
+    ORIGINS,
+    find_changed_values,
+    fingerprint_fits,
+    is_derived,
+    read_origins,
+)
 from semi_nnunet.preprocessing.prepare import one_at_a_time, prepare_for_training
 from semi_nnunet.raw.classes import ANNOTATED_KEY, find_annotation_problems
 from semi_nnunet.raw.description import RawDataset
@@ -508,7 +514,7 @@ def _stage_notes(
     if fingerprint.is_file() and not replans:
         digest, planned = sha256_of_file(fingerprint), optional_json(preprocessed / PLANNED_FROM)
         if planned.get("fingerprint") != digest:
-            planned = {"fingerprint": digest, "cases": {}}
+            planned = {**planned, "fingerprint": digest, "cases": {}, "accepted": []}
         names = {label.name for label in labels}
         planned["cases"] = {c: source for c, source in planned["cases"].items() if c not in names}
         planned["accepted"] = [*planned.get("accepted", []), *added]
@@ -537,6 +543,8 @@ def _stage_folds(
 def _keep_plans(transaction: Transaction, preprocessed: Path) -> None:
     """Have an undo restore plans and fingerprint, which planning again writes in place."""
     transaction.remove(f"preprocessed/{FINGERPRINT_FILE}")
+    record = optional_json(preprocessed / PLANNED_FROM) | {ORIGINS: read_origins(preprocessed)}
+    write_json(transaction.stage(f"preprocessed/{PLANNED_FROM}"), record)
     for path in sorted(preprocessed.glob("*.json")):
         if is_plans_file(path):
             shutil.copyfile(path, transaction.stage(f"preprocessed/{path.name}"))

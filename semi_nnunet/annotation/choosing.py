@@ -169,7 +169,8 @@ def collect_pool(raw: RawDataset, preprocessed: Path, cache: Path, processes: in
             f"{raw.description['file_ending']} to choose from",
             fix="put the unlabelled images there",
         )
-    present = [c for c in unlabelled if c.case not in raw.labelled and c.case not in skipped]
+    left_out = raw.labelled.union(skipped)
+    present = [case for case in unlabelled if case.case not in left_out]
     labelled = [replace(case, label=None) for case in raw.cases if case.subset == "labelled"]
     known = read_reports(preprocessed / CHECKED_FILE) | read_reports(cache)
     images = replace(raw, cases=(*labelled, *present))

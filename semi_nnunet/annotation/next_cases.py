@@ -19,7 +19,7 @@ from semi_nnunet.annotation.choosing import (
     score_pool,
 )
 from semi_nnunet.annotation.next_page import write_next_page
-from semi_nnunet.annotation.segmentations import SEGMENTATIONS, write_segmentations
+from semi_nnunet.annotation.segmentations import ENDING, SEGMENTATIONS, write_segmentations
 from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
@@ -36,13 +36,23 @@ from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.reporting.label_tables import write_label_tables
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import file_in_the_way, require_place, write_csv
+from semi_nnunet.util.files import (
+    file_in_the_way,
+    optional_json,
+    require_place,
+    sha256_of_file,
+    write_csv,
+    write_json,
+)
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
 
 logger = logging.getLogger(__name__)
 DEFAULT_RULE: Rule = "typical"  # never worse than a random draw so far (docs/annotation.md)
 TABLE, PAGE = "next.csv", "next.html"
+LABELS = "labels"  # folder of the proposals
+REVIEWED_FOLDERS = (LABELS, SEGMENTATIONS)
+PROPOSED = "semi_proposed.json"  # checksums of the proposals in these folders
 
 
 def choose_next_cases(
@@ -147,30 +157,64 @@ def _describe_limits(
 def copy_proposals(
     out: Path, raw: RawDataset, request: LabellingRequest, cases: Sequence[str]
 ) -> Path:
-    """Copy images and proposed labels into images/ and labels/; labels that exist stay.
+    """Copy images and proposed labels into images/ and labels/.
 
-    Label tables for ITK-SNAP and 3D Slicer, and segmentations of the latter, are written, too.
+    Label tables for ITK-SNAP and 3D Slicer, and segmentations of the latter, are written, too. What
+    a reviewer changed since an earlier call stays. Unchanged proposals of that call go: they may
+    be those of another model, or of cases that are not chosen any more.
 
     Returns:
         The folder of the labels, which ``accept`` reads.
     """
     images = {case.case: case.images for case in raw.cases if case.subset == "unlabelled"}
-    labels = out / "labels"
+    labels = out / LABELS
     for folder in (out / "images", labels):
         folder.mkdir(parents=True, exist_ok=True)
+    earlier = {name: str(digest) for name, digest in optional_json(out / PROPOSED).items()}
+    kept = remove_unchanged_proposals(out, raw.description["file_ending"], earlier)
     for case in cases:
         for image in images[case]:
             _copy_with_spacing(Path(image), out / "images", is_label=False)
         proposal = request.label_path(case)
-        if (labels / proposal.name).exists():
-            logger.info(f"{labels / proposal.name} exists and stays")
-        elif proposal.is_file():
+        if proposal.is_file() and not (labels / proposal.name).exists():
             _copy_with_spacing(proposal, labels, is_label=True)
     proposed = [labels / request.label_path(case).name for case in cases]
     present = [label for label in proposed if label.is_file()]
     write_segmentations(present, raw.description, out / SEGMENTATIONS)
     write_label_tables(out, raw.description)
+    written = [path for folder in REVIEWED_FOLDERS for path in sorted((out / folder).glob("*"))]
+    names = {path: path.relative_to(out).as_posix() for path in written if path.is_file()}
+    digests = {n: earlier.get(n, "") if n in kept else sha256_of_file(p) for p, n in names.items()}
+    write_json(out / PROPOSED, digests)
     return labels
+
+
+def remove_unchanged_proposals(out: Path, ending: str, proposed: Mapping[str, str]) -> set[str]:
+    """Remove the proposals of an earlier call that nobody changed; return the names of the others.
+
+    If a label or its segmentation was changed, both stay.
+
+    Args:
+        out: the folder of the call.
+        ending: of labels.
+        proposed: file within the folder -> SHA-256 of the proposal; others count as changed.
+    """
+    kept = set[str]()
+    for label in sorted((out / LABELS).glob(f"*{ending}")):
+        segmentation = out / SEGMENTATIONS / f"{label.name.removesuffix(ending)}{ENDING}"
+        names = {
+            path.relative_to(out).as_posix(): path
+            for path in (label, segmentation)
+            if path.is_file()
+        }
+        changed = [n for n, path in names.items() if proposed.get(n) != sha256_of_file(path)]
+        if changed:
+            logger.info(f"{out / changed[0]} was changed and stays")
+            kept |= set(names)
+        else:
+            for path in names.values():
+                path.unlink()
+    return kept
 
 
 def _copy_with_spacing(path: Path, folder: Path, is_label: bool) -> None:

@@ -34,7 +34,7 @@ def write_segmentations(
     """Write the segmentations of labels of volumes, next to which a reviewer may work.
 
     A segmentation that is newer than its label stays, because it may have been corrected. Formats
-    that hold no place of a voxel, such as PNG, have none.
+    that hold no place of a voxel, such as PNG, and 2-D files have none.
 
     Args:
         labels: files of a format of the data set.
@@ -44,11 +44,21 @@ def write_segmentations(
     ending, named = description["file_ending"], name_label_values(description)
     if ending not in PLACED_ENDINGS:
         return
-    folder.mkdir(exist_ok=True)
-    for label in labels:
+    volumes = [label for label in labels if count_dimensions(label) == 3]
+    if volumes:
+        folder.mkdir(exist_ok=True)
+    for label in volumes:
         out = folder / f"{label.name.removesuffix(ending)}{ENDING}"
         if not out.is_file() or out.stat().st_mtime_ns < label.stat().st_mtime_ns:
             write_segmentation(label, named, out)
+
+
+def count_dimensions(path: Path) -> int:
+    """Return the number of axes of an image file, whose voxels are not read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return int(reader.GetDimension())
 
 
 def write_segmentation(label: Path, named: Mapping[int, tuple[str, Colour]], out: Path) -> None:
@@ -152,8 +162,9 @@ def require_same_grid(label: sitk.Image, grid: sitk.Image) -> None:
         BrokenFileError: they are not.
     """
     first = grid.TransformPhysicalPointToContinuousIndex(label.GetOrigin())
-    steps = np.reshape(label.GetDirection(), (3, 3)) * label.GetSpacing()
-    expected = np.reshape(grid.GetDirection(), (3, 3)) * grid.GetSpacing()
+    axes = (grid.GetDimension(), grid.GetDimension())
+    steps = np.reshape(label.GetDirection(), axes) * label.GetSpacing()
+    expected = np.reshape(grid.GetDirection(), axes) * grid.GetSpacing()
     is_shifted = np.abs(np.array(first) - np.round(first)).max() > GRID_TOLERANCE
     if is_shifted or np.abs(steps - expected).max() > GRID_TOLERANCE * min(grid.GetSpacing()):
         raise BrokenFileError(

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.methods import MeanTeacherSettings
 from semi_nnunet.training.teacher import ConsistentTeacherTrainer
@@ -31,7 +30,6 @@ class SemiMeanTeacherTrainer(ConsistentTeacherTrainer):
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)
-        noisy = add_clamped_noise(unlabelled.x_weak, self.settings.teacher_noise)
-        target = self.teacher_probs(noisy)
+        target = self.teacher_probs(self.add_teacher_noise(unlabelled.x_weak))
         self.note_pseudo_labels(target, unlabelled.mask)
         yield self.consistency_term(unlabelled, target, unlabelled.mask)

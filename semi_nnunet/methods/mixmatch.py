@@ -16,7 +16,9 @@ geometric views need ``mirror``. ``variant paper`` undoes these differences as f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import torch
 
@@ -67,11 +69,21 @@ class SemiMixMatchTrainer(TeacherTrainer):
         """Sample g_k: a view that keeps the patch's shape and the meaning of its orientation."""
         if not self.settings.mirror:
             return GridView()
+        return sample_grid_view(self.inference_allowed_mirroring_axes or (), self.turned_planes)
+
+    @cached_property
+    def turned_planes(self) -> list[tuple[int, int]]:
+        """Planes in which labelled patches are turned by 90 degrees, too.
+
+        nnU-Net turns nearly isotropic volumes by at most 30 degrees, and others within slices.
+        """
         patch_size = self.configuration_manager.patch_size
         spacing = self.configuration_manager.spacing[-len(patch_size) :]
-        may_turn = self.settings.max_rotation_degrees >= 90
-        planes = list_square_planes(patch_size, spacing) if may_turn else []
-        return sample_grid_view(self.inference_allowed_mirroring_axes or (), planes)
+        rotation, in_plane, _, _ = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        if max(rotation) < math.pi / 2 - 1e-6:
+            return []
+        planes = list_square_planes(patch_size, spacing)
+        return [plane for plane in planes if not in_plane or plane == (1, 2)]
 
     def guess(self, images: list[torch.Tensor], views: list[GridView]) -> torch.Tensor:
         """Return q: the predictions of the views, in the frame of u, averaged and sharpened."""

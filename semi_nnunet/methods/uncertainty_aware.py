@@ -20,7 +20,6 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.core.ramps import gaussian_ramp
 from semi_nnunet.core.stochastic import add_feature_dropout
 from semi_nnunet.core.uncertainty import entropy, max_entropy
@@ -45,8 +44,7 @@ class SemiUncertaintyAwareTrainer(ConsistentTeacherTrainer):
 
     def noisy_probs(self, teacher: nn.Module, x_weak: torch.Tensor) -> torch.Tensor:
         """Return one prediction of the patch under input noise."""
-        noisy = add_clamped_noise(x_weak, self.settings.teacher_noise)
-        return self.probs(self.predict_with(teacher, noisy))
+        return self.probs(self.predict_with(teacher, self.add_teacher_noise(x_weak)))
 
     @cached_property
     def disturbed_teacher(self) -> nn.Module:

@@ -86,10 +86,16 @@ class DiffusionBranches(nn.Module):
 
     @torch.no_grad()
     def pull(self, theta: nn.Module, to_mean: bool, share: float) -> None:
-        """Move theta's weights by ``share`` towards psi's, or the mean of xi's and psi's."""
+        """Move theta's weights by ``share`` towards psi's, or the mean of xi's and psi's.
+
+        The heads of deep supervision stay, as those of xi and psi are never trained.
+        """
         xi, psi = (dict(decoder.named_parameters()) for decoder in (self.xi, self.psi))
+        heads = len(getattr(self.psi, "seg_layers", ()))
+        untrained = tuple(f"seg_layers.{number}." for number in range(heads - 1))
         for name, weight in theta.named_parameters():
-            if name in psi:  # not the encoder, which nnU-Net's decoders contain
+            # not the encoder, which nnU-Net's decoders contain
+            if name in psi and not name.startswith(untrained):
                 weight.lerp_((xi[name] + psi[name]) / 2 if to_mean else psi[name], share)
 
     def predict_psi(self, encoder: Any, x: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ def compute_image_facts(
         data: a preprocessed image (C, z, y, x).
         voxels: approximate number of voxels to sample.
     """
-    stride = max(1, data[0].size // voxels)
+    stride = max(1, data[0].size // voxels) | 1  # an even one may divide the length of a row
     samples = data.reshape(data.shape[0], -1)[:, ::stride]
     inside = samples[:, np.any(samples != 0, axis=0)]
     samples = inside if inside.shape[1] else samples

@@ -30,7 +30,7 @@ from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY
-from semi_nnunet.raw.plans import held_plans
+from semi_nnunet.raw.plans import held_plans, is_plans_file
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -45,6 +45,7 @@ from semi_nnunet.util.files import (
 )
 
 logger = logging.getLogger(__name__)
+ORIGINS = "plans"  # key of the record: plans -> fingerprint that they come from
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 REQUIRED_KEYS = (
     "dataset_name", "plans_name", "configurations", "transpose_forward", "image_reader_writer",
@@ -74,22 +75,22 @@ def plan_if_needed(
             others (see :mod:`semi_nnunet.workflows.plan`) and outdated.
     """
     raw = RawDataset.of(raw_dataset)
-    plans_file = preprocessed / f"{plans_name}.json"
-    written = [plans_file, preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON]
+    plans_file, record = preprocessed / f"{plans_name}.json", preprocessed / PLANNED_FROM
+    described_by = [preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON]
+    written = [plans_file, *described_by, record]
     with held_plans(preprocessed, plans_name):
         undo(written)
-        fits = fingerprint_fits(raw, preprocessed)
+        is_described = fingerprint_fits(raw, preprocessed)
         existing = read_existing_plans(plans_file, raw)
         derived = bool(existing) and is_derived(existing)
-        if derived and not is_of_fingerprint(existing, preprocessed):
-            fits = False
+        fits = is_described and is_of_fingerprint(existing, plans_name, preprocessed)
         if existing and fits:
             if gpu_memory_gb is not None:
                 fix = "another name (-p) makes new plans"
                 logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
             return existing
         if derived:
-            gone = [path.name for path in written[1:] if not path.is_file()]
+            gone = [path.name for path in described_by if not path.is_file()]
             reason = (
                 f"{' and '.join(gone)} beside it cannot be found"
                 if gone
@@ -101,6 +102,9 @@ def plan_if_needed(
                 f"then make these plans again (semi_nnunet plan)",
             )
         log_stage(f"planning {plans_name}")
+        if existing and planner != existing["experiment_planner_used"]:
+            planner = existing["experiment_planner_used"]
+            logger.info(f"{plans_name} is planned again by its own planner, {planner}")
         get_default_plans_name(planner)  # raises if there is no such planner
         with (
             variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails if it is 0
@@ -108,10 +112,12 @@ def plan_if_needed(
         ):
             preprocessed.mkdir(parents=True, exist_ok=True)
             with undone_on_failure(written):
-                # the new fingerprint may equal the old one: background voxels do not count
-                (preprocessed / PLANNED_FROM).unlink(missing_ok=True)
+                origins = read_origins(preprocessed)
+                if not is_described:
+                    # the new fingerprint may equal the old one: background voxels do not count
+                    write_json(record, {ORIGINS: origins})
                 extract_fingerprints(
-                    [raw.number], num_processes=num_processes, clean=not fits, verbose=False
+                    [raw.number], num_processes=num_processes, clean=not is_described, verbose=False
                 )
                 name = plan_experiments(
                     [raw.number], planner, gpu_memory_gb, overwrite_plans_name=plans_name
@@ -123,6 +129,8 @@ def plan_if_needed(
                 if settings:
                     plans |= settings
                     write_json(preprocessed / f"{name}.json", plans)
+                origins[plans_name] = digest_fingerprint(preprocessed)
+                write_json(record, optional_json(record) | {ORIGINS: origins})
         if changes := list(describe_changes(existing, plans)):
             logger.warning(
                 f"{name} are planned again, as the labelled cases or dataset.json have changed. "
@@ -133,7 +141,7 @@ def plan_if_needed(
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Yield which values of each configuration differ between plans, but for their networks.
+    """Yield which values of each configuration differ between plans.
 
     >>> before = {"configurations": {"2d": {"batch_size": 7, "spacing": [1, 1]}}}
     >>> after = {"configurations": {"2d": {"batch_size": 12, "spacing": [1, 1]}}}
@@ -142,10 +150,9 @@ def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
     """
     earlier = before.get("configurations", {})
     for name, key, old, new in find_changed_values(before, after):
-        if key not in ("architecture", "median_image_size_in_voxels") and key in earlier.get(
-            name, {}
-        ):
-            yield f"{name} {key} {old}, now {new}"
+        if key == "median_image_size_in_voxels" or key not in earlier.get(name, {}):
+            continue
+        yield f"{name} network" if key == "architecture" else f"{name} {key} {old}, now {new}"
 
 
 def find_changed_values(
@@ -269,10 +276,32 @@ def digest_fingerprint(preprocessed: Path) -> str | None:
     return sha256_of_file(path) if path.is_file() else None
 
 
-def is_of_fingerprint(derived: Mapping[str, Any], preprocessed: Path) -> bool:
-    """Return whether derived plans come from the present fingerprint; earlier versions: True."""
-    recorded = derived.get("semi_planned", {}).get("fingerprint")
-    return recorded in (None, digest_fingerprint(preprocessed))
+def is_of_fingerprint(plans: Mapping[str, Any], name: str, preprocessed: Path) -> bool:
+    """Return whether plans come from the present fingerprint; of earlier versions: True.
+
+    Args:
+        plans: their content; derived plans know their fingerprint.
+        name: of the plans; that of nnU-Net's planners is in the record beside them.
+        preprocessed: the data set's preprocessed folder.
+    """
+    digest = digest_fingerprint(preprocessed)
+    if plans and is_derived(plans):
+        return plans.get("semi_planned", {}).get("fingerprint") in (None, digest)
+    if read_origins(preprocessed).get(name) in (None, digest):
+        return True
+    fingerprint = optional_json(preprocessed / FINGERPRINT_FILE)
+    copied = [plans.get(key) for key in INTENSITIES]  # of plans that nnU-Net's own command made
+    return fingerprint.get(INTENSITIES[0]) in copied
+
+
+def read_origins(preprocessed: Path) -> dict[str, str | None]:
+    """Return plans -> SHA-256 of the fingerprint that they were planned from.
+
+    Plans of nnU-Net's planners without a record count as those of the present fingerprint.
+    """
+    recorded = optional_json(preprocessed / PLANNED_FROM).get(ORIGINS, {})
+    names = [path.stem for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
+    return dict.fromkeys(names, digest_fingerprint(preprocessed)) | recorded
 
 
 def is_derived(plans: Mapping[str, Any]) -> bool:

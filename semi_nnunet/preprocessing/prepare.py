@@ -29,6 +29,7 @@ from semi_nnunet.preprocessing.cases import (
 )
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
 from semi_nnunet.preprocessing.planning import (
+    ORIGINS,
     get_default_plans_name,
     plan_if_needed,
     select_configurations,
@@ -199,6 +200,11 @@ def prepare_labelled(
     folder, preprocessed = find_raw_dataset(dataset), get_preprocessed_dataset(dataset)
     log_stage(f"checking {folder}")
     raw, checked = RawDataset.of(folder), preprocessed / CHECKED_FILE
+    if not raw.labelled:
+        raise UserError(
+            f"{folder} has no labelled case, from which nnU-Net plans",
+            fix=f"semi_nnunet next -d {raw.number} chooses images to label first",
+        )
     reports, skipped = verify_dataset(raw, num_processes, skip_bad, read_reports(checked))
     with one_at_a_time(preprocessed):
         plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes, gpu_memory_gb)
@@ -250,7 +256,8 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
         return  # the plans were copied without it
     digest, record = sha256_of_file(fingerprint), optional_json(path)
     if record.get("fingerprint") != digest or not isinstance(record.get("cases"), dict):
-        write_json(path, {"fingerprint": digest, "cases": sources})
+        origins = {key: record[key] for key in (ORIGINS,) if key in record}
+        write_json(path, {"fingerprint": digest, "cases": sources, **origins})
         return
     changes = [
         change

@@ -236,7 +236,12 @@ def read_case_list(path: str | Path, number: int | None) -> list[str]:
             f"the list {path} does not exist", fix="correct the path, or name the cases by --cases"
         )
     if path.suffix != ".json":
-        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{path} must be a text file in UTF-8", fix="save it as one, with a case a line"
+            ) from error
         return [line.strip() for line in lines if line.strip()]
     content = read_json(path)
     if isinstance(content, Mapping):

@@ -357,7 +357,8 @@ def read_single(path: str | Path, device: torch.device | str) -> LoadedCheckpoin
 def read_newest_valid(path: str | Path, device: torch.device | str) -> LoadedCheckpoint:
     """Read the most advanced readable checkpoint in the folder of ``path``, to continue from.
 
-    nnU-Net chooses ``path`` by its name; it may be damaged, or older than the best checkpoint.
+    nnU-Net chooses ``path`` by its name. It may be damaged, or older than another one: a final
+    checkpoint, for example, if the training was extended and interrupted.
 
     Returns:
         The checkpoint, its file, and a message for every file that was skipped.
@@ -377,8 +378,6 @@ def read_newest_valid(path: str | Path, device: torch.device | str) -> LoadedChe
             continue
         if newest is None or _progress(checkpoint) > _progress(newest[0]):
             newest = checkpoint, candidate
-        if candidate.name == NEWEST_FIRST[0]:
-            break
     if newest is None:
         raise UserError("no checkpoint of the folder can be read:\n  " + "\n  ".join(skipped))
     return *newest, skipped

@@ -183,7 +183,10 @@ class CompanionTrainer(ReproducibleTrainer, is_method=False):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Schedule]:
         """Build the companions, and the optimizer of all networks that take a gradient."""
         torch.manual_seed(derived_seed(self.settings.seed, "companions"))
-        self._companions = nn.ModuleDict(self.build_all_companions()).to(self.device)
+        companions = nn.ModuleDict(self.build_all_companions()).to(self.device)
+        if self.is_ddp:  # as nnU-Net does with the student
+            companions = cast(nn.ModuleDict, nn.SyncBatchNorm.convert_sync_batchnorm(companions))
+        self._companions = companions
         self.compiled = CompiledNetworks(self.network)
         return super().configure_optimizers()
 

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from semi_nnunet.networks.frozen import load_pretrained_encoder, unwrap_compiled
+from semi_nnunet.networks.frozen import (
+    FrozenNetworks,
+    load_pretrained_encoder,
+    unwrap_compiled,
+)
 from semi_nnunet.networks.pretrained import find_output_layers, load_fitting_weights
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.settings.common import POOL, PRETRAINER
@@ -17,6 +21,8 @@ from semi_nnunet.training.checkpoints import read_of_any_trainer
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import sha256_of_file
 from semi_nnunet.util.names import list_first
+
+IN_FOLD = "unlabelled_in_fold"  # key of a checkpoint: unlabelled cases, before any filtering
 
 
 class InitialWeights:
@@ -84,7 +90,8 @@ class InitialWeights:
         require_same_weights(unwrap_compiled(network), weights, self.path)
         unwrap_compiled(network).load_state_dict(weights)
         cases = semi.get("cases", {})
-        self.learned_from = {*cases.get("labelled", ()), *cases.get("unlabelled", ())}
+        unlabelled = semi.get(IN_FOLD, cases.get("unlabelled", ()))
+        self.learned_from = {*cases.get("labelled", ()), *unlabelled}
         self.record = {
             "path": str(self.path), "sha256": sha256_of_file(self.path),
             "weights": f"{len(weights)} tensors continued",
@@ -93,12 +100,16 @@ class InitialWeights:
         self.say(f"continues from the weights of {self.path}")
 
     def continue_companions(self, companions: nn.Module) -> None:
-        """Load the weights of those companions that the earlier training has, too."""
+        """Load the weights of those companions that the earlier training has, too.
+
+        Frozen networks are teachers that were trained before; they stay as they were loaded.
+        """
         if self.path is None or not self.continues:
             return
         stored = (read_of_any_trainer(self.path).get("semi") or {}).get("companions", {})
         state = companions.state_dict()
-        for name in {key.split(".")[0] for key in state}:
+        frozen = {n for n, m in companions.named_children() if isinstance(m, FrozenNetworks)}
+        for name in sorted({key.split(".")[0] for key in state} - frozen):
             of_it = {key: value for key, value in state.items() if key.split(".")[0] == name}
             fits = all(
                 key in stored and stored[key].shape == value.shape for key, value in of_it.items()

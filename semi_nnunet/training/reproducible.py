@@ -9,6 +9,7 @@ classes that know no trainer.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -341,6 +342,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             except (RuntimeError, OSError) as error:
                 raise_if_machine_fault(error, self.output_folder, self.dataloader_train)
                 raise
+        self.resuming = False  # nnU-Net's --val_best now loads a file by its name
 
     def on_train_start(self) -> None:
         self.ranks.run_on_rank_zero(lambda: lock_fold(self.output_folder))
@@ -423,7 +425,8 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.run_log.end_epoch(epoch, self.num_epochs, self.logger.loggers)
         if self.ranks.rank == 0:
             self.run_log.write_history(folder)
-        if self._best_ema is None or self.logger.get_value("ema_fg_dice", step=-1) > self._best_ema:
+        dice = self.logger.get_value("ema_fg_dice", step=-1)
+        if self._best_ema is None or math.isnan(dice) or dice > self._best_ema:
             self._best_epoch = epoch
         with self.checkpoint_writer.in_background():
             super().on_epoch_end()  # saves checkpoint_best and counts the epoch

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from semi_nnunet.augment.intensity import add_clamped_noise
 from semi_nnunet.augment.mixing import BoxMix, sample_box_mix
 from semi_nnunet.augment.views import AppearanceView
 from semi_nnunet.core.class_weights import FrequencyWeights
@@ -53,6 +54,7 @@ from semi_nnunet.training.companions import CompanionTrainer, select_full_resolu
 from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator, list_sampled_classes
 from semi_nnunet.training.gradients import GradientBalance, GradientLimit
+from semi_nnunet.training.initial_weights import IN_FOLD
 from semi_nnunet.training.loaders import LoaderWaitLog
 from semi_nnunet.training.losses import compute_supervised_loss
 from semi_nnunet.training.precision import compute_dtype
@@ -126,8 +128,18 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             probs = self.probs(select_full_resolution(outputs))
             ramp = min(1.0, self.step / (CRF_RAMP * self.settings.total_steps))
             weight = self.settings.crf_weight * ramp
-            loss = loss + weight * gated_crf_loss(probs, labelled.x, self.exclusive)
+            loss = loss + weight * gated_crf_loss(probs, self.image_of(labelled.x), self.exclusive)
         return Term(name, loss, ramped=False, reads_unlabelled=pasted is not None)
+
+    def image_of(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the image's channels of ``x``, without the labels of a cascade's first stage."""
+        return x[:, : len(self.labelled_view.zero_outside)]
+
+    def add_teacher_noise(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the noise of ``teacher_noise`` to the image's channels of ``x``."""
+        image = self.image_of(x)
+        noisy = add_clamped_noise(image, self.settings.teacher_noise)
+        return torch.cat([noisy, x[:, image.shape[1] :]], 1)
 
     def cutmix(self, x: torch.Tensor) -> BoxMix:
         """Draw a random CutMix for tensors with the batch and patch size of ``x``."""
@@ -482,6 +494,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         content = super().checkpoint_content(next_epoch)
         content["semi"] |= self.pool.state()
         content["semi"]["trust"] = self.unlabelled_weight.reliability
+        if self.uses_unlabelled:
+            content["semi"][IN_FOLD] = self.unlabelled_cases()
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:

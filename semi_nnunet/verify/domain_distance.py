@@ -84,7 +84,8 @@ def load_domain_facts(preprocessed: Path) -> list[DomainFacts]:
         for (subset, case), report in read_reports(preprocessed / CHECKED_FILE).items()
         if subset != "unlabelled" or case not in skipped
     ]
-    channels = [str(name) for name in description["channel_names"].values()]
+    names = description.get("channel_names") or description["modality"]  # the old name
+    channels = [str(name) for name in names.values()]
     pseudo_labelled = read_pseudo_labelled_cases(preprocessed)
     return compute_domain_facts(reports, rule.domain_of, channels, pseudo_labelled)
 

@@ -105,9 +105,11 @@ def find_changed_cases(
     known = {key: report for key, report in reports.items() if report.records and key[0] != "test"}
     changed, refreshed = list[str](), dict(reports)
     for case in cases if known else ():
-        if case.subset == "test" or (case.subset == "unlabelled" and case.case in skipped):
+        if case.subset == "test":
             continue
         report = known.pop((case.subset, case.case), None)
+        if case.subset == "unlabelled" and case.case in skipped:
+            continue  # outliers and copies have a report, broken images have none
         if report is None:
             changed.append(f"{case.case} (new)")
             continue

@@ -67,12 +67,13 @@ def find_twins(reports: Sequence[CaseReport], patient_of: PatientOf) -> Twins:
     pairs = []
     for group in by_length.values():
         thumbnails = np.stack([decode_thumbnail(report.thumbnail) for report in group])
-        for i, j in find_similar_pairs(thumbnails):
+        patients = [patient_of(report.case) for report in group]
+        for i, j in find_similar_pairs(thumbnails, groups=patients):
             first, second = group[i], group[j]
             is_named = "test" in (first.subset, second.subset) and (
                 first.content_hash == second.content_hash
             )
-            if patient_of(first.case) != patient_of(second.case) and not is_named:
+            if not is_named:
                 pairs.append(((first.subset, first.case), (second.subset, second.case)))
     return Twins(tuple(sorted(pairs)))
 
@@ -82,7 +83,9 @@ def decode_thumbnail(text: str) -> np.ndarray:
     return np.frombuffer(base64.b64decode(text), np.uint8).astype(np.float32)
 
 
-def find_similar_pairs(vectors: np.ndarray, least: float = ALIKE) -> list[tuple[int, int]]:
+def find_similar_pairs(
+    vectors: np.ndarray, least: float = ALIKE, groups: Sequence[str] | None = None
+) -> list[tuple[int, int]]:
     """Return the pairs of rows (i < j) that correlate by at least ``least``.
 
     >>> find_similar_pairs(np.array([[0.0, 1, 2], [2, 1, 0], [1, 3, 5]]))
@@ -90,6 +93,7 @@ def find_similar_pairs(vectors: np.ndarray, least: float = ALIKE) -> list[tuple[
 
     Args:
         vectors: (N, values); constant rows are like no other.
+        groups: of the rows, such as patients; pairs within one are left out. None: all differ.
 
     Returns:
         Sorted pairs; [] if there are more than ``MOST_PAIRS`` for each row, so that they mean
@@ -105,6 +109,7 @@ def find_similar_pairs(vectors: np.ndarray, least: float = ALIKE) -> list[tuple[
     projected = _project(unit)
     order = np.argsort(projected[:, 0], kind="stable")
     unit, projected, rows = unit[order], projected[order], rows[order]
+    labels = rows if groups is None else np.unique(groups, return_inverse=True)[1][rows]
     reach = float(np.sqrt(2 * (1 - least))) + 1e-4  # distance of unit vectors that correlate so
     squares, pairs = np.square(projected).sum(1), list[tuple[int, int]]()
     for start in range(0, len(rows), BLOCK):
@@ -114,8 +119,8 @@ def find_similar_pairs(vectors: np.ndarray, least: float = ALIKE) -> list[tuple[
         distances -= 2 * projected[start:stop] @ projected[start:end].T
         first, second = np.nonzero(distances <= reach**2 + 1e-4)
         first, second = first + start, second + start
-        later = second > first
-        first, second = first[later], second[later]
+        counts = (second > first) & (labels[first] != labels[second])
+        first, second = first[counts], second[counts]
         for part in range(0, len(first), PART):
             i, j = first[part : part + PART], second[part : part + PART]
             alike = np.einsum("nd,nd->n", unit[i], unit[j]) >= least - 1e-6

@@ -237,6 +237,16 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
         launcher=JobLauncher(device="cpu"),
     )  # fmt: skip
     assert again == choice and label.read_bytes() == edited  # a corrected label stays
+    other = choose_next_cases(
+        raw.name, 2, pool.names[:1], rule="uncertain", proposals=True, seed=1,
+        launcher=JobLauncher(device="cpu"),
+    )  # fmt: skip
+    proposed = shlex.split(other.accept)[-1]
+    with pytest.raises(UserError) as refused:  # no label of the two models counts as reviewed
+        semi_nnunet.accept(raw.name, labels, proposals=proposed)
+    untouched = {Path(problem.where).name for problem in refused.value.problems}
+    assert untouched == {path.name for path in labels.iterdir()} - {label.name}
+    assert label.read_bytes() == edited
     foreground = choose_next_cases(
         raw.name, 2, pool.names[:1], rule="random-foreground", out="other",
         launcher=JobLauncher(device="cpu"),

@@ -131,6 +131,14 @@ def test_a_corrected_segmentation_stays_until_its_label_is_new(label, tmp_path):
     assert out.stat().st_size > 100
 
 
+def test_2d_files_have_no_segmentation(tmp_path):
+    description = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+    label = tmp_path / "case_1.nii.gz"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((8, 8), np.uint8)), str(label))
+    write_segmentations([label], description, tmp_path / "segmentations")
+    assert not (tmp_path / "segmentations").exists()
+
+
 def test_reviewed_segmentations_are_accepted(loop: Loop, capsys):
     names, folder = loop.review(4, 5), loop.root / "segmentations"
     labels = [loop.reviewed / f"{name}.nii.gz" for name in names]

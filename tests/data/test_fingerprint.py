@@ -55,6 +55,13 @@ def test_sampling_fewer_voxels_changes_little() -> None:
     assert every != some and every == pytest.approx(some, abs=0.15)
 
 
+def test_sampled_voxels_lie_in_all_columns() -> None:
+    data = np.full((1, 98, 512, 512), -1, np.float32)
+    data[:, :, :, 200:312] = 1.0  # a fifth of the voxels, in columns that a stride of 128 misses
+    facts = compute_image_facts(data, {"spacing": (1, 1, 1)})
+    assert facts["quantiles"][0][-2:] == [1.0, 1.0]
+
+
 def test_slices_with_foreground_are_counted() -> None:
     segmentation = np.zeros((1, 4, 5, 6), np.int8)
     segmentation[0, 1, 2, 3], segmentation[0, 2, 0, 0] = 2, -1  # -1: outside, in nnU-Net's files

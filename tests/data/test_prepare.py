@@ -20,8 +20,10 @@ from semi_nnunet.preprocessing.cases import Case, copy_ground_truth
 from semi_nnunet.preprocessing.planning import select_configurations
 from semi_nnunet.preprocessing.prepare import estimate_memory, prepare_for_training
 from semi_nnunet.raw.readers import Geometry
+from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.memory import GIB
+from semi_nnunet.workflows.before_start import find_raw_changes
 from semi_nnunet.workflows.plan import plan_dataset
 from tests.data.copied import Copy, names
 from tests.data.raw_datasets import voxels, write
@@ -61,6 +63,59 @@ def test_bad_unlabelled_cases_are_skipped_on_request(
         p.name.split(".")[0] for p in (copy.preprocessed / "nnUNetPlans_2d_unlabeled").iterdir()
     }
     assert not stems & {bad, leaked}
+
+
+def test_cases_that_were_set_aside_do_not_count_as_gone(copy: Copy) -> None:
+    duplicate, outlier = names(copy.raw / "imagesUn")[:2]
+    known = copy.raw / f"imagesTr/{names(copy.raw / 'imagesTr')[0]}_0000.nii.gz"
+    shutil.copy(known, copy.raw / f"imagesUn/{duplicate}_0000.nii.gz")
+    image = 1000 + 900 * voxels(0, (12, 32, 32), np.float32)
+    write(copy.raw / f"imagesUn/{outlier}_0000.nii.gz", image, (2.0, 1.0, 9.0))
+    copy.prepare(skip_bad=True, skip_outliers=True)
+    skipped = json.loads((copy.preprocessed / "semi_skipped.json").read_text())
+    assert duplicate in skipped
+    assert not list(find_raw_changes(find_folders(copy.raw.name)))
+    (copy.raw / f"imagesUn/{duplicate}_0000.nii.gz").unlink()
+    (problem,) = find_raw_changes(find_folders(copy.raw.name))
+    assert f"{duplicate} (gone)" in problem.what
+
+
+def test_without_labelled_cases_there_is_nothing_to_plan_from(copy: Copy) -> None:
+    for folder in ("imagesTr", "labelsTr"):
+        for path in (copy.raw / folder).iterdir():
+            path.unlink()
+    description = json.loads((copy.raw / "dataset.json").read_text())
+    (copy.raw / "dataset.json").write_text(json.dumps({**description, "numTraining": 0}))
+    with pytest.raises(UserError, match="semi_nnunet next"):
+        copy.prepare()
+
+
+def test_all_plans_follow_the_labelled_cases_by_their_own_planner(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def prepare(name: str, planner: str = "ExperimentPlanner") -> dict[str, Any]:
+        prepare_for_training(copy.number, ["2d"], name, planner, 1, False)
+        return dict(json.loads((copy.preprocessed / f"{name}.json").read_text()))
+
+    def brightness(plans: dict[str, Any]) -> float:
+        return float(plans["foreground_intensity_properties_per_channel"]["0"]["mean"])
+
+    large, small = "nnUNetResEncUNetMPlans", "nnUNetPlans"
+    first = prepare(large, "nnUNetPlannerResEncM")
+    record = copy.preprocessed / "semi_planned_from.json"
+    assert json.loads(record.read_text())["fingerprint"]  # as the fingerprint was kept
+    before = brightness(first)
+    for name in names(copy.raw / "imagesTr"):
+        path = copy.raw / f"imagesTr/{name}_0000.nii.gz"
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(sitk.Cast(image, sitk.sitkFloat32) * 3, str(path))
+    (copy.preprocessed / "dataset_fingerprint.json").unlink()
+    assert brightness(prepare(small)) == pytest.approx(3 * before, rel=0.02)
+    again = prepare(large)
+    assert brightness(again) == pytest.approx(3 * before, rel=0.02)
+    assert again["experiment_planner_used"] == "nnUNetPlannerResEncM"
+    monkeypatch.setattr(existing_plans, "plan_experiments", None)  # nothing is planned any more
+    assert prepare(large) == again
 
 
 def test_a_bad_labelled_case_is_never_skipped(copy: Copy) -> None:

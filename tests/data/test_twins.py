@@ -40,6 +40,16 @@ def test_pairs_are_those_of_the_slow_comparison():
     assert find_similar_pairs(vectors) == sorted(slow)
 
 
+def test_frames_of_a_patient_do_not_hide_twins_of_others():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(10, 50)).repeat(30, 0) + 0.001 * rng.normal(size=(300, 50))
+    patients = [f"patient{number // 30}" for number in range(300)]
+    vectors[299] = vectors[0]  # of the first patient, by another name
+    found = find_similar_pairs(vectors, groups=patients)
+    assert found == [(number, 299) for number in range(30)]
+    assert find_similar_pairs(vectors) == []
+
+
 def test_images_that_are_all_alike_have_no_twins():
     rng = np.random.default_rng(0)
     vectors = np.arange(50.0) + 0.01 * rng.normal(size=(300, 50))

@@ -237,8 +237,9 @@ def test_theta_is_averaged_with_the_other_decoders(averaging, make_trainer):
         xi, psi = (weights_of(decoder)[name] for decoder in (branches.xi, branches.psi))
         other = {"both": (xi + psi) / 2, "psi": psi, "none": old[name]}[averaging]
         torch.testing.assert_close(new[name], 0.9 * old[name] + 0.1 * other)
+    assert "seg_layers.0.weight" in old  # whose counterparts in xi and psi are never trained
     for name in old:
-        if name.startswith("encoder"):
+        if name.startswith(("encoder", "seg_layers.0")):
             assert torch.equal(old[name], new[name])
 
 

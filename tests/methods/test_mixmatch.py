@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +171,18 @@ def test_quarter_turns_need_unlimited_rotation(make_trainer):
     assert all(view.plane is None for view in views) and any(view.flips for view in views)
     free = make_trainer(NAME)
     assert any(free.sample_view().quarter_turns for _ in range(40))
+
+
+def test_volumes_are_turned_only_as_labelled_patches_are(make_trainer, monkeypatch):
+    trainer = make_trainer(NAME, "3d_fullres")
+    assert trainer.turned_planes == []  # nnU-Net turns them by at most 30 degrees
+    within_slices = ((-math.pi, math.pi), True, None, (0, 1, 2))
+    del trainer.turned_planes
+    monkeypatch.setattr(
+        trainer, "configure_rotation_dummyDA_mirroring_and_inital_patch_size",
+        lambda: within_slices,
+    )  # fmt: skip
+    assert trainer.turned_planes == [(1, 2)]
 
 
 def test_no_geometric_view_if_orientation_matters(make_trainer):

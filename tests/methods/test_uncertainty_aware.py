@@ -50,6 +50,14 @@ def test_passes_differ_through_noise_and_through_dropout(make_trainer):
         assert torch.equal(trainer.teacher_probs(x), trainer.teacher_probs(x))  # without either
 
 
+def test_noise_is_added_to_the_image_only(make_trainer):
+    trainer = make_trainer("SemiUncertaintyAwareTrainer")
+    x = torch.zeros(2, 3, 8, 8)  # an image, and two channels of a cascade's first stage
+    noisy = trainer.add_teacher_noise(x)
+    assert noisy[:, :1].std() > 0 and torch.equal(noisy[:, 1:], x[:, 1:])
+    assert torch.equal(trainer.image_of(x), x[:, :1])
+
+
 def test_voxels_above_the_threshold_do_not_count(make_trainer):
     trainer = make_trainer(NAME, cutmix_probability=0.0, **WITHOUT_RAMP)
     labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])

@@ -102,6 +102,8 @@ def test_images() -> None:
         ({}, None),
         ({"unlabelled_weight": 0.0}, "unlabelled_weight"),
         ({"consistency_weight": 0.0}, "consistency_weight"),
+        ({"unlabelled_gradient_limit": 0.0, "unlabelled_gradient_limit_at_end": 0.25}, "at_end"),
+        ({"unlabelled_gradient_limit": 2.0, "unlabelled_gradient_limit_at_end": 0.25}, None),
         ({"unlabelled_start_steps": 20, "follow_reliability": False}, "ends after 20 steps"),
         ({"unlabelled_start_steps": 19, "follow_reliability": False}, None),
         ({"unlabelled_start_steps": 20, "follow_reliability": True}, None),  # counts from the start

@@ -289,6 +289,13 @@ def test_the_most_advanced_readable_checkpoint_stands_in(tmp_path):
     assert ["final" in skipped[0], "best" in skipped[1]] == [True, True]
 
 
+def test_an_extended_training_continues_from_its_latest_checkpoint(tmp_path):
+    for name, epoch in (("final", 100), ("latest", 150), ("best", 140)):
+        checkpoints.save(small_checkpoint(epoch), tmp_path / f"checkpoint_{name}.pth")
+    checkpoint, path, _ = checkpoints.read_newest_valid(tmp_path / "checkpoint_final.pth", "cpu")
+    assert checkpoint["current_epoch"] == 150 and path.name == "checkpoint_latest.pth"
+
+
 @pytest.mark.parametrize("names", list(itertools.permutations(["final", "latest", "best"])))
 def test_the_clock_does_not_say_which_checkpoint_is_the_newest(tmp_path, names):
     """The files are of 1990, today and 2090; only their content counts."""

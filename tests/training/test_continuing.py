@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from semi_nnunet.core.ema import ema_decay_at
+from semi_nnunet.networks.frozen import FrozenNetworks
+from semi_nnunet.training import initial_weights
 from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs, same_weights, save_as_trained, weights_of
 
@@ -85,9 +88,38 @@ def test_a_model_that_has_seen_validation_cases_is_refused(make_trainer, tmp_pat
         make_trainer("SemiBaselineTrainer", continue_from=str(model))
 
 
+def test_images_that_were_filtered_away_later_count_as_seen(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path)
+    path = model / "fold_0/checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    assert content["semi"][initial_weights.IN_FOLD] == content["semi"]["cases"]["unlabelled"]
+    annotated_since = make_trainer(NAME).do_split()[1][0]
+    content["semi"][initial_weights.IN_FOLD].append(annotated_since)
+    torch.save(content, path)
+    with pytest.raises(UserError, match=f"validates on: {annotated_since}"):
+        make_trainer(NAME, continue_from=str(model))
+
+
 def test_both_kinds_of_initial_weights_and_other_plans_are_refused(make_trainer, tmp_path):
     model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer")
     with pytest.raises(UserError, match="exclude"):
         make_trainer("SemiBaselineTrainer", continue_from=str(model), pretrained=str(model))
     with pytest.raises(UserError, match="plans"):
         make_trainer("SemiBaselineTrainer", "3d_fullres", continue_from=str(model / "fold_0"))
+
+
+def test_a_new_distillation_keeps_its_new_teacher(tmp_path, monkeypatch):
+    earlier = nn.ModuleDict(
+        {"models": FrozenNetworks([nn.Linear(1, 1)]), "teacher": nn.Linear(1, 1)}
+    )
+    content = {"semi": {"companions": earlier.state_dict()}}
+    monkeypatch.setattr(initial_weights, "read_of_any_trainer", lambda _: content)
+    now = nn.ModuleDict({"models": FrozenNetworks([nn.Linear(1, 1)]), "teacher": nn.Linear(1, 1)})
+    before = {name: value.clone() for name, value in weights_of(now).items()}
+    weights = initial_weights.InitialWeights(
+        tmp_path / "earlier.pth", build=None, continues=True, say=print
+    )
+    weights.continue_companions(now)
+    for name, value in weights_of(now).items():
+        expected = before[name] if name.startswith("models") else earlier.state_dict()[name]
+        assert torch.equal(value, expected), name

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from semi_nnunet.training.reproducible import SuggestedCommands
 from semi_nnunet.util.errors import UserError
-from tests.trainers import run_epochs
+from tests.trainers import run_epochs, same_weights, weights_of
 
 
 def test_a_checkpoint_of_another_training_is_rejected(make_trainer):
@@ -83,6 +85,30 @@ def test_early_stopping_ends_the_training_with_a_final_checkpoint(make_trainer):
     assert trainer.current_epoch < 50
     assert (Path(trainer.output_folder) / "checkpoint_final.pth").is_file()
     assert not (Path(trainer.output_folder) / "checkpoint_latest.pth").exists()
+
+
+def test_an_undefined_dice_does_not_end_a_training(make_trainer, monkeypatch):
+    trainer = make_trainer("SemiBaselineTrainer", start=False, early_stopping_patience_epochs=1)
+    get_value = trainer.logger.get_value
+    monkeypatch.setattr(
+        trainer.logger, "get_value",
+        lambda key, step: math.nan if (key, step) == ("ema_fg_dice", -1) else get_value(key, step),
+    )  # fmt: skip
+    trainer.run_training()
+    assert trainer.current_epoch == trainer.num_epochs > 2
+
+
+def test_after_a_training_the_best_network_can_be_validated(make_trainer):
+    trainer = make_trainer("SemiBaselineTrainer", start=False)
+    trainer.resuming = True  # as with --c --val_best
+    trainer.run_training()
+    best = Path(trainer.output_folder) / "checkpoint_best.pth"
+    content = torch.load(best, weights_only=False)
+    content["semi"]["student"] = {k: v + 1 for k, v in content["semi"]["student"].items()}
+    content["current_epoch"] = 1
+    torch.save(content, best)
+    trainer.load_checkpoint(str(best))
+    assert same_weights(weights_of(trainer.bare_network), content["semi"]["student"])
 
 
 def test_a_training_that_stopped_early_does_not_continue(make_trainer):
