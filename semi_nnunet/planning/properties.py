@@ -20,9 +20,15 @@ from semi_nnunet.preprocessing.fingerprint import (
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.overrides import collect_given_settings, collect_user_layers
+from semi_nnunet.settings.overrides import (
+    collect_given_settings,
+    collect_user_layers,
+    use_current_names,
+)
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import OURS, Resolved, find_variant_values, resolve
+
+NOT_FOLLOWED = "planned before another setting was edited by hand; its rule gives"
 
 
 def collect_properties(
@@ -135,8 +141,15 @@ def resolve_settings(
     }
     resolved = resolve(settings_class, properties, written)
     planned = resolve(settings_class, properties, by_user)
+    given = use_current_names(plans.get("semi_planned", {}).get("given", {}))
+    before_edits = resolve(settings_class, properties, collect(given)).settings
     reasons = dict(resolved.reasons)
     for name in resolved.user_given.difference(by_user):  # semi_nnunet plan wrote the value
-        is_equal = getattr(planned.settings, name) == getattr(resolved.settings, name)
-        reasons[name] = planned.reasons[name] if is_equal else "planned for earlier data"
+        by_rule = getattr(planned.settings, name)
+        if by_rule == getattr(resolved.settings, name):
+            reasons[name] = planned.reasons[name]
+        elif by_rule != getattr(before_edits, name):
+            reasons[name] = f"{NOT_FOLLOWED} {by_rule} now"
+        else:
+            reasons[name] = "planned for earlier data"
     return Resolved(resolved.settings, reasons, resolved.user_given.intersection(by_user))

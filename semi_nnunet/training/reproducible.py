@@ -27,7 +27,7 @@ from semi_nnunet.loading.stage_predictions import require_predictions
 from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
-from semi_nnunet.planning.properties import collect_properties, resolve_settings
+from semi_nnunet.planning.properties import NOT_FOLLOWED, collect_properties, resolve_settings
 from semi_nnunet.planning.teaching import collect_idle_inputs
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest, forget_lists, read_sources
@@ -363,7 +363,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             )
             if warning := describe_slow_dtype(self.settings.mixed_precision, self.device):
                 self.say(warning)
-            for problem in self._find_idle_inputs():
+            for problem in (*self._find_idle_inputs(), *self._find_unfollowed_edits()):
                 self.say(f"WARNING: {problem}")
         forget_lists()
 
@@ -372,6 +372,13 @@ class ReproducibleTrainer(nnUNetTrainer):
         folder, plans = Path(self.preprocessed_dataset_folder_base), self.plans_manager.plans
         settings = {type(self).__name__: self.settings} if self._cases.get("unlabelled") else {}
         return collect_idle_inputs(folder, plans, self.configuration_name, settings, str(self.fold))
+
+    def _find_unfollowed_edits(self) -> Iterator[Problem]:
+        """Yield planned settings that do not follow an edit of the plans by hand."""
+        for name, reason in self.resolved.reasons.items():
+            if reason.startswith(NOT_FOLLOWED):
+                value = getattr(self.settings, name)
+                yield Problem(f"{name} {value}", f"was {reason}", self.commands.plan)
 
     def _require_current_preprocessing(self) -> None:
         """Raise if the plans or the labels were edited after preprocessing."""
@@ -592,6 +599,11 @@ class SuggestedCommands:
             configurations=[self.configuration],
             plans=self.plans,
         )
+
+    @property
+    def plan(self) -> str:
+        """Command that plans the settings again."""
+        return suggest_command("plan", dataset=self.dataset, plans=self.plans)
 
     @property
     def train_previous_stage(self) -> str:

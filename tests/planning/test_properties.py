@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from semi_nnunet.discovery.classes import trainer_classes
-from semi_nnunet.planning.properties import DatasetProperties, collect_properties, resolve_settings
+from semi_nnunet.planning.properties import (
+    NOT_FOLLOWED,
+    DatasetProperties,
+    collect_properties,
+    resolve_settings,
+)
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.settings.overrides import merge_layers
@@ -106,6 +111,21 @@ def test_classes_that_differ_only_in_position_are_collected(phantom: Any, tmp_pa
     with_regions = phantom.dataset_json | {"labels": regions, "regions_class_order": [1, 3]}
     properties = collect_properties(phantom.plans, "2d", with_regions, tmp_path)
     assert properties.lookalike_classes is None
+
+
+def test_a_planned_value_that_does_not_follow_an_edit_by_hand_is_named(phantom: Any) -> None:
+    name, properties = "SemiMeanTeacherTrainer", DatasetProperties(4, 20, 2, (24, 24), (32.0, 32.0))
+    settings_class = trainer_classes()[name].settings_class
+    planned = {"2d": {"initial_lr": 0.01, "steps_per_epoch": 99}}
+    plans = {
+        **phantom.plans,
+        "semi": {**planned, "optimizer": "adam"},
+        "semi_planned": {"given": {}, "semi": planned},
+    }
+    resolved = resolve_settings(settings_class, name, "2d", plans, properties)
+    assert resolved.settings.initial_lr == 0.01
+    assert resolved.reasons["initial_lr"] == f"{NOT_FOLLOWED} 0.0001 now"
+    assert resolved.reasons["steps_per_epoch"].endswith("earlier data")
 
 
 def test_a_reason_names_the_user_the_rule_or_the_earlier_data(phantom: Any) -> None:
