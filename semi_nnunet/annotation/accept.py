@@ -38,10 +38,11 @@ from semi_nnunet.preprocessing.cases import Case, PreprocessingSpec, preprocess_
 from semi_nnunet.preprocessing.manifest import SOURCE_PARTS, Manifest, get_manifest_file
 from semi_nnunet.preprocessing.planning import (
     ORIGINS,
+    collect_origins,
     find_changed_values,
     fingerprint_fits,
     is_derived,
-    read_origins,
+    is_up_to_date,
 )
 from semi_nnunet.preprocessing.prepare import one_at_a_time, prepare_for_training
 from semi_nnunet.raw.classes import ANNOTATED_KEY, find_annotation_problems
@@ -543,7 +544,7 @@ def _stage_folds(
 def _keep_plans(transaction: Transaction, preprocessed: Path) -> None:
     """Have an undo restore plans and fingerprint, which planning again writes in place."""
     transaction.remove(f"preprocessed/{FINGERPRINT_FILE}")
-    record = optional_json(preprocessed / PLANNED_FROM) | {ORIGINS: read_origins(preprocessed)}
+    record = optional_json(preprocessed / PLANNED_FROM) | {ORIGINS: collect_origins(preprocessed)}
     write_json(transaction.stage(f"preprocessed/{PLANNED_FROM}"), record)
     for path in sorted(preprocessed.glob("*.json")):
         if is_plans_file(path):
@@ -555,7 +556,10 @@ def replan(folders: Folders, processes: int) -> list[str]:
     preprocessed = folders.preprocessed
     files = [path for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
     before = {path.stem: read_json(path) for path in files}
-    if not before or fingerprint_fits(folders.raw, preprocessed):
+    is_current = fingerprint_fits(folders.raw, preprocessed) and all(
+        is_up_to_date(before[path.stem], path) for path in files
+    )
+    if not before or is_current:
         return []
     changes = list[str]()
     for name, plans in before.items():

@@ -51,7 +51,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_RULE: Rule = "typical"  # never worse than a random draw so far (docs/annotation.md)
 TABLE, PAGE = "next.csv", "next.html"
 LABELS = "labels"  # folder of the proposals
-REVIEWED_FOLDERS = (LABELS, SEGMENTATIONS)
 PROPOSED = "semi_proposed.json"  # checksums of the proposals in these folders
 
 
@@ -167,25 +166,28 @@ def copy_proposals(
         The folder of the labels, which ``accept`` reads.
     """
     images = {case.case: case.images for case in raw.cases if case.subset == "unlabelled"}
-    labels = out / LABELS
+    labels, segmentations = out / LABELS, out / SEGMENTATIONS
     for folder in (out / "images", labels):
         folder.mkdir(parents=True, exist_ok=True)
     earlier = {name: str(digest) for name, digest in optional_json(out / PROPOSED).items()}
     kept = remove_unchanged_proposals(out, raw.description["file_ending"], earlier)
+    proposed = {name: earlier[name] for name in kept if name in earlier}
     for case in cases:
         for image in images[case]:
             _copy_with_spacing(Path(image), out / "images", is_label=False)
-        proposal = request.label_path(case)
-        if proposal.is_file() and not (labels / proposal.name).exists():
-            _copy_with_spacing(proposal, labels, is_label=True)
-    proposed = [labels / request.label_path(case).name for case in cases]
-    present = [label for label in proposed if label.is_file()]
-    write_segmentations(present, raw.description, out / SEGMENTATIONS)
+        proposal, segmentation = request.label_path(case), segmentations / f"{case}{ENDING}"
+        label = labels / proposal.name
+        if label.exists() or segmentation.exists() or not proposal.is_file():
+            continue
+        # recorded first: after a kill, it still counts as a proposal
+        proposed[f"{LABELS}/{label.name}"] = sha256_of_file(proposal)
+        write_json(out / PROPOSED, proposed)
+        _copy_with_spacing(proposal, labels, is_label=True)
+        write_segmentations([label], raw.description, segmentations)
+        if segmentation.is_file():
+            proposed[f"{SEGMENTATIONS}/{segmentation.name}"] = sha256_of_file(segmentation)
+            write_json(out / PROPOSED, proposed)
     write_label_tables(out, raw.description)
-    written = [path for folder in REVIEWED_FOLDERS for path in sorted((out / folder).glob("*"))]
-    names = {path: path.relative_to(out).as_posix() for path in written if path.is_file()}
-    digests = {n: earlier.get(n, "") if n in kept else sha256_of_file(p) for p, n in names.items()}
-    write_json(out / PROPOSED, digests)
     return labels
 
 
@@ -199,14 +201,13 @@ def remove_unchanged_proposals(out: Path, ending: str, proposed: Mapping[str, st
         ending: of labels.
         proposed: file within the folder -> SHA-256 of the proposal; others count as changed.
     """
+    cases: dict[str, dict[str, Path]] = {}
+    for folder, end in ((LABELS, ending), (SEGMENTATIONS, ENDING)):
+        for path in sorted((out / folder).glob(f"*{end}")):
+            names = cases.setdefault(path.name.removesuffix(end), {})
+            names[f"{folder}/{path.name}"] = path
     kept = set[str]()
-    for label in sorted((out / LABELS).glob(f"*{ending}")):
-        segmentation = out / SEGMENTATIONS / f"{label.name.removesuffix(ending)}{ENDING}"
-        names = {
-            path.relative_to(out).as_posix(): path
-            for path in (label, segmentation)
-            if path.is_file()
-        }
+    for names in cases.values():
         changed = [n for n, path in names.items() if proposed.get(n) != sha256_of_file(path)]
         if changed:
             logger.info(f"{out / changed[0]} was changed and stays")

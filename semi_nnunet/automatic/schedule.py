@@ -12,6 +12,7 @@ import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from semi_nnunet.automatic.cases import CaseCounts
 from semi_nnunet.runs.folders import ALL
@@ -83,23 +84,29 @@ class TrainingRound:
         return f"{self.steps}{other}"
 
     def seconds(
-        self, rates: Mapping[str, TrainingRate], cases: CaseCounts, at_a_time: int
+        self,
+        rates: Mapping[str, TrainingRate],
+        cases: CaseCounts,
+        at_a_time: int,
+        teachers: Mapping[str, str] = MappingProxyType({}),
     ) -> float:
         """Estimate the duration of the round, with ``at_a_time`` trainings side by side.
+
+        A student waits for its teacher (trainer -> the trainer that must be trained before it).
 
         Only the last round predicts test cases. Fold "all" validates all labelled cases, others
         the cases of one fold, which the rates include.
         """
         tests = cases.test_cases if self.name == FULL else 0
         more = cases.labelled - cases.validated
-        durations = [
-            rates[name].besides
-            + rates[name].case * (tests + (more if fold == ALL else 0))
-            + rates[name].step * steps
-            for fold in self.folds
-            for name, steps in zip(self.trainers, self._exact_steps(), strict=True)
-        ]
-        return estimate_duration(durations, at_a_time)
+        durations: dict[tuple[str, str], float] = {}
+        for fold in self.folds:
+            for name, steps in zip(self.trainers, self._exact_steps(), strict=True):
+                rate, predicted = rates[name], tests + (more if fold == ALL else 0)
+                job = fold, teachers.get(name, name)
+                seconds = rate.besides + rate.case * predicted + rate.step * steps
+                durations[job] = durations.get(job, 0.0) + seconds
+        return estimate_duration([*durations.values()], at_a_time)
 
 
 def estimate_duration(durations: Sequence[float], at_a_time: int) -> float:
@@ -296,7 +303,8 @@ def round_to_epochs(inputs: ScheduleInputs, steps: float) -> int:
 
 def estimate_round_seconds(inputs: ScheduleInputs, rounds: Sequence[TrainingRound]) -> list[float]:
     """Estimate the seconds of each round."""
-    return [current.seconds(inputs.rates, inputs.cases, inputs.at_a_time) for current in rounds]
+    conditions = (inputs.rates, inputs.cases, inputs.at_a_time, inputs.teachers)
+    return [current.seconds(*conditions) for current in rounds]
 
 
 def keep_better_half(ranking: Sequence[str]) -> list[str]:

@@ -35,7 +35,7 @@ class LoadedModel:
 
     Args:
         network: with the weights of the first fold, without deep supervision.
-        list_of_parameters: the weights of each fold; of each network that a fold averages.
+        list_of_parameters: the weights of every fold, and of all networks that a fold averages.
         plans_manager, configuration_manager, label_manager: nnU-Net's.
         dataset_json: content of the file.
         trainer_name: class name.

@@ -80,8 +80,8 @@ def choose_axes(tried: Sequence[TriedAxes], lose: float) -> TriedAxes:
 def load_mirror_choice(model: TrainedModel) -> MirrorChoice | None:
     """Load the choice for a model, or None if ``tune`` made none for these weights.
 
-    A fold that was trained again since makes the choice worthless, which is logged. Folds that are
-    not there are not compared.
+    If a fold was trained again since, the choice is not used, and a warning says so. Missing folds
+    are not compared. Files of earlier versions do not name the weights and are used.
 
     Raises:
         UserError: the file has another content.
@@ -96,9 +96,7 @@ def load_mirror_choice(model: TrainedModel) -> MirrorChoice | None:
         if (model.folder / f"fold_{fold}" / FINAL_CHECKPOINT).is_file()
     )
     present = replace(model, folds=folds, checkpoint=FINAL_CHECKPOINT).checksums()
-    if choice.weights and all(
-        choice.weights[fold] == checksum for fold, checksum in present.items()
-    ):
+    if all(choice.weights[fold] == checksum for fold, checksum in present.items()):
         return choice
     logger.warning(
         f"{path} was chosen with other weights and is not used: images are mirrored along all "

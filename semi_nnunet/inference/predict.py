@@ -216,7 +216,7 @@ def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
 
 
 def describe_options(predictor: ImagePredictor) -> str:
-    """Return the options of a prediction, with the axes that ``tune`` chose if it chose any."""
+    """Return the options and, if ``tune`` chose some, the axes of mirrored images."""
     stages = list[ImagePredictor]()
     for last in (predictor, predictor.coarse):
         stage = last if isinstance(last, ImagePredictor) else None

@@ -62,7 +62,7 @@ def tune_mirror_axes(
             folders = find_folders(trained.folder.parent.name)
             cases = {fold: find_validation_images(folders, fold) for fold in numbered}
     raise_if_any("no axes can be chosen:", problems)
-    allowed = load_mirrored_axes(selected)
+    weights, allowed = selected.checksums(), load_mirrored_axes(selected)
     tried = []
     for axes in itertools.chain.from_iterable(
         itertools.combinations(allowed, count) for count in range(len(allowed) + 1)
@@ -71,7 +71,7 @@ def tune_mirror_axes(
         logger.info(format_tried_axes(tried[-1]))
     choice = MirrorChoice(
         choose_axes(tried, lose).axes, tuple(tried), tuple(numbered),
-        sum(map(len, cases.values())), lose, selected.checksums(),
+        sum(map(len, cases.values())), lose, weights,
     )  # fmt: skip
     choice.write(trained.folder)
     return choice

@@ -28,7 +28,7 @@ from semi_nnunet.settings.overrides import (
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import OURS, Resolved, find_variant_values, resolve
 
-NOT_FOLLOWED = "planned before another setting was edited by hand; its rule gives"
+NOT_FOLLOWED = "planned before you edited another setting; the rule would now give"
 
 
 def collect_properties(
@@ -149,7 +149,7 @@ def resolve_settings(
         if by_rule == getattr(resolved.settings, name):
             reasons[name] = planned.reasons[name]
         elif by_rule != getattr(before_edits, name):
-            reasons[name] = f"{NOT_FOLLOWED} {by_rule} now"
+            reasons[name] = f"{NOT_FOLLOWED} {by_rule}"
         else:
             reasons[name] = "planned for earlier data"
     return Resolved(resolved.settings, reasons, resolved.user_given.intersection(by_user))

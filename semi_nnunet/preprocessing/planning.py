@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nnunetv2
+import numpy as np
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprints,
     plan_experiments,
@@ -38,6 +39,7 @@ from semi_nnunet.util.files import (
     optional_json,
     read_json,
     sha256_of_file,
+    sha256_of_json,
     undo,
     undone_on_failure,
     write_json,
@@ -45,11 +47,15 @@ from semi_nnunet.util.files import (
 )
 
 logger = logging.getLogger(__name__)
-ORIGINS = "plans"  # key of the record: plans -> fingerprint that they come from
+ORIGINS = "plans"  # key of the record: plans -> what they come from
 CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres")
 REQUIRED_KEYS = (
     "dataset_name", "plans_name", "configurations", "transpose_forward", "image_reader_writer",
     "experiment_planner_used",
+)  # fmt: skip
+PLANNING_KEYS = (  # of dataset.json
+    "channel_names", "modality", "labels", "regions_class_order", "file_ending",
+    "overwrite_image_reader_writer",
 )  # fmt: skip
 INTENSITIES = (  # of the foreground: the present name, and that of nnU-Net 2.0
     "foreground_intensity_properties_per_channel",
@@ -77,13 +83,13 @@ def plan_if_needed(
     raw = RawDataset.of(raw_dataset)
     plans_file, record = preprocessed / f"{plans_name}.json", preprocessed / PLANNED_FROM
     described_by = [preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON]
-    written = [plans_file, *described_by, record]
+    written = [record, plans_file, *described_by]
     with held_plans(preprocessed, plans_name):
         undo(written)
         is_described = fingerprint_fits(raw, preprocessed)
         existing = read_existing_plans(plans_file, raw)
         derived = bool(existing) and is_derived(existing)
-        fits = is_described and is_of_fingerprint(existing, plans_name, preprocessed)
+        fits = is_described and (not existing or is_up_to_date(existing, plans_file))
         if existing and fits:
             if gpu_memory_gb is not None:
                 fix = "another name (-p) makes new plans"
@@ -112,7 +118,7 @@ def plan_if_needed(
         ):
             preprocessed.mkdir(parents=True, exist_ok=True)
             with undone_on_failure(written):
-                origins = read_origins(preprocessed)
+                origins = collect_origins(preprocessed)
                 if not is_described:
                     # the new fingerprint may equal the old one: background voxels do not count
                     write_json(record, {ORIGINS: origins})
@@ -129,7 +135,8 @@ def plan_if_needed(
                 if settings:
                     plans |= settings
                     write_json(preprocessed / f"{name}.json", plans)
-                origins[plans_name] = digest_fingerprint(preprocessed)
+                origin = describe_origin(preprocessed)
+                origins[plans_name] = {**origin, "file": sha256_of_file(plans_file)}
                 write_json(record, optional_json(record) | {ORIGINS: origins})
         if changes := list(describe_changes(existing, plans)):
             logger.warning(
@@ -276,32 +283,78 @@ def digest_fingerprint(preprocessed: Path) -> str | None:
     return sha256_of_file(path) if path.is_file() else None
 
 
-def is_of_fingerprint(plans: Mapping[str, Any], name: str, preprocessed: Path) -> bool:
-    """Return whether plans come from the present fingerprint; of earlier versions: True.
+def describe_origin(preprocessed: Path) -> dict[str, str]:
+    """Return checksums of what plans are made from: the fingerprint, and keys of dataset.json.
+
+    That of a missing fingerprint is "". The number of cases does not count, because
+    ``semi_nnunet accept`` raises it and keeps plans.
+    """
+    description = optional_json(preprocessed / DATASET_JSON)
+    return {
+        "fingerprint": digest_fingerprint(preprocessed) or "",
+        "description": sha256_of_json({key: description.get(key) for key in PLANNING_KEYS}),
+    }
+
+
+def is_up_to_date(plans: Mapping[str, Any], path: Path) -> bool:
+    """Return whether plans come from the present fingerprint and dataset.json.
+
+    Plans of earlier versions, which have no record of it, count as up to date.
 
     Args:
-        plans: their content; derived plans know their fingerprint.
-        name: of the plans; that of nnU-Net's planners is in the record beside them.
-        preprocessed: the data set's preprocessed folder.
+        plans: their content; derived plans hold the record themselves.
+        path: of the file; the record of other plans lies beside it.
     """
-    digest = digest_fingerprint(preprocessed)
-    if plans and is_derived(plans):
-        return plans.get("semi_planned", {}).get("fingerprint") in (None, digest)
-    if read_origins(preprocessed).get(name) in (None, digest):
+    preprocessed, origin = path.parent, describe_origin(path.parent)
+    if is_derived(plans):
+        planned = plans.get("semi_planned", {})
+        return all(planned.get(key) in (None, digest) for key, digest in origin.items())
+    recorded = optional_json(preprocessed / PLANNED_FROM).get(ORIGINS, {}).get(path.stem)
+    if not recorded or all(recorded[key] == digest for key, digest in origin.items()):
         return True
+    if recorded["description"] != origin["description"]:
+        return False
+    # after our record, nnU-Net's own command may have planned
+    is_other_file = recorded["file"] != sha256_of_file(path)
+    return is_other_file and are_of_fingerprint(plans, preprocessed)
+
+
+def are_of_fingerprint(plans: Mapping[str, Any], preprocessed: Path) -> bool:
+    """Return whether the values that nnU-Net's planner copies are those of the fingerprint."""
     fingerprint = optional_json(preprocessed / FINGERPRINT_FILE)
-    copied = [plans.get(key) for key in INTENSITIES]  # of plans that nnU-Net's own command made
-    return fingerprint.get(INTENSITIES[0]) in copied
+    try:
+        order = plans["transpose_forward"]
+        spacing = np.median(fingerprint["spacings"], 0)[order]
+        shape = np.median(fingerprint["shapes_after_crop"], 0)[order]
+        return (
+            fingerprint[INTENSITIES[0]] in [plans.get(key) for key in INTENSITIES]
+            and np.allclose(spacing, plans["original_median_spacing_after_transp"])
+            and np.allclose(shape, plans["original_median_shape_after_transp"], atol=0.5)
+        )
+    except (KeyError, IndexError, TypeError, ValueError):  # of another version
+        return False
 
 
-def read_origins(preprocessed: Path) -> dict[str, str | None]:
-    """Return plans -> SHA-256 of the fingerprint that they were planned from.
+def collect_origins(preprocessed: Path) -> dict[str, dict[str, str]]:
+    """Return plans -> the checksums of their origin and of their file, before it changes.
 
-    Plans of nnU-Net's planners without a record count as those of the present fingerprint.
+    Plans without a record get the present origin if they were made from it. Plans from elsewhere,
+    such as another data set, get none, and derived plans hold their own.
     """
-    recorded = optional_json(preprocessed / PLANNED_FROM).get(ORIGINS, {})
-    names = [path.stem for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
-    return dict.fromkeys(names, digest_fingerprint(preprocessed)) | recorded
+    record = optional_json(preprocessed / PLANNED_FROM)
+    origins = {k: v for k, v in record.get(ORIGINS, {}).items() if isinstance(v, dict)}
+    origin = describe_origin(preprocessed)
+    for path in sorted(preprocessed.glob("*.json")):
+        try:
+            plans = read_json(path)
+            is_made_by_nnunet = is_plans_file(path) and not is_derived(plans)
+        except (UserError, KeyError):
+            continue  # half a file, or one of another version, is named when it is used
+        if path.stem in origins or not is_made_by_nnunet:
+            continue
+        if not origin["fingerprint"] or are_of_fingerprint(plans, preprocessed):
+            origins[path.stem] = {**origin, "file": sha256_of_file(path)}
+    return origins
 
 
 def is_derived(plans: Mapping[str, Any]) -> bool:

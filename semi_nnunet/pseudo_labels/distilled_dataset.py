@@ -14,7 +14,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerp
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.deploy.trained import TrainedModel
-from semi_nnunet.preprocessing.planning import digest_fingerprint, fingerprint_fits
+from semi_nnunet.preprocessing.planning import describe_origin, fingerprint_fits
 from semi_nnunet.pseudo_labels.choice import SelectionRule, score_cases, select_cases
 from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label
 from semi_nnunet.raw import classes as annotated_classes
@@ -323,6 +323,6 @@ def write_distilled_plans(
     moved = {**plans, "dataset_name": raw.name, "plans_name": name, "semi": settings}
     if "semi_planned" in plans:
         own: dict[str, Any] = {"given": settings, "semi": settings}
-        own["fingerprint"] = digest_fingerprint(preprocessed)
+        own |= describe_origin(preprocessed)
         moved["semi_planned"] = {**plans["semi_planned"], **own}
     write_json(path, moved)

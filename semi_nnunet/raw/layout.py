@@ -258,8 +258,8 @@ def say_how_to_mend(journal: Path) -> str:
     """Return what to do about the damaged journal of a round of accepted labels."""
     return (
         "restore it from a backup. If the round is complete (its images are in imagesTr and its "
-        f"labels in labelsTr), you can remove {journal.parent} instead, and semi_nnunet accept "
-        "--undo cannot take it back any more"
+        f"labels in labelsTr), you can remove {journal.parent} instead; semi_nnunet accept --undo "
+        "can then no longer take it back"
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import signal
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
+# controls, undecodable bytes, marks of direction and other formats, separators of lines
+ESCAPED = ("Cc", "Cs", "Cf", "Zl", "Zp")
 MAX_LISTED = 50
 FULL_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}  # or read-only
 DISK_ERRNOS = FULL_DISK_ERRNOS | {
@@ -114,7 +117,9 @@ def printable(text: str) -> str:
     \x1b[31m.nii.gz
     """
     return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1]
+        repr(letter)[1:-1]
+        if unicodedata.category(letter) in ESCAPED and letter not in "\n\t"
+        else letter
         for letter in text
     )
 

@@ -256,10 +256,10 @@ def find_data_problems(
         for stock in sorted({*trainers} - {*classes}):
             # nnU-Net's trainers fail after the training if data of the next stage are missing
             for stage in configuration.next_stage_names or ():
-                folder = folders.preprocessed / manager.get_configuration(stage).data_identifier
-                if not folder.is_dir():
+                other = folders.preprocessed / manager.get_configuration(stage).data_identifier
+                if not other.is_dir():
                     fix = suggest_preprocessing(dataset, plans_name, [stage])
-                    yield Problem(str(folder), f"{stock} also predicts for {stage}", fix)
+                    yield Problem(str(other), f"{stock} also predicts for {stage}", fix)
         unlabelled = get_unlabelled_folder(folders.preprocessed, identifier)
         labelled = Manifest(folder).present()
         yield from find_ignored_labels(labelled)

@@ -48,7 +48,7 @@ from semi_nnunet.planning.plan import (
 )
 from semi_nnunet.planning.shown import NetworkFacts, describe_networks
 from semi_nnunet.planning.topology import name_patch_plans, name_spacing_plans
-from semi_nnunet.preprocessing.planning import digest_fingerprint, select_configurations
+from semi_nnunet.preprocessing.planning import describe_origin, select_configurations
 from semi_nnunet.raw.layout import DATASET_JSON, get_preprocessed_dataset
 from semi_nnunet.raw.plans import held_plans, read_plans
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
@@ -203,9 +203,9 @@ def plan_dataset(
         content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
         rows = [mark_kept(row, assigned, inherited, requested) for row in rows]
         planned = {"given": assigned, "semi": content["semi"], "from": plans}
-        planned["fingerprint"] = digest_fingerprint(folder)
+        planned |= describe_origin(folder)
         if name == plans:  # planned in place: they keep their origin
-            origin, kept = content.get("semi_planned", {}), ("from", "fingerprint")
+            origin, kept = content.get("semi_planned", {}), ("from", "fingerprint", "description")
             planned |= {key: origin[key] for key in (*kept, *PLANNING_OPTIONS) if key in origin}
         content["semi_planned"] = planned | draft.options
         networks = describe_networks(content, description, shown, ceiling)

@@ -14,12 +14,12 @@ import SimpleITK as sitk
 
 import semi_nnunet
 from semi_nnunet.annotation.choosing import CasePool, PoolScores, choose_from_pool
-from semi_nnunet.annotation.next_cases import choose_next_cases
+from semi_nnunet.annotation.next_cases import choose_next_cases, remove_unchanged_proposals
 from semi_nnunet.cli.main import main
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_csv, read_json, write_json
+from semi_nnunet.util.files import read_csv, read_json, sha256_of_file, write_json
 from semi_nnunet.verify.reports import CaseReport
 from tests.annotation.conftest import Loop
 from tests.conftest import no_processes
@@ -257,3 +257,32 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     (raw / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     with pytest.raises(UserError, match="cannot label"):
         choose_next_cases(raw.name, 2, pool.names, rule="uncertain", out="third")
+
+
+def test_only_unchanged_proposals_are_removed(tmp_path):
+    """A person may correct the label, its segmentation, remove one of both, or draw a new one."""
+    names = {
+        f"{folder}/{case}{ending}": tmp_path / folder / f"{case}{ending}"
+        for case in ("unchanged", "label", "segmentation", "single")
+        for folder, ending in (("labels", ".nii.gz"), ("segmentations", ".seg.nrrd"))
+    }
+    for name, path in names.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+    proposed = {name: sha256_of_file(path) for name, path in names.items()}
+    names["labels/label.nii.gz"].write_text("corrected")
+    names["segmentations/segmentation.seg.nrrd"].write_text("corrected")
+    names["labels/single.nii.gz"].unlink()
+    names["segmentations/single.seg.nrrd"].write_text("corrected")
+    drawn = tmp_path / "labels" / "drawn.nii.gz"
+    drawn.write_text("by hand")
+    for _ in range(3):
+        kept = remove_unchanged_proposals(tmp_path, ".nii.gz", proposed)
+        proposed = {name: digest for name, digest in proposed.items() if name in kept}
+        assert kept == {
+            "labels/label.nii.gz", "segmentations/label.seg.nrrd",
+            "labels/segmentation.nii.gz", "segmentations/segmentation.seg.nrrd",
+            "segmentations/single.seg.nrrd", "labels/drawn.nii.gz",
+        }  # fmt: skip
+        assert all((tmp_path / name).is_file() for name in kept)
+        assert not names["labels/unchanged.nii.gz"].exists()

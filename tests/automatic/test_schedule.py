@@ -136,6 +136,13 @@ def test_more_devices_than_trainings_do_not_shorten_a_training() -> None:
     assert alone.steps < last.steps
 
 
+def test_a_student_waits_for_its_teacher() -> None:
+    rates = {name: TrainingRate(step=1, besides=0, case=0) for name in (TEACHER, TAUGHT)}
+    pair = TrainingRound(SHORT, (TEACHER, TAUGHT), ("0",), 100)
+    assert pair.seconds(rates, cases_of(), 4) == 100
+    assert pair.seconds(rates, cases_of(), 4, {TAUGHT: TEACHER}) == 200
+
+
 def test_fold_all_validates_all_labelled_cases() -> None:
     cases = cases_of(folds=5, labelled=100, test_cases=7)
     rates = {"A": TrainingRate(step=1, besides=20, case=3)}

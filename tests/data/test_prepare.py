@@ -118,6 +118,48 @@ def test_all_plans_follow_the_labelled_cases_by_their_own_planner(
     assert prepare(large) == again
 
 
+def test_plans_know_what_they_come_from(copy: Copy) -> None:
+    """Of the fingerprint and dataset.json; with and without a record; also from elsewhere."""
+    folder = copy.preprocessed
+    path, foreign = folder / "nnUNetPlans.json", folder / "elsewhere.json"
+    plans = json.loads(path.read_text())
+    other = {**plans, "plans_name": "elsewhere", "experiment_planner_used": "ExperimentPlanner"}
+    for configuration in other["configurations"].values():
+        configuration["data_identifier"] = "elsewhere_2d"  # as those that are moved
+    properties = {"0": {"mean": 5.0}}
+    foreign.write_text(
+        json.dumps({**other, "foreground_intensity_properties_per_channel": properties})
+    )
+    (folder / "broken.json").write_text('{"plans_name')
+    (folder / "semi_planned_from.json").unlink()
+    origins = existing_plans.collect_origins(folder)
+    assert set(origins) == {"nnUNetPlans"}  # not those from elsewhere, which are kept as they are
+    record = folder / "semi_planned_from.json"
+    record.write_text(json.dumps({"plans": origins}))
+    assert existing_plans.is_up_to_date(plans, path)
+    fingerprint, description = folder / "dataset_fingerprint.json", folder / "dataset.json"
+    facts, described = (json.loads(p.read_text()) for p in (fingerprint, description))
+    channels = {"0": "another"}
+    changes = [
+        (fingerprint, {**facts, "spacings": [[9.0, 1.0, 1.0] for _ in facts["spacings"]]}),
+        (description, {**described, "channel_names": channels}),
+    ]
+    for changed, content in changes:
+        before = changed.read_text()
+        changed.write_text(json.dumps(content))
+        assert not existing_plans.is_up_to_date(plans, path)
+        changed.write_text(before)
+    assert existing_plans.is_up_to_date(plans, path)
+    fingerprint.write_text(json.dumps(facts, indent=1))  # nnU-Net's own command made both again
+    path.write_text(json.dumps(plans, indent=1))
+    assert existing_plans.is_up_to_date(plans, path)
+    fingerprint.unlink()
+    record.unlink()
+    record.write_text(json.dumps({"plans": existing_plans.collect_origins(folder)}))
+    fingerprint.write_text(json.dumps(facts))
+    assert not existing_plans.is_up_to_date(plans, path)  # nobody knows
+
+
 def test_a_bad_labelled_case_is_never_skipped(copy: Copy) -> None:
     case = names(copy.raw / "imagesTr")[0]
     (copy.raw / f"imagesTr/{case}_0000.nii.gz").write_text("no image")

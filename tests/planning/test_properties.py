@@ -124,7 +124,7 @@ def test_a_planned_value_that_does_not_follow_an_edit_by_hand_is_named(phantom: 
     }
     resolved = resolve_settings(settings_class, name, "2d", plans, properties)
     assert resolved.settings.initial_lr == 0.01
-    assert resolved.reasons["initial_lr"] == f"{NOT_FOLLOWED} 0.0001 now"
+    assert resolved.reasons["initial_lr"] == f"{NOT_FOLLOWED} 0.0001"
     assert resolved.reasons["steps_per_epoch"].endswith("earlier data")
 
 
