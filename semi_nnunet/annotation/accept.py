@@ -244,14 +244,15 @@ def _accept(
     folders: Folders, reviewed: Path, proposals: Path | None, options: AcceptOptions
 ) -> AcceptedRound:
     raw = RawDataset.of(folders.raw)
-    folder, unconverted = convert_segmentations(find_labels_folder(reviewed), raw)
+    given = find_labels_folder(reviewed)
+    folder, unconverted = convert_segmentations(given, raw)
     labels, accepted, problems = match_cases(folder, raw, options.classes, options.replaces)
     problems += unconverted
     entry = {ANNOTATED_KEY: {"the labels": list(options.classes)}} if options.classes else {}
     problems += find_annotation_problems({**raw.description, **entry}, "--annotated")
     checked, defects = check_labels(labels, raw, options.processes)
     problems += defects
-    proposed, sound = read_proposals(folder, proposals), _without_problems(checked)
+    proposed, sound = read_proposals(given, proposals), _without_problems(checked)
     compared, untouched = compare_with_proposals(sound, raw, proposed, options.keeps_untouched)
     problems += untouched
     problems += find_running_trainings(folders)

@@ -21,6 +21,7 @@ from semi_nnunet.annotation.choosing import (
 from semi_nnunet.annotation.next_page import write_next_page
 from semi_nnunet.annotation.segmentations import ENDING, SEGMENTATIONS, write_segmentations
 from semi_nnunet.deploy.trained import require_same_data
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
@@ -28,6 +29,7 @@ from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     UNLABELLED_IMAGES,
+    WRITTEN_FILE,
     find_raw_dataset,
     find_unfinished_round,
     get_preprocessed_dataset,
@@ -36,14 +38,7 @@ from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.reporting.label_tables import write_label_tables
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import (
-    file_in_the_way,
-    optional_json,
-    require_place,
-    sha256_of_file,
-    write_csv,
-    write_json,
-)
+from semi_nnunet.util.files import file_in_the_way, require_place, write_csv
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
 
@@ -51,7 +46,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_RULE: Rule = "typical"  # never worse than a random draw so far (docs/annotation.md)
 TABLE, PAGE = "next.csv", "next.html"
 LABELS = "labels"  # folder of the proposals
-PROPOSED = "semi_proposed.json"  # checksums of the proposals in these folders
 
 
 def choose_next_cases(
@@ -169,9 +163,8 @@ def copy_proposals(
     labels, segmentations = out / LABELS, out / SEGMENTATIONS
     for folder in (out / "images", labels):
         folder.mkdir(parents=True, exist_ok=True)
-    earlier = {name: str(digest) for name, digest in optional_json(out / PROPOSED).items()}
-    kept = remove_unchanged_proposals(out, raw.description["file_ending"], earlier)
-    proposed = {name: earlier[name] for name in kept if name in earlier}
+    remove_unchanged_proposals(out, raw.description["file_ending"])
+    written = Manifest(labels, labels / WRITTEN_FILE)
     for case in cases:
         for image in images[case]:
             _copy_with_spacing(Path(image), out / "images", is_label=False)
@@ -180,42 +173,35 @@ def copy_proposals(
         if label.exists() or segmentation.exists() or not proposal.is_file():
             continue
         # recorded first: after a kill, it still counts as a proposal
-        proposed[f"{LABELS}/{label.name}"] = sha256_of_file(proposal)
-        write_json(out / PROPOSED, proposed)
+        written.add(ManifestEntry.of(case, "proposal", [proposal], {}))
         _copy_with_spacing(proposal, labels, is_label=True)
         write_segmentations([label], raw.description, segmentations)
-        if segmentation.is_file():
-            proposed[f"{SEGMENTATIONS}/{segmentation.name}"] = sha256_of_file(segmentation)
-            write_json(out / PROPOSED, proposed)
     write_label_tables(out, raw.description)
     return labels
 
 
-def remove_unchanged_proposals(out: Path, ending: str, proposed: Mapping[str, str]) -> set[str]:
-    """Remove the proposals of an earlier call that nobody changed; return the names of the others.
+def remove_unchanged_proposals(out: Path, ending: str) -> None:
+    """Remove the proposals of an earlier call that nobody changed.
 
-    If a label or its segmentation was changed, both stay.
+    If a label or its segmentation was changed, both stay; so do files without a record.
 
     Args:
         out: the folder of the call.
         ending: of labels.
-        proposed: file within the folder -> SHA-256 of the proposal; others count as changed.
     """
-    cases: dict[str, dict[str, Path]] = {}
-    for folder, end in ((LABELS, ending), (SEGMENTATIONS, ENDING)):
-        for path in sorted((out / folder).glob(f"*{end}")):
-            names = cases.setdefault(path.name.removesuffix(end), {})
-            names[f"{folder}/{path.name}"] = path
-    kept = set[str]()
-    for names in cases.values():
-        changed = [n for n, path in names.items() if proposed.get(n) != sha256_of_file(path)]
-        if changed:
-            logger.info(f"{out / changed[0]} was changed and stays")
-            kept |= set(names)
-        else:
-            for path in names.values():
-                path.unlink()
-    return kept
+    cases: dict[str, list[tuple[Path, bool]]] = {}
+    for folder, end in ((out / LABELS, ending), (out / SEGMENTATIONS, ENDING)):
+        entries = Manifest(folder, folder / WRITTEN_FILE).read()
+        for path in sorted(folder.glob(f"*{end}")):
+            case = path.name.removesuffix(end)
+            is_proposal = case in entries and entries[case].is_unchanged(folder)
+            cases.setdefault(case, []).append((path, is_proposal))
+    for files in cases.values():
+        if changed := [path for path, is_proposal in files if not is_proposal]:
+            logger.info(f"{changed[0]} was changed and stays")
+            continue
+        for path, _ in files:
+            path.unlink()
 
 
 def _copy_with_spacing(path: Path, folder: Path, is_label: bool) -> None:

@@ -19,7 +19,7 @@ from semi_nnunet.raw.description import (
     RawDataset,
     list_files,
 )
-from semi_nnunet.raw.layout import EARLIER_RECORD, MODEL, PREDICTED_FROM
+from semi_nnunet.raw.layout import EARLIER_RECORD, MODEL, PREDICTED_FROM, WRITTEN_FILE
 from semi_nnunet.raw.readers import (
     BrokenFileError,
     choose_reader,
@@ -74,11 +74,13 @@ class Proposals:
         folder: of the files; None: only their checksums are known, if at all.
         digests: case -> SHA-256 of the proposed file.
         models: names of the models that made them.
+        untouched: cases whose segmentation is as it was written.
     """
 
     folder: Path | None = None
     digests: Mapping[str, str] | None = None
     models: tuple[str, ...] = ()
+    untouched: frozenset[str] = frozenset()
 
 
 def find_labels_folder(folder: Path) -> Path:
@@ -110,7 +112,11 @@ def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
         for path in sorted((folder.parent / "parts").glob("*.jsonl") if request else [])
         for case, entry in Manifest(folder, path).read().items()
     }
-    return Proposals(None if proposals is None else folder, digests, tuple(names))
+    written = Manifest(reviewed, reviewed / WRITTEN_FILE).read()
+    digests |= {case: next(iter(entry.files.values()))[1] for case, entry in written.items()}
+    untouched = {case for case, entry in written.items() if entry.is_unchanged(reviewed)}
+    kept = None if proposals is None else folder
+    return Proposals(kept, digests, tuple(names), frozenset(untouched))
 
 
 def match_cases(
@@ -254,7 +260,8 @@ def compare_with_proposals(
     reader = choose_reader(raw.description, [str(label.path) for label in labels])
     for label in labels:
         changed = None
-        if (proposals.digests or {}).get(label.name) == label.digest:
+        is_proposal = (proposals.digests or {}).get(label.name) == label.digest
+        if is_proposal or label.name in proposals.untouched:
             changed = 0
         elif proposals.folder is not None:
             changed = count_changed_voxels(label.path, proposals.folder / label.path.name, reader)

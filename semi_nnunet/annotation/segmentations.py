@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.description import RawCase, RawDataset, list_files
+from semi_nnunet.raw.layout import WRITTEN_FILE
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.label_tables import Colour, name_label_values
 from semi_nnunet.util.errors import Problem
@@ -33,8 +35,9 @@ def write_segmentations(
 ) -> None:
     """Write the segmentations of labels of volumes, next to which a reviewer may work.
 
-    A segmentation that is newer than its label stays, because it may have been corrected. Formats
-    that hold no place of a voxel, such as PNG, and 2-D files have none.
+    A segmentation that was changed since it was written stays; one of earlier versions stays if it
+    is newer than its label. Formats that hold no place of a voxel, such as PNG, and 2-D files have
+    none.
 
     Args:
         labels: files of a format of the data set.
@@ -47,10 +50,18 @@ def write_segmentations(
     volumes = [label for label in labels if count_dimensions(label) == 3]
     if volumes:
         folder.mkdir(exist_ok=True)
+    written = Manifest(folder, folder / WRITTEN_FILE)
+    entries = written.read()
     for label in volumes:
-        out = folder / f"{label.name.removesuffix(ending)}{ENDING}"
-        if not out.is_file() or out.stat().st_mtime_ns < label.stat().st_mtime_ns:
-            write_segmentation(label, named, out)
+        case = label.name.removesuffix(ending)
+        out = folder / f"{case}{ENDING}"
+        if out.is_file():
+            entry = entries.get(case)
+            is_newer = out.stat().st_mtime_ns >= label.stat().st_mtime_ns
+            if is_newer if entry is None else not entry.is_unchanged(folder):
+                continue
+        write_segmentation(label, named, out)
+        written.add(ManifestEntry.of(case, "label", [out], {}))
 
 
 def count_dimensions(path: Path) -> int:

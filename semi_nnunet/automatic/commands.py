@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.automatic.schedule import FULL, TrainingRound
-from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
@@ -23,7 +22,7 @@ ROUNDS = 3  # of a benchmark; every trainer makes a step in each
 CHOOSING_STEPS = ("train",)  # includes the validation, which chooses
 RATE = "rate"  # name of the round in which a few steps are timed
 USUAL = {"steps_per_epoch": 250, "validation_steps_per_epoch": 50}  # nnU-Net's
-RATE_SETTINGS = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
+RATE_LENGTH = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
 ADAM_BELOW = 5000  # steps; after 4,800 SGD is behind by .3 (Hippocampus) and 4.6 points (ACDC)
 
 NamedCommands = Iterator[tuple[str, Command]]
@@ -92,17 +91,17 @@ class AutoCommands:
 
     def build_timing(self, trainers: Sequence[str], fold: str) -> NamedCommands:
         """Time a few steps of every trainer on the cluster where its trainings will run."""
-        yield "plan a few steps", self._plan(RATE, RATE_SETTINGS)
+        own = [f"{name}.{self.configuration}.{value}" for name in trainers for value in RATE_LENGTH]
+        yield "plan a few steps", self._plan(RATE, [*RATE_LENGTH, *own])
         yield "time a few steps", self._crossval(RATE, trainers, [fold], CHOOSING_STEPS)
 
     def build_trainings(self, current: TrainingRound, steps_per_epoch: int) -> NamedCommands:
         """Plan and train a round; the last one also predicts and measures test cases."""
-        epochs, baseline_epochs = (
-            steps // steps_per_epoch for steps in (current.steps, current.steps_of(BASELINE))
-        )
-        length = [f"epochs={epochs}", f"steps_per_epoch={steps_per_epoch}"]
-        if baseline_epochs != epochs:
-            length.append(f"{BASELINE}.epochs={baseline_epochs}")
+        per_epoch = f"steps_per_epoch={steps_per_epoch}"
+        length = [f"epochs={current.steps // steps_per_epoch}", per_epoch]
+        for trainer in current.trainers:  # the user may have set another length there
+            epochs = f"epochs={current.steps_of(trainer) // steps_per_epoch}"
+            length += [f"{trainer}.{self.configuration}.{value}" for value in (epochs, per_epoch)]
         settings = (*length, *list_step_settings(current.steps))
         yield f"plan the {current.name} trainings", self._plan(current.name, settings)
         train = self._crossval(

@@ -83,7 +83,7 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     if cases < 2:
         return float("nan"), float("nan")
     if np.nanmin(values) == np.nanmax(values):
-        return float(values[0, 0]), float(values[0, 0])
+        return float(np.nanmin(values)), float(np.nanmin(values))
     rng = np.random.default_rng(SEED)
     if seeds > 1:
         means = np.concatenate([resample_means(values, 500, rng) for _ in range(RESAMPLES // 500)])

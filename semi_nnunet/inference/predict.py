@@ -30,6 +30,7 @@ from semi_nnunet.inference.review import (
     write_facts,
     write_review,
 )
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
@@ -38,6 +39,7 @@ from semi_nnunet.raw.layout import (
     MODEL,
     NETWORK,
     PREDICTED_FROM,
+    WRITTEN_FILE,
 )
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
@@ -45,6 +47,7 @@ from semi_nnunet.util.errors import Problem, UserError, collect_errors, printabl
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
+from semi_nnunet.util.names import list_first
 from semi_nnunet.util.progress import CaseLines
 from semi_nnunet.util.provenance import (
     FileRecord,
@@ -153,6 +156,10 @@ def predict_images(
         problems += find_folder_problems(
             cases, Path(images), folder, description, networks, earlier
         )
+        edited = find_edited_labels(folder, cases, description["file_ending"])
+        for path in () if resume else edited.values():
+            fix = "move it away, accept it (semi_nnunet accept), or keep it by --resume"
+            problems.append(Problem(str(path), "was changed since it was predicted", fix))
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # both checks name a missing model
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
@@ -166,7 +173,9 @@ def predict_images(
             **list_images(cases),
         }
         records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
-        outdated = find_outdated_cases(cases, earlier, inputs)
+        outdated = [c for c in find_outdated_cases(cases, earlier, inputs) if c not in edited]
+        if edited:
+            logger.warning(f"labels that were changed by hand stay: {list_first([*edited])}")
         ending = description["file_ending"]
         for path in find_predictions(folder, outdated, ending).values():
             path.unlink()  # else a killed command would leave it as one of the present image
@@ -174,7 +183,7 @@ def predict_images(
         (folder / EARLIER_RECORD).unlink(missing_ok=True)
         kept = find_predictions(folder, cases, ending) if resume else {}
         if uncertainty:
-            kept = {c: path for c, path in kept.items() if is_reviewed(folder, c, ending)}
+            kept = {c: path for c, path in kept.items() if is_reviewed(folder, c, ending)} | edited
         left = {case: files for case, files in cases.items() if case not in kept}
         remove_reviews(folder, left, ending)
         folder_predictor = FolderPredictor(
@@ -284,6 +293,20 @@ def find_outdated_cases(
     return [
         case for case, files in cases.items() if changed.intersection(list_images({case: files}))
     ]
+
+
+def find_edited_labels(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
+    """Return case -> its file, for labels that somebody changed since they were predicted.
+
+    Of labels of earlier versions, this is not known.
+    """
+    entries = Manifest(folder, folder / WRITTEN_FILE).read()
+    present = find_predictions(folder, cases, ending)
+    return {
+        case: path
+        for case, path in present.items()
+        if case in entries and not entries[case].is_unchanged(folder)
+    }
 
 
 def find_predictions(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
@@ -517,8 +540,10 @@ class FolderPredictor:
             path.parent.mkdir(exist_ok=True)
             self._write_voxels(path, percent, properties)
             write_facts(self.out, case, facts)
-        path = self.out / f"{case}{self.ending}"
-        return self._write_voxels(path, labels, properties)
+        path = self._write_voxels(self.out / f"{case}{self.ending}", labels, properties)
+        written = Manifest(self.out, self.out / WRITTEN_FILE)
+        written.add(ManifestEntry.of(case, "prediction", [path], {}))
+        return path
 
     def _write_voxels(self, path: Path, labels: np.ndarray, properties: dict[str, Any]) -> Path:
         """Write a file with the geometry of the image; see :meth:`_write`."""

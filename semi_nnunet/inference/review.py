@@ -24,7 +24,7 @@ from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.evaluation.surfaces import find_bounding_box
 from semi_nnunet.raw.classes import get_declared_classes, has_regions
 from semi_nnunet.raw.layout import SUMMARY_JSON
-from semi_nnunet.runs.folders import VALIDATION_FOLDER, is_older
+from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER, is_older
 from semi_nnunet.util.files import is_filled, optional_json, read_json, write_csv, write_json
 
 REVIEW_FILE = "review.csv"  # among the predictions
@@ -152,8 +152,8 @@ def calibrate_expected_dice(model: TrainedModel, reader: Any) -> Calibration:
 def _list_validated(model: TrainedModel, fold: str, reader: Any) -> Iterator[tuple[float, float]]:
     """Yield the expected and the true mean Dice of validation cases."""
     folder = model.folder / f"fold_{fold}" / VALIDATION_FOLDER
-    if is_older(folder / SUMMARY_JSON, model.checkpoints[fold]):
-        return  # it is of another network
+    if fold == ALL or is_older(folder / SUMMARY_JSON, model.checkpoints[fold]):
+        return  # fold "all" validates its training cases; or it is of another network
     declared, ending = model.dataset_json["labels"], model.dataset_json["file_ending"]
     for entry in optional_json(folder / SUMMARY_JSON).get("metric_per_case", ()):
         case = Path(entry["prediction_file"]).name.removesuffix(ending)

@@ -45,6 +45,7 @@ TRAINED_FROM = "semi_trained_from.json"  # the data that one of nnU-Net's own tr
 TWINS_FILE = "semi_twins.json"  # groups of training images that are nearly the same
 ROUNDS_FILE = "annotation_rounds.json"  # in a data set: the rounds of accepted labels
 ROUNDS_FOLDER = ".annotation"  # in a data set: the files of the last round of accepted labels
+WRITTEN_FILE = ".semi_written.jsonl"  # labels of a folder as a command wrote them
 JOURNAL = "journal.json"  # of a round, in its folder
 UNFINISHED_PHASES = ("commit", "undo")  # of a round: some of its files are changed, others not
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation.tables import average_defined
-from semi_nnunet.evaluation.values import Model, Table, read_values
+from semi_nnunet.evaluation.values import Model, Table, credit_absence, read_values
 from semi_nnunet.raw.layout import read_rounds
 from semi_nnunet.reporting.curves import draw_curve_panel
 from semi_nnunet.reporting.measured import ALL_CLASSES, average_cases
@@ -83,10 +84,16 @@ def collect_rounds(folders: Folders) -> RoundsPage | None:
 
 def measure_groups(groups: Groups) -> tuple[dict[Key, float], int]:
     """Return the mean Dice of each group over the cases that all measure, and their number."""
+    values = {
+        key: read_values([table for _, table in trainings], METRIC)[0]
+        for key, trainings in groups.items()
+    }
+    # a class that one training invents counts as correctly absent in the others, as in `compare`
+    credited = iter(credit_absence([v for listed in values.values() for v in listed], METRIC))
     means = {}
-    for key, trainings in groups.items():
-        values, _ = read_values([table for _, table in trainings], METRIC)
-        means[key] = {case: of[ALL_CLASSES] for case, of in average_cases(values).items()}
+    for key, listed in values.items():
+        averages = average_cases([*itertools.islice(credited, len(listed))])
+        means[key] = {case: of[ALL_CLASSES] for case, of in averages.items()}
     shared = sorted(set.intersection(*map(set, means.values()))) if means else []
     if not shared:
         return {}, 0

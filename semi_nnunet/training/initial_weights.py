@@ -34,11 +34,12 @@ class InitialWeights:
         build: builds a network of the plan for a number of classes.
         continues: the checkpoint is of an earlier training (setting ``continue_from``), which the
             student and its companions continue.
+        dataset: name of the data set that is trained on.
 
     Attributes:
         record: path, checksum and number of loaded weights, for checkpoints; empty without a file.
             "steps" are those of a training that is continued.
-        learned_from: cases that the training that is continued has seen.
+        learned_from: cases of this data set that the earlier training has seen.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class InitialWeights:
         build: Callable[[int], nn.Module],
         say: Callable[[str], None],
         continues: bool = False,
+        dataset: str = "",
     ):
         self.path, self.build, self.say, self.continues = path, build, say, continues
+        self.dataset = dataset
         self.record: dict[str, str] = {}
         self.learned_from: set[str] = set()
 
@@ -75,6 +78,9 @@ class InitialWeights:
         self.record = {
             "path": str(self.path), "sha256": sha256_of_file(self.path), "weights": str(transfer)
         }  # fmt: skip
+        identity = (content.get("semi") or {}).get("identity", {})
+        if identity.get("dataset") == self.dataset and identity.get("trainer") != PRETRAINER:
+            self.learned_from = list_learned_cases(content)
 
     def continue_student(self, network: nn.Module) -> None:
         """Load all weights of the student of an earlier training, its output layers included.
@@ -89,9 +95,7 @@ class InitialWeights:
         weights = semi.get("student", content["network_weights"])
         require_same_weights(unwrap_compiled(network), weights, self.path)
         unwrap_compiled(network).load_state_dict(weights)
-        cases = semi.get("cases", {})
-        unlabelled = semi.get(IN_FOLD, cases.get("unlabelled", ()))
-        self.learned_from = {*cases.get("labelled", ()), *unlabelled}
+        self.learned_from = list_learned_cases(content)
         self.record = {
             "path": str(self.path), "sha256": sha256_of_file(self.path),
             "weights": f"{len(weights)} tensors continued",
@@ -127,10 +131,18 @@ class InitialWeights:
         """Raise a UserError if the earlier training has learned from validation cases."""
         if seen := sorted(self.learned_from.intersection(validation)):
             raise UserError(
-                f"continue_from {self.path} has learned from cases that fold {fold} validates on: "
-                f"{list_first(seen)}",
-                fix="continue from the same fold, or train fold 'all'",
+                f"{'continue_from' if self.continues else 'pretrained'} {self.path} has learned "
+                f"from cases that fold {fold} validates on: {list_first(seen)}",
+                fix="begin with the same fold, or train fold 'all'",
             )
+
+
+def list_learned_cases(checkpoint: Mapping[str, Any]) -> set[str]:
+    """Return the labelled and unlabelled cases that a training of this package has learned from."""
+    semi = checkpoint.get("semi") or {}
+    cases = semi.get("cases", {})
+    unlabelled = semi.get(IN_FOLD, cases.get("unlabelled", ()))
+    return {*cases.get("labelled", ()), *unlabelled}
 
 
 def require_same_weights(

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # these import the trainer, and with it libraries that draw a
     from semi_nnunet.training.distributed import Ranks
     from semi_nnunet.training.run_log import Say
 
+CASES_APART = 10  # that one process may predict more than another
 Prediction = tuple[str, dict[str, torch.Tensor], dict[str, Any]]
 
 
@@ -108,7 +109,10 @@ class CasePredictor:
         with ExitStack() as stack:
             for network in networks.values():
                 stack.enter_context(ready_to_predict(network))
-            for case in tqdm(share, desc=title, disable=None):
+            for number, case in enumerate(tqdm(share, desc=title, disable=None)):
+                # as in nnU-Net: the processes never wait for each other for many cases
+                if number % CASES_APART == 0 and number < len(cases) // self.ranks.world_size:
+                    self.ranks.barrier()
                 image, _, previous, properties = dataset.load_case(case)
                 x = torch.from_numpy(append_previous_stage(image[:], previous, labels))
                 logits = {

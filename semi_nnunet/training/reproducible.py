@@ -173,6 +173,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             ),
             self.say,
             continued is not None,
+            self.plans_manager.dataset_name,
         )  # fmt: skip
         with without_ddp_wrapper():
             super().initialize()

@@ -16,10 +16,12 @@ import semi_nnunet
 from semi_nnunet.annotation.choosing import CasePool, PoolScores, choose_from_pool
 from semi_nnunet.annotation.next_cases import choose_next_cases, remove_unchanged_proposals
 from semi_nnunet.cli.main import main
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.layout import WRITTEN_FILE
 from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import read_csv, read_json, sha256_of_file, write_json
+from semi_nnunet.util.files import read_csv, read_json, write_json
 from semi_nnunet.verify.reports import CaseReport
 from tests.annotation.conftest import Loop
 from tests.conftest import no_processes
@@ -227,6 +229,10 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     assert command is not None and "--proposals" in command[1]
     with pytest.raises(UserError, match="still the proposal"):
         semi_nnunet.accept(raw.name, labels, proposals=shlex.split(choice.accept)[-1])
+    for folder in (labels, labels.with_name("segmentations")):  # they know what was proposed
+        with pytest.raises(UserError, match="still the proposal") as refused:
+            semi_nnunet.accept(raw.name, folder)
+        assert len(refused.value.problems) == 2
     label = labels / f"{names[0]}.nii.gz"
     image = sitk.ReadImage(str(label))
     image[0, 0, 0] = 1 - min(1, image[0, 0, 0])
@@ -261,28 +267,29 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
 
 def test_only_unchanged_proposals_are_removed(tmp_path):
     """A person may correct the label, its segmentation, remove one of both, or draw a new one."""
-    names = {
-        f"{folder}/{case}{ending}": tmp_path / folder / f"{case}{ending}"
-        for case in ("unchanged", "label", "segmentation", "single")
-        for folder, ending in (("labels", ".nii.gz"), ("segmentations", ".seg.nrrd"))
-    }
-    for name, path in names.items():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(name)
-    proposed = {name: sha256_of_file(path) for name, path in names.items()}
-    names["labels/label.nii.gz"].write_text("corrected")
-    names["segmentations/segmentation.seg.nrrd"].write_text("corrected")
-    names["labels/single.nii.gz"].unlink()
-    names["segmentations/single.seg.nrrd"].write_text("corrected")
-    drawn = tmp_path / "labels" / "drawn.nii.gz"
-    drawn.write_text("by hand")
+    kinds = {"labels": ".nii.gz", "segmentations": ".seg.nrrd"}
+    for folder, ending in kinds.items():
+        (tmp_path / folder).mkdir()
+        written = Manifest(tmp_path / folder, tmp_path / folder / WRITTEN_FILE)
+        for case in ("unchanged", "label", "segmentation", "single"):
+            path = tmp_path / folder / f"{case}{ending}"
+            path.write_text(f"proposal for {case}")
+            written.add(ManifestEntry.of(case, "proposal", [path], {}))
+    (tmp_path / "labels/label.nii.gz").write_text("corrected")
+    (tmp_path / "segmentations/segmentation.seg.nrrd").write_text("corrected")
+    (tmp_path / "labels/single.nii.gz").unlink()
+    (tmp_path / "segmentations/single.seg.nrrd").write_text("corrected")
+    (tmp_path / "labels/drawn.nii.gz").write_text("by hand")
+    kept = [
+        "labels/drawn.nii.gz", "labels/label.nii.gz", "labels/segmentation.nii.gz",
+        "segmentations/label.seg.nrrd", "segmentations/segmentation.seg.nrrd",
+        "segmentations/single.seg.nrrd",
+    ]  # fmt: skip
     for _ in range(3):
-        kept = remove_unchanged_proposals(tmp_path, ".nii.gz", proposed)
-        proposed = {name: digest for name, digest in proposed.items() if name in kept}
-        assert kept == {
-            "labels/label.nii.gz", "segmentations/label.seg.nrrd",
-            "labels/segmentation.nii.gz", "segmentations/segmentation.seg.nrrd",
-            "segmentations/single.seg.nrrd", "labels/drawn.nii.gz",
-        }  # fmt: skip
-        assert all((tmp_path / name).is_file() for name in kept)
-        assert not names["labels/unchanged.nii.gz"].exists()
+        remove_unchanged_proposals(tmp_path, ".nii.gz")
+        present = [
+            f"{folder}/{path.name}"
+            for folder, ending in kinds.items()
+            for path in sorted((tmp_path / folder).glob(f"*{ending}"))
+        ]
+        assert present == kept

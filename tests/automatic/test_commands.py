@@ -72,9 +72,19 @@ def test_the_jobs_of_a_round_match_its_crossval(empty) -> None:
 def test_in_the_last_round_the_baseline_has_its_own_epochs(empty) -> None:
     commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
     (_, plan), _ = commands.build_trainings(replace(ROUND, baseline_ratio=3.3), 50)
-    assert {"epochs=4", "SemiBaselineTrainer.epochs=13"} <= {*plan}  # 660 steps are 13 epochs
+    assert {"epochs=4", "SemiBaselineTrainer.2d.epochs=13"} <= {*plan}  # 660 steps are 13 epochs
+
+
+def test_lengths_that_the_user_set_do_not_change_those_of_a_round(empty) -> None:
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
     (_, plan), _ = commands.build_trainings(SHORT, 50)
-    assert not [word for word in plan if word.startswith("SemiBaselineTrainer.")]
+    (_, timing), _ = commands.build_timing(SHORT.trainers, "0")
+    for words, epochs in ((plan, SHORT.steps // 50), (timing, 2)):
+        settings = [word for word in map(str, words) if "=" in word]
+        ours = parse_assignments(settings)
+        for trainer in SHORT.trainers:  # the innermost layer, which overrides all others
+            assert ours[trainer]["2d"]["epochs"] == epochs
+            assert "steps_per_epoch" in ours[trainer]["2d"]
 
 
 def test_rounds_that_choose_predict_no_test_case(empty) -> None:

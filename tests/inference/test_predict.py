@@ -220,6 +220,26 @@ def test_chosen_axes_are_not_mixed_with_others(pool, tmp_path):
     assert not np.array_equal(read(file), mirrored)
 
 
+def test_labels_that_were_corrected_are_never_predicted_over(pool, tmp_path):
+    for path in sorted(pool.images.iterdir())[2:]:
+        path.unlink()
+    model, out = pool.models[0].folder, tmp_path / "out"
+    first, second = predict_images(model, pool.images, out, device="cpu")
+    label = sitk.ReadImage(str(first))
+    label[0, 0, 0] = 1 - min(1, label[0, 0, 0])
+    sitk.WriteImage(label, str(first))
+    edited, other = first.read_bytes(), read(second)
+    with pytest.raises(UserError, match="--resume") as refused:
+        predict_images(model, pool.images, out, device="cpu")
+    assert [problem.where for problem in refused.value.problems] == [str(first)]
+    for options in ({"mirror": False}, {"uncertainty": True}):
+        predict_images(model, pool.images, out, device="cpu", resume=True, **options)
+        assert first.read_bytes() == edited
+    first.unlink()
+    again, _ = sorted(predict_images(model, pool.images, out, device="cpu"))
+    assert again.read_bytes() != edited and np.array_equal(read(second), other)
+
+
 def test_predictions_of_an_earlier_version_are_kept_and_not_mixed(pool, tmp_path):
     for path in sorted(pool.images.iterdir())[1:]:
         path.unlink()

@@ -88,6 +88,13 @@ def test_a_model_that_has_seen_validation_cases_is_refused(make_trainer, tmp_pat
         make_trainer("SemiBaselineTrainer", continue_from=str(model))
 
 
+def test_weights_that_learned_from_validation_cases_are_no_start(make_trainer, tmp_path):
+    model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer", fold=1)
+    with pytest.raises(UserError, match=r"pretrained .* validates on"):
+        make_trainer("SemiBaselineTrainer", pretrained=str(model / "fold_1"))
+    make_trainer("SemiBaselineTrainer", fold=1, pretrained=str(model / "fold_1"))
+
+
 def test_images_that_were_filtered_away_later_count_as_seen(make_trainer, tmp_path):
     model = train_earlier(make_trainer, tmp_path)
     path = model / "fold_0/checkpoint_final.pth"
