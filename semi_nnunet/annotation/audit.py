@@ -15,7 +15,11 @@ from pathlib import Path
 from semi_nnunet.annotation.audit_list import COLUMNS, AuditedLabel, LabelAudit, list_rows
 from semi_nnunet.annotation.audit_page import write_audit_page
 from semi_nnunet.annotation.disagreement import Disagreement, compare_label
-from semi_nnunet.annotation.suspicion import average_suspicions, score_labels
+from semi_nnunet.annotation.suspicion import (
+    average_suspicions,
+    find_most_suspicious,
+    score_labels,
+)
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation.labelling import Labelling
@@ -80,9 +84,10 @@ def audit_labels(
         disagreements = {case.case: item for case, item in zip(cases, compared, strict=True)}
         scored.append(score_labels(disagreements, list(labelling.classes)))
     suspicions = average_suspicions(scored)
-    files_of_case = {case.case: case for _, cases in reversed(files) for case in cases}
+    by_model = [{case.case: case for case in cases} for _, cases in files]
     ranked = sorted(suspicions, key=lambda case: (-suspicions[case].score, case))
-    labels = tuple(AuditedLabel(case, suspicions[case], files_of_case[case]) for case in ranked)
+    shown = find_most_suspicious(scored)  # the picture is of the model that gives the reason
+    labels = tuple(AuditedLabel(n, suspicions[n], by_model[shown[n]][n]) for n in ranked)
     audit = LabelAudit(labels, out, list_path)
     write_csv(list_path, [COLUMNS, *list_rows(audit, folders.raw)])
     write_atomically(

@@ -144,12 +144,28 @@ def average_suspicions(scored: Sequence[Mapping[str, Suspicion]]) -> dict[str, S
 
     The reason is that of the model which finds the label most suspicious.
     """
-    averaged = {}
-    for case in dict.fromkeys(case for suspicions in scored for case in suspicions):
-        items = [suspicions[case] for suspicions in scored if case in suspicions]
-        most = max(items, key=lambda item: item.score)
-        averaged[case] = replace(most, score=fmean(item.score for item in items))
-    return averaged
+    return {
+        case: replace(
+            scored[number][case],
+            score=fmean(suspicions[case].score for suspicions in scored if case in suspicions),
+        )
+        for case, number in find_most_suspicious(scored).items()
+    }
+
+
+def find_most_suspicious(scored: Sequence[Mapping[str, Suspicion]]) -> dict[str, int]:
+    """Return case -> number of the model which finds its label most suspicious.
+
+    >>> first, second = ({"a": Suspicion(score, "", "liver", 1, 0, {}, {})} for score in (0.1, 0.7))
+    >>> find_most_suspicious([first, second])
+    {'a': 1}
+    """
+    most: dict[str, int] = {}
+    for number, suspicions in enumerate(scored):
+        for case, item in suspicions.items():
+            if case not in most or item.score > scored[most[case]][case].score:
+                most[case] = number
+    return most
 
 
 def _median(values: np.ndarray, default: float) -> np.ndarray:
