@@ -187,7 +187,7 @@ def predict_images(
         left = {case: files for case, files in cases.items() if case not in kept}
         remove_reviews(folder, left, ending)
         folder_predictor = FolderPredictor(
-            predictor, Path(images), folder, max_memory, writes_maps=uncertainty
+            predictor, Path(images), folder, max_memory, writes_maps=uncertainty, writes_record=True
         )
         try:
             files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
@@ -419,6 +419,7 @@ class FolderPredictor:
         out: folder for the segmentations.
         max_memory: limit in GiB that holds already; with a limit, nothing is read ahead.
         writes_maps: also write a map of uncertainty for each image.
+        writes_record: also record the checksum of each label, to notice corrections later.
     """
 
     def __init__(
@@ -428,9 +429,10 @@ class FolderPredictor:
         out: Path,
         max_memory: float | None = None,
         writes_maps: bool = False,
+        writes_record: bool = False,
     ):
         self.predictor, self.images, self.out = predictor, images, out
-        self.writes_maps = writes_maps
+        self.writes_maps, self.writes_record = writes_maps, writes_record
         self.max_memory = max_memory
         self.description = predictor.loaded.dataset_json
         self.ending = self.description["file_ending"]
@@ -541,8 +543,9 @@ class FolderPredictor:
             self._write_voxels(path, percent, properties)
             write_facts(self.out, case, facts)
         path = self._write_voxels(self.out / f"{case}{self.ending}", labels, properties)
-        written = Manifest(self.out, self.out / WRITTEN_FILE)
-        written.add(ManifestEntry.of(case, "prediction", [path], {}))
+        if self.writes_record:
+            written = Manifest(self.out, self.out / WRITTEN_FILE)
+            written.add(ManifestEntry.of(case, "prediction", [path], {}))
         return path
 
     def _write_voxels(self, path: Path, labels: np.ndarray, properties: dict[str, Any]) -> Path:

@@ -18,6 +18,7 @@ from semi_nnunet.annotation.segmentations import (
 )
 from semi_nnunet.cli.main import main
 from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.layout import WRITTEN_FILE
 from semi_nnunet.raw.readers import BrokenFileError
 from tests.annotation.conftest import Loop
 from tests.conftest import no_processes
@@ -117,7 +118,7 @@ def test_a_segment_of_no_class_and_a_damaged_file_are_refused(label, tmp_path):
         read_segmentation(out, VALUES, label)
 
 
-def test_a_corrected_segmentation_stays_until_its_label_is_new(label, tmp_path):
+def test_a_corrected_segmentation_stays(label, tmp_path):
     description = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
     folder = tmp_path / "segmentations"
     write_segmentations([label], description, folder)
@@ -128,7 +129,16 @@ def test_a_corrected_segmentation_stays_until_its_label_is_new(label, tmp_path):
     later = time.time_ns() + 10**9  # clocks of files tick slowly
     os.utime(label, ns=(later, later))
     write_segmentations([label], description, folder)
+    assert out.read_text() == "corrected"
+    (folder / WRITTEN_FILE).unlink()  # of an earlier version: only times are known
+    write_segmentations([label], description, folder)
     assert out.stat().st_size > 100
+    content = out.read_bytes()
+    image = sitk.ReadImage(str(label))
+    image[0, 0, 0] = 1 - min(1, image[0, 0, 0])
+    sitk.WriteImage(image, str(label))
+    write_segmentations([label], description, folder)  # an unchanged one follows its label
+    assert out.read_bytes() != content
 
 
 def test_2d_files_have_no_segmentation(tmp_path):
@@ -144,6 +154,10 @@ def test_reviewed_segmentations_are_accepted(loop: Loop, capsys):
     labels = [loop.reviewed / f"{name}.nii.gz" for name in names]
     write_segmentations(labels, RawDataset.of(loop.raw).description, folder)
     words = ["accept", "-d", "977", "-i", str(folder)]
+    with no_processes():
+        assert main(words) == 2  # nobody changed them since they were written
+    assert capsys.readouterr().err.count("no voxel was changed") == len(labels)
+    (folder / WRITTEN_FILE).unlink()  # as if a person had saved them
     with no_processes():
         assert main(words) == 0
     for label in labels:
