@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from semi_nnunet.training import prediction
 from semi_nnunet.training.distributed import Ranks
 from semi_nnunet.training.prediction import (
     CasePredictor,
@@ -50,10 +51,17 @@ def test_the_logits_are_those_of_nnunets_sliding_window(trained) -> None:
     assert torch.equal(logits["student"], expected.cpu())
 
 
-def test_processes_share_the_cases_and_none_is_lost(trained) -> None:
+@pytest.mark.parametrize("apart", [1, 10])
+def test_processes_share_the_cases_and_none_is_lost(trained, monkeypatch, apart) -> None:
     trainer, predictor = trained
     folder, cases = labelled_folder(trainer), list_cases(trainer)
-    shards = []
+    shards, waits = [], [0, 0, 0]
+
+    def wait(ranks: Ranks) -> None:
+        waits[ranks.rank] += 1
+
+    monkeypatch.setattr(prediction, "CASES_APART", apart)
+    monkeypatch.setattr(Ranks, "barrier", wait)
     for rank in range(3):
         shard = replace(predictor, ranks=Ranks(rank, 3))
         networks = {"student": trainer.network}
@@ -61,6 +69,7 @@ def test_processes_share_the_cases_and_none_is_lost(trained) -> None:
         shards.append([case for case, _, _ in predictions])
     assert sorted(case for shard in shards for case in shard) == cases
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
+    assert len(set(waits)) == 1 and waits[0] >= 1  # else some would wait for ever
 
 
 def test_the_network_is_in_training_mode_again_after_an_error(trained) -> None:
