@@ -222,7 +222,7 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     assert choice.rule == "uncertain" and len(choice.cases) == 2
     names = sorted(chosen.case for chosen in choice.cases)
     labels = tmp_path / "next_cases" / "labels"
-    assert sorted(path.name for path in labels.iterdir()) == [f"{name}.nii.gz" for name in names]
+    assert sorted(path.name for path in labels.glob("*.nii.gz")) == [f"{n}.nii.gz" for n in names]
     page = choice.page.read_text(encoding="utf-8")
     assert page.count('class="layer"') == 2 and "disagreement is" in page
     command = re.search(r"<pre>semi_nnunet (accept .*?)</pre>", page)
@@ -251,7 +251,7 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     with pytest.raises(UserError) as refused:  # no label of the two models counts as reviewed
         semi_nnunet.accept(raw.name, labels, proposals=proposed)
     untouched = {Path(problem.where).name for problem in refused.value.problems}
-    assert untouched == {path.name for path in labels.iterdir()} - {label.name}
+    assert untouched == {path.name for path in labels.glob("*.nii.gz")} - {label.name}
     assert label.read_bytes() == edited
     foreground = choose_next_cases(
         raw.name, 2, pool.names[:1], rule="random-foreground", out="other",
