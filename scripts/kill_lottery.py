@@ -196,18 +196,8 @@ def shrinking(root: Path, models: Path, trainer: str) -> Callable[[Path], Comman
             if not (folder / name).exists():
                 shutil.copytree(source, folder / name)
         model = f"{DATASET}/{trainer}__{PLANS}__2d"
-        return (
-            "semi_nnunet",
-            "distil",
-            "-m",
-            model,
-            "-f",
-            "0",
-            "--device",
-            "cpu",
-            "--share",
-            "0.5",
-        )
+        where = ("-m", model, "-f", "0", "--device", "cpu")
+        return ("semi_nnunet", "distil", *where, "--share", "0.5")
 
     return command
 

@@ -21,7 +21,7 @@ from semi_nnunet.annotation.choosing import (
 from semi_nnunet.annotation.next_page import write_next_page
 from semi_nnunet.annotation.segmentations import ENDING, SEGMENTATIONS, write_segmentations
 from semi_nnunet.deploy.trained import require_same_data
-from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
+from semi_nnunet.preprocessing.manifest import WrittenLabels
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
 from semi_nnunet.pseudo_labels.pool import LabellingRequest
@@ -29,7 +29,6 @@ from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     UNLABELLED_IMAGES,
-    WRITTEN_FILE,
     find_raw_dataset,
     find_unfinished_round,
     get_preprocessed_dataset,
@@ -164,7 +163,7 @@ def copy_proposals(
     for folder in (out / "images", labels):
         folder.mkdir(parents=True, exist_ok=True)
     remove_unchanged_proposals(out, raw.description["file_ending"])
-    written = Manifest(labels, labels / WRITTEN_FILE)
+    written = WrittenLabels(labels)
     for case in cases:
         for image in images[case]:
             _copy_with_spacing(Path(image), out / "images", is_label=False)
@@ -173,7 +172,7 @@ def copy_proposals(
         if label.exists() or segmentation.exists() or not proposal.is_file():
             continue
         # recorded first: after a kill, it still counts as a proposal
-        written.add(ManifestEntry.of(case, "proposal", [proposal], {}))
+        written.record(case, proposal)
         _copy_with_spacing(proposal, labels, is_label=True)
         write_segmentations([label], raw.description, segmentations)
     write_label_tables(out, raw.description)
@@ -181,7 +180,7 @@ def copy_proposals(
 
 
 def remove_unchanged_proposals(out: Path, ending: str) -> None:
-    """Remove the proposals of an earlier call that nobody changed.
+    """Remove the unchanged proposals of an earlier call.
 
     If a label or its segmentation was changed, both stay; so do files without a record.
 
@@ -191,11 +190,10 @@ def remove_unchanged_proposals(out: Path, ending: str) -> None:
     """
     cases: dict[str, list[tuple[Path, bool]]] = {}
     for folder, end in ((out / LABELS, ending), (out / SEGMENTATIONS, ENDING)):
-        entries = Manifest(folder, folder / WRITTEN_FILE).read()
+        unchanged = WrittenLabels(folder).list_unchanged()
         for path in sorted(folder.glob(f"*{end}")):
             case = path.name.removesuffix(end)
-            is_proposal = case in entries and entries[case].is_unchanged(folder)
-            cases.setdefault(case, []).append((path, is_proposal))
+            cases.setdefault(case, []).append((path, case in unchanged))
     for files in cases.values():
         if changed := [path for path, is_proposal in files if not is_proposal]:
             logger.info(f"{changed[0]} was changed and stays")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.preprocessing.manifest import Manifest, WrittenLabels
 from semi_nnunet.raw.classes import AnnotatedClasses
 from semi_nnunet.raw.description import (
     IMAGE_ENDINGS,
@@ -19,7 +19,7 @@ from semi_nnunet.raw.description import (
     RawDataset,
     list_files,
 )
-from semi_nnunet.raw.layout import EARLIER_RECORD, MODEL, PREDICTED_FROM, WRITTEN_FILE
+from semi_nnunet.raw.layout import EARLIER_RECORD, MODEL, PREDICTED_FROM
 from semi_nnunet.raw.readers import (
     BrokenFileError,
     choose_reader,
@@ -74,7 +74,7 @@ class Proposals:
         folder: of the files; None: only their checksums are known, if at all.
         digests: case -> SHA-256 of the proposed file.
         models: names of the models that made them.
-        untouched: cases whose segmentation is as it was written.
+        untouched: cases whose label or segmentation is as a command wrote it.
     """
 
     folder: Path | None = None
@@ -112,11 +112,8 @@ def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
         for path in sorted((folder.parent / "parts").glob("*.jsonl") if request else [])
         for case, entry in Manifest(folder, path).read().items()
     }
-    written = Manifest(reviewed, reviewed / WRITTEN_FILE).read()
-    digests |= {case: next(iter(entry.files.values()))[1] for case, entry in written.items()}
-    untouched = {case for case, entry in written.items() if entry.is_unchanged(reviewed)}
-    kept = None if proposals is None else folder
-    return Proposals(kept, digests, tuple(names), frozenset(untouched))
+    untouched = frozenset(WrittenLabels(reviewed).list_unchanged())
+    return Proposals(None if proposals is None else folder, digests, tuple(names), untouched)
 
 
 def match_cases(

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
+from semi_nnunet.preprocessing.manifest import WrittenLabels
 from semi_nnunet.raw.description import RawCase, RawDataset, list_files
-from semi_nnunet.raw.layout import WRITTEN_FILE
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.label_tables import Colour, name_label_values
 from semi_nnunet.util.errors import Problem
@@ -50,18 +49,17 @@ def write_segmentations(
     volumes = [label for label in labels if count_dimensions(label) == 3]
     if volumes:
         folder.mkdir(exist_ok=True)
-    written = Manifest(folder, folder / WRITTEN_FILE)
-    entries = written.read()
+    written = WrittenLabels(folder)
+    known, unchanged = written.read(), written.list_unchanged()
     for label in volumes:
         case = label.name.removesuffix(ending)
         out = folder / f"{case}{ENDING}"
-        if out.is_file():
-            entry = entries.get(case)
-            is_newer = out.stat().st_mtime_ns >= label.stat().st_mtime_ns
-            if is_newer if entry is None else not entry.is_unchanged(folder):
-                continue
-        write_segmentation(label, named, out)
-        written.add(ManifestEntry.of(case, "label", [out], {}))
+        is_kept = out.is_file() and case not in unchanged
+        if is_kept and case not in known:
+            is_kept = out.stat().st_mtime_ns >= label.stat().st_mtime_ns
+        if not is_kept:
+            write_segmentation(label, named, out)
+            written.record(case, out)
 
 
 def count_dimensions(path: Path) -> int:

@@ -22,7 +22,7 @@ from semi_nnunet.raw.layout import (
     JOURNAL,
     ROUNDS_FOLDER,
     UNFINISHED_PHASES,
-    say_how_to_mend,
+    suggest_journal_repair,
 )
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import (
@@ -236,7 +236,7 @@ def read_transactions(roots: Mapping[str, Path]) -> list[Transaction]:
         try:
             journal = read_as(Journal, path, "semi_nnunet accept", "")
         except UserError as error:
-            raise UserError(error.what, fix=say_how_to_mend(path)) from error
+            raise UserError(error.what, fix=suggest_journal_repair(path)) from error
         number = int(path.parent.name.removeprefix("round_"))
         transactions.append(Transaction(roots, number, journal.phase, list(journal.changes)))
     return transactions

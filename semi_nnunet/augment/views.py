@@ -28,11 +28,16 @@ class AppearanceView:
         self.changes = make_appearance_changes(strength, probability)
         self.zero_outside = tuple(zero_outside)
 
+    def split(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Split ``x`` into the image's channels and those of a cascade's first stage."""
+        count = len(self.zero_outside)
+        return x[:, :count], x[:, count:]
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Return the view of ``x`` (B, C, *spatial), same shape."""
         if not self.changes:
             return x
-        image, rest = x[:, : len(self.zero_outside)], x[:, len(self.zero_outside) :]
+        image, rest = self.split(x)
         changed = image
         for change in self.changes:
             changed = change(changed)

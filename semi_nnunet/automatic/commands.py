@@ -91,7 +91,7 @@ class AutoCommands:
 
     def build_timing(self, trainers: Sequence[str], fold: str) -> NamedCommands:
         """Time a few steps of every trainer on the cluster where its trainings will run."""
-        own = [f"{name}.{self.configuration}.{value}" for name in trainers for value in RATE_LENGTH]
+        own = [value for name in trainers for value in self._set_innermost(name, RATE_LENGTH)]
         yield "plan a few steps", self._plan(RATE, [*RATE_LENGTH, *own])
         yield "time a few steps", self._crossval(RATE, trainers, [fold], CHOOSING_STEPS)
 
@@ -101,7 +101,7 @@ class AutoCommands:
         length = [f"epochs={current.steps // steps_per_epoch}", per_epoch]
         for trainer in current.trainers:  # the user may have set another length there
             epochs = f"epochs={current.steps_of(trainer) // steps_per_epoch}"
-            length += [f"{trainer}.{self.configuration}.{value}" for value in (epochs, per_epoch)]
+            length += self._set_innermost(trainer, (epochs, per_epoch))
         settings = (*length, *list_step_settings(current.steps))
         yield f"plan the {current.name} trainings", self._plan(current.name, settings)
         train = self._crossval(
@@ -161,6 +161,10 @@ class AutoCommands:
 
     def _build(self, verb: str, **arguments: Any) -> Command:
         return build_command(verb, dataset=self.folders.raw.name, **arguments)
+
+    def _set_innermost(self, trainer: str, values: Sequence[str]) -> list[str]:
+        """Return settings of a trainer and configuration, which override those of other layers."""
+        return [f"{trainer}.{self.configuration}.{value}" for value in values]
 
     def _plan(self, name: str, settings: Sequence[str]) -> Command:
         return self._build(

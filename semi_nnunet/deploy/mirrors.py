@@ -80,7 +80,7 @@ def choose_axes(tried: Sequence[TriedAxes], lose: float) -> TriedAxes:
 def load_mirror_choice(model: TrainedModel) -> MirrorChoice | None:
     """Load the choice for a model, or None if ``tune`` made none for these weights.
 
-    If a fold was trained again since, the choice is not used, and a warning says so. Missing folds
+    A choice for a fold that was trained again is not used, and a warning is logged. Missing folds
     are not compared. Files of earlier versions do not name the weights and are used.
 
     Raises:

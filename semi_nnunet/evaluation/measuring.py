@@ -101,14 +101,14 @@ def evaluate_folders(
     )
     folder = Path(out or predictions)
     folder.mkdir(parents=True, exist_ok=True)  # fail before the work
-    own_options = describe_options(own_sizes, missed_distance)
+    own_options = list_own_options(own_sizes, missed_distance)
     with recorded(folder / MEASURED_FROM, list_inputs(pairs, content) | own_options):
         rows = evaluate_pairs(pairs, protocol, processes)
         written = write_tables(folder, rows, pairs, protocol)
     return EvaluationResult(folder, len(pairs), written)
 
 
-def describe_options(
+def list_own_options(
     class_tolerances: Mapping[str, float], missed_distance: float | None
 ) -> dict[str, Path | str]:
     """Return the options that change measures but no name of a column, for their record."""

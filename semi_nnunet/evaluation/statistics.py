@@ -82,8 +82,9 @@ def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     cases, seeds = values.shape
     if cases < 2:
         return float("nan"), float("nan")
-    if np.nanmin(values) == np.nanmax(values):
-        return float(np.nanmin(values)), float(np.nanmin(values))
+    lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
+    if lowest == highest:
+        return lowest, highest
     rng = np.random.default_rng(SEED)
     if seeds > 1:
         means = np.concatenate([resample_means(values, 500, rng) for _ in range(RESAMPLES // 500)])

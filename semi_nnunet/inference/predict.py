@@ -30,7 +30,7 @@ from semi_nnunet.inference.review import (
     write_facts,
     write_review,
 )
-from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
+from semi_nnunet.preprocessing.manifest import WrittenLabels
 from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
@@ -39,7 +39,6 @@ from semi_nnunet.raw.layout import (
     MODEL,
     NETWORK,
     PREDICTED_FROM,
-    WRITTEN_FILE,
 )
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
@@ -296,17 +295,13 @@ def find_outdated_cases(
 
 
 def find_edited_labels(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
-    """Return case -> its file, for labels that somebody changed since they were predicted.
+    """Return case -> its file, for labels that were corrected after their prediction.
 
-    Of labels of earlier versions, this is not known.
+    Labels of earlier versions have no record and are not returned.
     """
-    entries = Manifest(folder, folder / WRITTEN_FILE).read()
-    present = find_predictions(folder, cases, ending)
-    return {
-        case: path
-        for case, path in present.items()
-        if case in entries and not entries[case].is_unchanged(folder)
-    }
+    written = WrittenLabels(folder)
+    edited = written.read().keys() - written.list_unchanged()
+    return find_predictions(folder, [case for case in cases if case in edited], ending)
 
 
 def find_predictions(folder: Path, cases: Iterable[str], ending: str) -> dict[str, Path]:
@@ -544,8 +539,7 @@ class FolderPredictor:
             write_facts(self.out, case, facts)
         path = self._write_voxels(self.out / f"{case}{self.ending}", labels, properties)
         if self.writes_record:
-            written = Manifest(self.out, self.out / WRITTEN_FILE)
-            written.add(ManifestEntry.of(case, "prediction", [path], {}))
+            WrittenLabels(self.out).record(case, path)
         return path
 
     def _write_voxels(self, path: Path, labels: np.ndarray, properties: dict[str, Any]) -> Path:

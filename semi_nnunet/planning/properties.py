@@ -141,15 +141,17 @@ def resolve_settings(
     }
     resolved = resolve(settings_class, properties, written)
     planned = resolve(settings_class, properties, by_user)
-    given = use_current_names(plans.get("semi_planned", {}).get("given", {}))
-    before_edits = resolve(settings_class, properties, collect(given)).settings
-    reasons = dict(resolved.reasons)
+    reasons, differing = dict(resolved.reasons), list[str]()
     for name in resolved.user_given.difference(by_user):  # semi_nnunet plan wrote the value
-        by_rule = getattr(planned.settings, name)
-        if by_rule == getattr(resolved.settings, name):
+        if getattr(planned.settings, name) == getattr(resolved.settings, name):
             reasons[name] = planned.reasons[name]
-        elif by_rule != getattr(before_edits, name):
-            reasons[name] = f"{NOT_FOLLOWED} {by_rule}"
         else:
-            reasons[name] = "planned for earlier data"
+            differing.append(name)
+    if differing:
+        given = use_current_names(plans.get("semi_planned", {}).get("given", {}))
+        before_edits = resolve(settings_class, properties, collect(given)).settings
+    for name in differing:
+        by_rule = getattr(planned.settings, name)
+        is_edited = by_rule != getattr(before_edits, name)
+        reasons[name] = f"{NOT_FOLLOWED} {by_rule}" if is_edited else "planned for earlier data"
     return Resolved(resolved.settings, reasons, resolved.user_given.intersection(by_user))

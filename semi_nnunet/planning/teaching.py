@@ -165,11 +165,9 @@ def find_idle_settings(trainer: str, settings: SemiSettings) -> Iterator[Problem
         message = f"ends after {steps} steps, before unlabelled images count: "
         message += f"unlabelled_start_steps is {start}"
         yield Problem(trainer, message, "a smaller number, or more epochs (semi_nnunet plan --set)")
-    limits = {field.name: field.default for field in fields(settings)}
+    default = type(settings).unlabelled_gradient_limit_at_end
     at_end = settings.unlabelled_gradient_limit_at_end
-    if at_end != limits["unlabelled_gradient_limit_at_end"] and not (
-        settings.unlabelled_gradient_limit or at_end is None
-    ):
+    if at_end not in (None, default) and not settings.unlabelled_gradient_limit:
         message = f"unlabelled_gradient_limit_at_end is {at_end} and has no effect, because "
         message += "unlabelled_gradient_limit is 0 (no limit)"
         yield Problem(trainer, message, "semi_nnunet plan --set unlabelled_gradient_limit=2")

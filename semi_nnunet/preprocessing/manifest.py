@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from semi_nnunet.raw.layout import WRITTEN_FILE
 from semi_nnunet.util.files import sha256_of_file, writing
 from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.validation import line_as
@@ -182,6 +183,25 @@ class Manifest:
                 file.write((b"\n" if torn else b"") + json.dumps(asdict(entry)).encode() + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+
+
+class WrittenLabels(Manifest):
+    """The labels of a folder as a command wrote them, to notice later corrections.
+
+    Args:
+        folder: of the labels, in which the list lies, too.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, folder / WRITTEN_FILE)
+
+    def record(self, case: str, path: Path) -> None:
+        """Record a label; ``path`` is the file in the folder, or the one to be copied there."""
+        self.add(ManifestEntry.of(case, "", [path], {}))
+
+    def list_unchanged(self) -> set[str]:
+        """Return the cases whose label is as it was written."""
+        return {case for case, entry in self.read().items() if entry.is_unchanged(self.folder)}
 
 
 @lru_cache(maxsize=4)  # checks before a training, and the training, read the same lists

@@ -31,7 +31,7 @@ from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY
-from semi_nnunet.raw.plans import held_plans, is_plans_file
+from semi_nnunet.raw.plans import held_plans, is_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -98,7 +98,7 @@ def plan_if_needed(
         if derived:
             gone = [path.name for path in described_by if not path.is_file()]
             reason = (
-                f"{' and '.join(gone)} beside it cannot be found"
+                f"{' and '.join(gone)} in its folder cannot be found"
                 if gone
                 else "the labelled cases or dataset.json have changed since"
             )
@@ -303,7 +303,7 @@ def is_up_to_date(plans: Mapping[str, Any], path: Path) -> bool:
 
     Args:
         plans: their content; derived plans hold the record themselves.
-        path: of the file; the record of other plans lies beside it.
+        path: of the file; the record of other plans is in its folder.
     """
     preprocessed, origin = path.parent, describe_origin(path.parent)
     if is_derived(plans):
@@ -347,7 +347,7 @@ def collect_origins(preprocessed: Path) -> dict[str, dict[str, str]]:
     for path in sorted(preprocessed.glob("*.json")):
         try:
             plans = read_json(path)
-            is_made_by_nnunet = is_plans_file(path) and not is_derived(plans)
+            is_made_by_nnunet = is_plans(plans) and not is_derived(plans)
         except (UserError, KeyError):
             continue  # half a file, or one of another version, is named when it is used
         if path.stem in origins or not is_made_by_nnunet:

@@ -256,8 +256,8 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
         return  # the plans were copied without it
     digest, record = sha256_of_file(fingerprint), optional_json(path)
     if record.get("fingerprint") != digest or not isinstance(record.get("cases"), dict):
-        origins = {key: record[key] for key in (ORIGINS,) if key in record}
-        write_json(path, {"fingerprint": digest, "cases": sources, **origins})
+        origins = record.get(ORIGINS, {})
+        write_json(path, {"fingerprint": digest, "cases": sources, ORIGINS: origins})
         return
     changes = [
         change

@@ -255,7 +255,7 @@ def read_rounds(raw_dataset: Path) -> list[dict[str, Any]]:
     return list(optional_json(raw_dataset / ROUNDS_FILE).get("rounds", []))
 
 
-def say_how_to_mend(journal: Path) -> str:
+def suggest_journal_repair(journal: Path) -> str:
     """Return what to do about the damaged journal of a round of accepted labels."""
     return (
         "restore it from a backup. If the round is complete (its images are in imagesTr and its "
@@ -270,7 +270,7 @@ def find_unfinished_round(raw_dataset: Path) -> Iterator[Problem]:
         try:
             phase = optional_json(path).get("phase")
         except UserError as error:
-            yield Problem(str(path.parent), error.what, say_how_to_mend(path))
+            yield Problem(str(path.parent), error.what, suggest_journal_repair(path))
             continue
         if phase in UNFINISHED_PHASES:
             fix = f"semi_nnunet accept -d {raw_dataset.name}, which finishes the round"

@@ -75,7 +75,11 @@ def find_plans_name_problems(path: Path, plans: Mapping[str, Any]) -> Iterator[P
 
 def is_plans_file(path: Path) -> bool:
     """Return whether a JSON file holds nnU-Net's plans."""
-    content = read_json(path)
+    return is_plans(read_json(path))
+
+
+def is_plans(content: Any) -> bool:
+    """Return whether content of a JSON file is that of nnU-Net's plans."""
     return isinstance(content, dict) and "plans_name" in content
 
 

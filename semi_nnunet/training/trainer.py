@@ -133,13 +133,12 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def image_of(self, x: torch.Tensor) -> torch.Tensor:
         """Return the image's channels of ``x``, without the labels of a cascade's first stage."""
-        return x[:, : len(self.labelled_view.zero_outside)]
+        return self.strong_view.split(x)[0]
 
     def add_teacher_noise(self, x: torch.Tensor) -> torch.Tensor:
         """Add the noise of ``teacher_noise`` to the image's channels of ``x``."""
-        image = self.image_of(x)
-        noisy = add_clamped_noise(image, self.settings.teacher_noise)
-        return torch.cat([noisy, x[:, image.shape[1] :]], 1)
+        image, rest = self.strong_view.split(x)
+        return torch.cat([add_clamped_noise(image, self.settings.teacher_noise), rest], 1)
 
     def cutmix(self, x: torch.Tensor) -> BoxMix:
         """Draw a random CutMix for tensors with the batch and patch size of ``x``."""
@@ -343,6 +342,11 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.labelled_identifiers(), self.fold, lambda: self.do_split()[1], self.patient_of
         )
 
+    @cached_property
+    def cases_before_filtering(self) -> list[str]:
+        """The unlabelled cases of the fold, which stay the same while a training runs."""
+        return self.unlabelled_selection().in_fold
+
     def unlabelled_cases(self) -> list[str]:
         """Return the unlabelled cases of the fold, as in :meth:`unlabelled_selection`."""
         return self.unlabelled_selection().in_fold
@@ -495,7 +499,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         content["semi"] |= self.pool.state()
         content["semi"]["trust"] = self.unlabelled_weight.reliability
         if self.uses_unlabelled:
-            content["semi"][IN_FOLD] = self.unlabelled_cases()
+            content["semi"][IN_FOLD] = self.cases_before_filtering
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:

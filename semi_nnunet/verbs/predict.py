@@ -89,8 +89,8 @@ def predict(
             semi_nnunet tune selected, if it did; none for --fast).
         step_size: Step between tiles, as a fraction of the patch (default: 0.5, nnU-Net's).
         checkpoint: Name of the file in each fold.
-        resume: Keep the complete predictions of unchanged images that are in the folder, and labels
-            that somebody corrected; without it, these are an error.
+        resume: Keep the complete predictions of unchanged images that are in the folder, and all
+            corrected labels. Without this option, corrected labels are an error.
         uncertainty: Also write review.csv, maps of uncertainty, and label tables for viewers.
         save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.

@@ -93,7 +93,8 @@ def find_similar_pairs(
 
     Args:
         vectors: (N, values); constant rows are like no other.
-        groups: of the rows, such as patients; pairs within one are left out. None: all differ.
+        groups: group of each row, such as its patient; pairs within a group are left out. None:
+            each row is its own group.
 
     Returns:
         Sorted pairs; [] if there are more than ``MOST_PAIRS`` for each row, so that they mean

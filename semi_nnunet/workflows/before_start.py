@@ -30,7 +30,6 @@ from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
-    GROUND_TRUTH,
     SETTINGS_JSON,
     SKIPPED_FILE,
     SPLITS_FILE,
@@ -248,9 +247,7 @@ def find_data_problems(
             spec = PreprocessingSpec(plans, name, description)
             yield from find_outdated_problems(spec, folder, command)
             yield from find_network_problems(plans, plans_name, name, description)
-            truth, ending = folders.preprocessed / GROUND_TRUTH, description["file_ending"]
-            cases = {path.name.removesuffix(ending) for path in truth.glob(f"*{ending}")}
-            if damaged := Manifest(folder).list_damaged(sorted(cases)):
+            if damaged := Manifest(folder).list_damaged(folders.labelled_cases()):
                 message = f"files of {len(damaged)} cases are missing or cut: {list_first(damaged)}"
                 yield Problem(str(folder), message, command)
         for stock in sorted({*trainers} - {*classes}):

@@ -155,7 +155,7 @@ def test_reviewed_segmentations_are_accepted(loop: Loop, capsys):
     write_segmentations(labels, RawDataset.of(loop.raw).description, folder)
     words = ["accept", "-d", "977", "-i", str(folder)]
     with no_processes():
-        assert main(words) == 2  # nobody changed them since they were written
+        assert main(words) == 2  # they are as they were written
     assert capsys.readouterr().err.count("no voxel was changed") == len(labels)
     (folder / WRITTEN_FILE).unlink()  # as if a person had saved them
     with no_processes():

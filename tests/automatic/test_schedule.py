@@ -127,13 +127,13 @@ def test_no_budget_is_overdrawn_and_no_fold_both_chooses_and_proves(
 def test_more_devices_than_trainings_do_not_shorten_a_training() -> None:
     inputs = setting(at_a_time=8)
     (last,) = divide_budget(inputs, ["B"], 4 * 3600, finished=[SHORT, LONGER])
-    (alone,) = divide_budget(setting(), ["B"], 4 * 3600, finished=[SHORT, LONGER])
+    (on_one,) = divide_budget(setting(), ["B"], 4 * 3600, finished=[SHORT, LONGER])
     longest = max(
         inputs.rates[name].step * last.steps_of(name) + inputs.rates[name].besides
         for name in last.trainers
     )
     assert 0.9 * 4 * 3600 < longest <= 4 * 3600
-    assert alone.steps < last.steps
+    assert on_one.steps < last.steps
 
 
 def test_a_student_waits_for_its_teacher() -> None:

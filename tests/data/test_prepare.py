@@ -125,7 +125,7 @@ def test_plans_know_what_they_come_from(copy: Copy) -> None:
     plans = json.loads(path.read_text())
     other = {**plans, "plans_name": "elsewhere", "experiment_planner_used": "ExperimentPlanner"}
     for configuration in other["configurations"].values():
-        configuration["data_identifier"] = "elsewhere_2d"  # as those that are moved
+        configuration["data_identifier"] = "elsewhere_2d"  # as in plans from another data set
     properties = {"0": {"mean": 5.0}}
     foreign.write_text(
         json.dumps({**other, "foreground_intensity_properties_per_channel": properties})
@@ -157,7 +157,7 @@ def test_plans_know_what_they_come_from(copy: Copy) -> None:
     record.unlink()
     record.write_text(json.dumps({"plans": existing_plans.collect_origins(folder)}))
     fingerprint.write_text(json.dumps(facts))
-    assert not existing_plans.is_up_to_date(plans, path)  # nobody knows
+    assert not existing_plans.is_up_to_date(plans, path)  # it is unknown
 
 
 def test_a_bad_labelled_case_is_never_skipped(copy: Copy) -> None:

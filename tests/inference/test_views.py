@@ -49,11 +49,11 @@ def test_appearance_changes_values_and_moves_nothing(name):
 
 def test_slices_are_blurred_by_themselves_for_a_2d_network():
     x = image((1, 6, 20, 20))
-    alone = x.clone()
-    alone[:, [0, 1, 3, 4, 5]] = 1.5  # all but one slice
+    single = x.clone()
+    single[:, [0, 1, 3, 4, 5]] = 1.5  # all but one slice
     within, across = (make_views(["blur"], spacing)[1] for spacing in ((1.0, 1.0), (2.0, 1.0, 1.0)))
-    assert torch.equal(within.change(alone)[:, 2], within.change(x)[:, 2])
-    assert not torch.equal(across.change(alone)[:, 2], across.change(x)[:, 2])
+    assert torch.equal(within.change(single)[:, 2], within.change(x)[:, 2])
+    assert not torch.equal(across.change(single)[:, 2], across.change(x)[:, 2])
 
 
 @pytest.mark.parametrize("name", ["rot90", "gamma", "blur", "noise", "equalize"])
