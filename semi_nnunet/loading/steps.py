@@ -196,7 +196,13 @@ class StepLoader(Iterator[Any]):
                 )
             )
         start = time.perf_counter()
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except (OSError, EOFError) as error:
+            # the connection to a killed worker may break before torch notices its end
+            if self._list_ended_workers():
+                raise RuntimeError(f"a DataLoader worker has ended: {error}") from error
+            raise
         end = time.perf_counter()
         if self.begun is None:
             self.begun = end
@@ -210,11 +216,14 @@ class StepLoader(Iterator[Any]):
 
         Workers take turns, so a batch's number determines its worker.
         """
-        processes = getattr(self._batches, "_workers", ())  # torch has no public name for them
-        ended = {number for number, process in enumerate(processes) if not process.is_alive()}
-        upcoming = range(self._served, self._served + PREFETCHED * len(processes))
+        ended = self._list_ended_workers()
+        upcoming = range(self._served, self._served + PREFETCHED * self.workers)
         steps = [self._step(number) for number in upcoming if number % self.workers in ended]
         return list(dict.fromkeys(case for step in steps for case in self.dataset.cases_of(step)))
+
+    def _list_ended_workers(self) -> list[int]:
+        processes = getattr(self._batches, "_workers", ())  # torch has no public name for them
+        return [number for number, process in enumerate(processes) if not process.is_alive()]
 
     def close(self) -> None:
         """Stop the worker processes."""

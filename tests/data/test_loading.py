@@ -164,16 +164,19 @@ def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
     killed = workers[1]
     # torch's handler raises wherever the main thread is when any child of the process ends
     with handled(["SIGCHLD"], lambda *_: None):
-        os.kill(killed.pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match="DataLoader worker"):
-            for _ in range(100):
-                next(loader)
-        odd = loader._served if loader._served % 2 else loader._served + 1  # of the second worker
-        expected = steps.cases_of(5 + odd) + steps.cases_of(5 + odd + 2)
-        assert loader.list_cases_of_ended_workers() == list(dict.fromkeys(expected))
-        loader.close()
-        for worker in workers:  # a later end would raise in another test
-            worker.join()
+        try:
+            os.kill(killed.pid, signal.SIGKILL)
+            with pytest.raises(RuntimeError, match="DataLoader worker"):
+                for _ in range(100):
+                    next(loader)
+            odd = loader._served if loader._served % 2 else loader._served + 1  # second worker
+            expected = steps.cases_of(5 + odd) + steps.cases_of(5 + odd + 2)
+            assert loader.list_cases_of_ended_workers() == list(dict.fromkeys(expected))
+        finally:
+            loader.close()
+            for worker in workers:  # a later end would raise in another test
+                worker.kill()
+                worker.join()
 
 
 def test_validation_repeats_after_its_period() -> None:
