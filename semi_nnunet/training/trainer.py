@@ -342,11 +342,6 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.labelled_identifiers(), self.fold, lambda: self.do_split()[1], self.patient_of
         )
 
-    @cached_property
-    def cases_before_filtering(self) -> list[str]:
-        """The unlabelled cases of the fold, which stay the same while a training runs."""
-        return self.unlabelled_selection().in_fold
-
     def unlabelled_cases(self) -> list[str]:
         """Return the unlabelled cases of the fold, as in :meth:`unlabelled_selection`."""
         return self.unlabelled_selection().in_fold
@@ -499,7 +494,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         content["semi"] |= self.pool.state()
         content["semi"]["trust"] = self.unlabelled_weight.reliability
         if self.uses_unlabelled:
-            content["semi"][IN_FOLD] = self.cases_before_filtering
+            content["semi"][IN_FOLD] = self.unlabelled_cases()
         return content
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
