@@ -26,6 +26,19 @@ from tests.warm import warm_commands
 
 pytest_plugins = ["tests.trainers"]
 
+
+def pin_to_core() -> None:
+    """Give each of several test processes, and all that it starts, a core of its own.
+
+    Threads that wait for each other on busy cores make a test ten times as slow.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+pin_to_core()
 torch.set_num_threads(1)
 show_messages()  # as the command line does, so that capsys sees what a user sees
 
@@ -64,6 +77,16 @@ class PreparedDataset:
 
     def load_plans(self, name: str = PLANS_NAME) -> dict[str, Any]:
         return dict(json.loads((self.preprocessed / f"{name}.json").read_text()))
+
+
+@pytest.fixture(autouse=True)
+def same_number_of_threads() -> Iterator[None]:
+    """No command leaves more threads to the ones after it in the same process."""
+    before = torch.get_num_threads()
+    yield
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == before
 
 
 @pytest.fixture(scope="session", autouse=True)

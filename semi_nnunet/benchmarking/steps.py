@@ -32,6 +32,7 @@ from semi_nnunet.training.prediction import ready_to_predict
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.machine import torch_threads
 from semi_nnunet.util.timing import Seconds, in_turn
 
 MIB = 2**20
@@ -87,9 +88,8 @@ def time_steps(work: Work, names: Sequence[str], quick: bool = False) -> StepTim
         quick: also measure loading here, and count no operations.
     """
     times = StepTimes()
-    torch.set_num_threads(work.threads)
     trainers, batches = dict[str, Any](), dict[str, Any]()
-    with silent_scratch_results():
+    with torch_threads(work.threads), silent_scratch_results():
         if not quick:
             with variable("nnUNet_n_proc_DA", "0"):
                 times.operations.update(count_operations(work, names))
@@ -224,8 +224,7 @@ class MemoryAndLoading:
 
 def measure_memory_and_loading(work: Work, name: str) -> MemoryAndLoading:
     """Measure a trainer; nothing else may run in this process."""
-    torch.set_num_threads(work.threads)
-    with silent_scratch_results():
+    with torch_threads(work.threads), silent_scratch_results():
         try:
             trainer = start_trainer(work, name)
             memory = measure_step_memory(trainer)

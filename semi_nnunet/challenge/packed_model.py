@@ -22,6 +22,7 @@ from semi_nnunet.deploy.trained import (
     find_models,
     select_folds,
 )
+from semi_nnunet.raw.description import get_channel_names
 from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON, STOCK_TRAINER
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
@@ -132,7 +133,7 @@ def pack_stage(model: TrainedModel, out: Path, all_mirrors: bool) -> PackedModel
             checkpoints.save(reduced, target / FINAL_CHECKPOINT)
     write_json(folder / PLANS_JSON, keep_keys(model.plans, PLANS_KEYS))
     description = keep_keys(model.dataset_json, DATASET_KEYS)
-    description.setdefault("channel_names", model.dataset_json.get("modality"))
+    description.setdefault("channel_names", get_channel_names(model.dataset_json))
     write_json(folder / DATASET_JSON, {**description, "numTraining": 0})
     checksums = {fold: sha256_of_file(path) for fold, path in model.checkpoints.items()}
     trained_by, dataset = str(first["trainer_name"]), str(model.plans.get("dataset_name", "?"))

@@ -31,7 +31,12 @@ from semi_nnunet.inference.review import (
     write_review,
 )
 from semi_nnunet.preprocessing.manifest import WrittenLabels
-from semi_nnunet.raw.description import find_cases, find_misnamed_images, list_cases
+from semi_nnunet.raw.description import (
+    find_cases,
+    find_misnamed_images,
+    get_channel_names,
+    list_cases,
+)
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     EARLIER_RECORD,
@@ -137,8 +142,7 @@ def predict_images(
         pairs = list(zip(images, spacings or (), strict=True))
         with collect_errors(problems, "-m"):
             description = find_model(str(model), checkpoint).dataset_json
-            channels = description.get("channel_names") or description["modality"]
-            problems += find_array_problems(pairs, len(channels))
+            problems += find_array_problems(pairs, len(get_channel_names(description)))
         raise_if_any(REFUSED, [*dict.fromkeys(problems)])
         with at_most(max_memory):
             predictor = load_predictor(model, coarse, options, torch_device, checkpoint)

@@ -245,6 +245,15 @@ def read_description(raw_dataset: str | Path, name: str = DATASET_JSON) -> dict[
     return {"channel_names": content.get("modality"), **content}
 
 
+def get_channel_names(description: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the channels in a ``dataset.json``, whose old key is "modality".
+
+    >>> get_channel_names({"modality": {"0": "MR"}})
+    {'0': 'MR'}
+    """
+    return description.get("channel_names") or description.get("modality") or {}
+
+
 def _find_content_problems(content: Any) -> Iterator[Problem]:
     if not isinstance(content, dict):
         defect = f"must be an object, got {type(content).__name__}"

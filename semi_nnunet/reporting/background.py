@@ -13,7 +13,7 @@ import semi_nnunet
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
 from semi_nnunet.preprocessing.fingerprint import compute_intensity_shift
 from semi_nnunet.preprocessing.manifest import Manifest
-from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.description import find_cases, get_channel_names
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     FINGERPRINT_FILE,
@@ -104,7 +104,7 @@ def collect_data_facts(
     description = optional_json(folders.preprocessed / DATASET_JSON)
     facts = [("data set", folders.preprocessed.name)]
     if description:
-        channels = description.get("channel_names") or description.get("modality") or {}
+        channels = get_channel_names(description)
         labels = [f"{name} {value}" for name, value in description.get("labels", {}).items()]
         facts += [
             ("channels", ", ".join(map(str, channels.values()))),

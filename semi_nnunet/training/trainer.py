@@ -46,6 +46,7 @@ from semi_nnunet.loading.unlabelled import (
 from semi_nnunet.planning.teaching import find_ignored_labels
 from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.raw.description import get_channel_names
 from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
@@ -196,7 +197,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def _apply_settings(self) -> None:
         super()._apply_settings()
-        channels = len(self.dataset_json.get("channel_names") or self.dataset_json["modality"])
+        channels = len(get_channel_names(self.dataset_json))
         outside = [bool(use) for use in self.configuration_manager.use_mask_for_norm]
         outside = outside if len(outside) == channels else [False] * channels
         settings = self.settings

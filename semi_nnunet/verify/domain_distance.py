@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from semi_nnunet.raw.description import get_channel_names
 from semi_nnunet.raw.domains import DomainOf, DomainRule
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import CHECKED_FILE, DATASET_JSON, read_skipped_cases
@@ -84,8 +85,7 @@ def load_domain_facts(preprocessed: Path) -> list[DomainFacts]:
         for (subset, case), report in read_reports(preprocessed / CHECKED_FILE).items()
         if subset != "unlabelled" or case not in skipped
     ]
-    names = description.get("channel_names") or description["modality"]  # the old name
-    channels = [str(name) for name in names.values()]
+    channels = [str(name) for name in get_channel_names(description).values()]
     pseudo_labelled = read_pseudo_labelled_cases(preprocessed)
     return compute_domain_facts(reports, rule.domain_of, channels, pseudo_labelled)
 

@@ -36,6 +36,7 @@ from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
+from semi_nnunet.util.machine import torch_threads
 from semi_nnunet.workflows.crossval import make_jobs, run_crossval
 from semi_nnunet.workflows.plan import plan_dataset
 
@@ -139,7 +140,6 @@ def choose_slim_network(
     description = read_json(folders.preprocessed / DATASET_JSON)
     require_same_data([teacher], description, folders.preprocessed.name)
     configuration = teacher.configuration
-    torch.set_num_threads(resources.threads)
     manager = PlansManager(teacher.plans)
     channels = determine_num_input_channels(
         manager, manager.get_configuration(configuration), teacher.dataset_json
@@ -150,9 +150,10 @@ def choose_slim_network(
 
     @cache
     def measure_seconds(network: SlimNetwork) -> float:
-        return measure_image_seconds(
-            network, channels, heads, torch.device(resources.device), slices
-        )
+        with torch_threads(resources.threads):
+            return measure_image_seconds(
+                network, channels, heads, torch.device(resources.device), slices
+            )
 
     networks = list_slim_networks(teacher_plan, channels, heads)
     if existing.get(KEY) == goal:  # measuring again could choose another network
