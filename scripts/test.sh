@@ -35,7 +35,7 @@ if [ "$all" = yes ]; then
     export NO_MKDOCS_2_WARNING=1
     check "mkdocs build" "$VENV_PYTHON" -m mkdocs build --strict --quiet --clean
 fi
-export OMP_NUM_THREADS=1 nnUNet_def_n_proc=1 # a process for each core, each with a thread
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive nnUNet_def_n_proc=1 # a process for each core, each with a thread
 check "pytest" "$VENV_PYTHON" -m pytest -q -n auto --durations=15 ${arguments[@]+"${arguments[@]}"}
 
 if [ -n "$failed" ]; then die "failed: $failed"; fi
