@@ -42,7 +42,8 @@ class AppearanceView:
         for change in self.changes:
             changed = change(changed)
         if any(self.zero_outside):
-            outside = (image == 0).all(1, keepdim=True)
+            zeroed = [number for number, is_zeroed in enumerate(self.zero_outside) if is_zeroed]
+            outside = (image[:, zeroed] == 0).all(1, keepdim=True)
             channels = zip(changed.split(1, dim=1), self.zero_outside, strict=True)
             masked = [
                 channel.masked_fill(outside, 0.0) if is_zeroed else channel

@@ -28,6 +28,7 @@ from semi_nnunet.evaluation.measuring import (
 )
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, write_csv, write_json
@@ -112,7 +113,8 @@ def measure_efficiency(
         with interrupt_on_signals():
             cost, written = measure_case(words, folder / "case", files, limit)
         segmentations = [path for path in written if path.name == f"{case}{ending}"]
-        for path in segmentations:
+        spacings = [find_spacing_file(path, is_label=True) for path in segmentations]
+        for path in (*segmentations, *filter(None, spacings)):
             shutil.move(path, outputs / path.name)
         rows[case] = {name: getattr(cost, name) for name in COLUMNS}
         problem = find_case_problem(case, cost, bool(segmentations), limit)
@@ -183,7 +185,7 @@ def find_reference_problems(
         example = str(references / f"{next(iter(cases))}{ending}")
         with collect_errors(problems, "-r"):
             labelling = read_labelling(find_dataset_json(references, references), example)
-            make_protocol(labelling, example, (1.0,), per_class)
+            make_protocol(labelling, [example], (1.0,), per_class)
     return problems
 
 
@@ -258,7 +260,8 @@ def measure_case(
     inputs, outputs = folder / "inputs", folder / "outputs"
     for path in (inputs, outputs):
         path.mkdir(parents=True)
-    for file in files:
+    spacings = {find_spacing_file(file, is_label=False) for file in files}
+    for file in [*map(Path, files), *filter(None, spacings)]:
         Path(shutil.copy(file, inputs)).chmod(0o644)
     # containers run as other users
     folder.chmod(0o755)
@@ -313,13 +316,14 @@ def add_dice_and_nsd(
     """
     for row in rows.values():
         row |= {"dice": None, "nsd": None}
-    nsd = "nsd_surfel_own" if tolerances else "nsd_surfel_1mm"
     measured = list[dict[str, Any]]()
     if any(outputs.iterdir()):
         measured = evaluate_folders(
             outputs, references, dataset_json=find_dataset_json(references, references),
             class_tolerances=tolerances, partial=True, processes=1,
         ).content["cases"]  # fmt: skip
+    start = "nsd_surfel_own" if tolerances else "nsd_surfel_1"  # of one millimetre, or pixel
+    nsd = next((column for column in next(iter(measured), {}) if column.startswith(start)), "")
     segmented = {values["case"] for values in measured}
     for case, row in rows.items():
         for name, column in (("dice", "dice"), ("nsd", nsd)):

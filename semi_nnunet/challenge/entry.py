@@ -186,18 +186,21 @@ def predict_test_image(root: Path) -> None:
         outputs.mkdir()
         description, size = predictor.loaded.dataset_json, [*predictor.configuration.patch_size]
         ending = description["file_ending"]
+        reader = predictor.loaded.plans_manager.plans["image_reader_writer"]
         for channel in range(len(description["channel_names"])):
-            write_test_image(inputs / f"check_{channel:04d}{ending}", size, channel)
+            path = inputs / f"check_{channel:04d}{ending}"
+            write_test_image(path, size, channel, is_volume=reader == "Tiff3DIO")
         FolderPredictor(predictor, inputs, outputs).predict(find_cases(inputs, ending))
 
 
-def write_test_image(path: Path, size: Sequence[int], seed: int) -> None:
+def write_test_image(path: Path, size: Sequence[int], seed: int, is_volume: bool = False) -> None:
     """Write noise as an image file.
 
     Args:
         path: its ending decides the format.
         size: of its axes; volumes get a third one.
         seed: of the noise.
+        is_volume: whether a TIFF file has slices.
     """
     import numpy as np
 
@@ -209,7 +212,7 @@ def write_test_image(path: Path, size: Sequence[int], seed: int) -> None:
     elif path.name.endswith((".tif", ".tiff")):
         import tifffile
 
-        tifffile.imwrite(path, noise)
+        tifffile.imwrite(path, noise[None].repeat(3, 0) if is_volume and noise.ndim == 2 else noise)
         spacing = path.with_name(path.name.rpartition("_")[0] + ".json")
         write_json(spacing, {"spacing": [1.0] * 3})
     else:

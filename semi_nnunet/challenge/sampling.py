@@ -7,7 +7,6 @@ curves over time are integrated by the trapezoidal rule over the sampling moment
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -29,6 +28,7 @@ NVIDIA = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounit
           f"--loop-ms={INTERVAL * 1000:.0f}")  # fmt: skip
 ENGINES = ("docker", "podman", "nerdctl")
 ID_FILE = "--cidfile"
+LAST_LINES_S = 0.2  # for the last lines of a program that has ended
 PATIENCE_S = 30.0  # for an engine to kill a container, and for its client to notice
 
 
@@ -88,6 +88,15 @@ class Samples:
     gpu: Curve | None
 
 
+def has_gpu() -> bool:
+    """Return whether nvidia-smi answers; it may be installed where there is no GPU or driver."""
+    try:
+        answer = subprocess.run(NVIDIA[:-1], capture_output=True, text=True, timeout=PATIENCE_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.stdout.strip().isdigit()
+
+
 @contextmanager
 def sample_machine(interval: float = INTERVAL) -> Iterator[Samples]:
     """Sample in the background inside the block.
@@ -95,19 +104,20 @@ def sample_machine(interval: float = INTERVAL) -> Iterator[Samples]:
     Args:
         interval: seconds between samples of processor and memory.
     """
-    has_gpu = shutil.which(NVIDIA[0]) is not None
-    samples = Samples(Curve(), Curve(), Curve(), Curve() if has_gpu else None)
-    stop, threads = threading.Event(), []
+    samples = Samples(Curve(), Curve(), Curve(), Curve() if has_gpu() else None)
+    stop, first_sample, threads = threading.Event(), threading.Event(), []
     gpu: subprocess.Popen[str] | None = None
     if samples.gpu is not None:
         gpu = subprocess.Popen(NVIDIA, stdout=subprocess.PIPE, text=True)
-        threads.append(threading.Thread(target=_record_gpu, args=(gpu, samples.gpu)))
+        threads.append(threading.Thread(target=_record_gpu, args=(gpu, samples.gpu, first_sample)))
     earlier = set(psutil.Process().children(recursive=True))
     arguments = (samples, earlier, stop, interval)
     threads.append(threading.Thread(target=_record_machine, args=arguments))
     for thread in threads:
         thread.start()
     try:
+        if samples.gpu is not None:
+            first_sample.wait(PATIENCE_S)
         yield samples
     finally:
         stop.set()
@@ -170,10 +180,11 @@ def count_page_shares(process: psutil.Process) -> int:
     return int(getattr(memory, "pss", memory.uss))  # only Linux reports shares
 
 
-def _record_gpu(process: subprocess.Popen[str], curve: Curve) -> None:
+def _record_gpu(process: subprocess.Popen[str], curve: Curve, first: threading.Event) -> None:
     for line in process.stdout or ():
         if line.strip().isdigit():
             curve.add(time.perf_counter(), float(line))
+            first.set()
 
 
 # ---- the program ----
@@ -242,7 +253,7 @@ def _run(command: Sequence[str], limit: float | None, say: Callable[[str], None]
         process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
-        reading = threading.Thread(target=_read, args=(process, say))
+        reading = threading.Thread(target=_read, args=(process, say), daemon=True)
         reading.start()
         try:
             return process.wait(limit)
@@ -251,7 +262,7 @@ def _run(command: Sequence[str], limit: float | None, say: Callable[[str], None]
         finally:
             if process.poll() is None:
                 _end(process, kill_words)
-            reading.join()
+            reading.join(LAST_LINES_S)  # what the program left behind may hold its output open
 
 
 def _end(process: subprocess.Popen[str], kill_words: Sequence[str]) -> None:

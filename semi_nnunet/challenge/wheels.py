@@ -101,7 +101,10 @@ def find_pip_version() -> str:
 
 def is_pure_python(name: str) -> bool:
     """Return whether the installed package has no binaries, so that it fits every machine."""
-    about = importlib.metadata.distribution(name).read_text("WHEEL") or ""
+    try:
+        about = importlib.metadata.distribution(name).read_text("WHEEL") or ""
+    except importlib.metadata.PackageNotFoundError:  # a version is given; pip knows if there is one
+        return False
     return "Root-Is-Purelib: true" in about and "none-any" in about
 
 

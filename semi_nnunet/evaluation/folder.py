@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,13 @@ from semi_nnunet.evaluation.lesions import (
     find_lesions,
     measure_lesions,
 )
-from semi_nnunet.evaluation.metrics import UNDEFINED, Measure, describe_columns, mask_metrics
+from semi_nnunet.evaluation.metrics import (
+    UNDEFINED,
+    Measure,
+    describe_columns,
+    find_size_column,
+    mask_metrics,
+)
 from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.lesion_rules import LesionRule
 from semi_nnunet.raw.readers import (
@@ -129,7 +135,7 @@ def list_pairs(predictions: Path, references: Path, ending: str) -> list[FilePai
 
 def make_protocol(
     labelling: Labelling,
-    example: str,
+    examples: Iterable[str],
     tolerances: Sequence[float],
     class_tolerances: Mapping[str, float],
     missed_distance: float | None = None,
@@ -140,7 +146,7 @@ def make_protocol(
 
     Args:
         labelling: of predictions and references.
-        example: one of the files.
+        examples: the files, or some of them.
         tolerances: of every class.
         class_tolerances: class -> its own tolerance, reported under the name "own"; {}: none.
         missed_distance: see :class:`Measure`.
@@ -156,7 +162,7 @@ def make_protocol(
             f"got {', '.join(class_tolerances)}",
             fix="correct --class-tolerances",
         )
-    unit, axes = detect_unit_and_axes(labelling.reader, example, in_voxels)
+    unit, axes = detect_unit_and_axes(labelling.reader, examples, in_voxels)
     shared = {f"{size:g}{unit}": size for size in tolerances}
     measures = {}
     for name in labelling.classes:
@@ -165,15 +171,21 @@ def make_protocol(
     return EvaluationProtocol(labelling, measures, lesion_rules)
 
 
-def detect_unit_and_axes(reader: type[Any], example: str, in_voxels: bool) -> tuple[str, int]:
-    """Return the unit of distances and the number of axes of the images: see :class:`Measure`."""
+def detect_unit_and_axes(
+    reader: type[Any], examples: Iterable[str], in_voxels: bool
+) -> tuple[str, int]:
+    """Return the unit of distances and the number of axes of the images: see :class:`Measure`.
+
+    Images are flat if all of them have one slice.
+    """
     if reader is NaturalImage2DIO:
         return "pixels", 2
     try:
-        array, _, _ = read_with_nnunet(example, reader, is_label=True)
+        arrays = (read_with_nnunet(example, reader, is_label=True)[0] for example in examples)
+        is_flat = all(array.shape[1] == 1 for array in arrays)
     except BrokenFileError:  # reported later, together with the other files
         return "mm", 3
-    return "voxels" if in_voxels else "mm", 2 if array.shape[1] == 1 else 3
+    return "voxels" if in_voxels else "mm", 2 if is_flat else 3
 
 
 def evaluate_pairs(
@@ -249,10 +261,13 @@ def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[C
             ours, theirs = ours & counts, theirs & counts
         measure, rules = protocol.measures[name], protocol.lesion_rules
         metrics = mask_metrics(ours, theirs, spacing, measure)
+        size = float(np.prod(spacing)) if measure.unit == "mm" else 1.0
+        if measure.axes > ours.ndim and measure.unit == "mm":  # one slice among volumes
+            size *= geometry.spacing[0]
+            metrics[find_size_column(measure)[0]] *= geometry.spacing[0]
         lesions = find_lesions(ours, theirs) if rules else None
         if lesions is not None:
             metrics |= measure_lesions(lesions, rules)
-        size = float(np.prod(spacing)) if measure.unit == "mm" else 1.0
         confusion = count_confusion(ours, theirs, voxels)
         rows.append(ClassMetrics(pair.case, name, metrics, confusion, lesions, size))
     return rows

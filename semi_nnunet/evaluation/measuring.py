@@ -93,12 +93,12 @@ def evaluate_folders(
     description = Path(dataset_json or find_dataset_json(predictions, references))
     content = read_description(description.parent, description.name)
     pairs = find_pairs(predictions, references, content["file_ending"], partial)
-    example = pairs[0].reference
-    labelling = read_labelling(description, example)
+    labelling = read_labelling(description, pairs[0].reference)
     rules = rules or get_lesion_rules(content)
     protocol = make_protocol(
-        labelling, example, tolerances, own_sizes, missed_distance, in_voxels, rules
-    )
+        labelling, [pair.reference for pair in pairs], tolerances, own_sizes, missed_distance,
+        in_voxels, rules,
+    )  # fmt: skip
     folder = Path(out or predictions)
     folder.mkdir(parents=True, exist_ok=True)  # fail before the work
     own_options = list_own_options(own_sizes, missed_distance)
@@ -215,6 +215,7 @@ def find_dataset_json(predictions: Path, references: Path) -> Path:
         if path.is_file():
             return path
     raise UserError(
-        f"no dataset.json describes the classes; looked for {', '.join(map(str, candidates))}",
-        fix="give --dataset-json",
+        f"no dataset.json describes the classes; looked for "
+        f"{', '.join(map(str, dict.fromkeys(candidates)))}",
+        fix="put it there (semi_nnunet evaluate also takes --dataset-json)",
     )

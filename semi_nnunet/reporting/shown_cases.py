@@ -199,7 +199,9 @@ def draw_case_slices(
     labels = {name: np.moveaxis(array, axis, 0) for name, array in labels.items()}
     spacing = (spacing[axis], *(size for other, size in enumerate(spacing) if other != axis))
     case = CaseDrawing(image, labels, spacing, colour, labelling.ignore)
-    return draw_slices(case, labelling.classes, limit, number)
+    annotated = labelling.list_classes(files.case)  # others keep their colours, and are not drawn
+    classes = {name: v if name in annotated else () for name, v in labelling.classes.items()}
+    return draw_slices(case, classes, limit, number)
 
 
 def tabulate_scores(

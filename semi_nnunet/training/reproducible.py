@@ -536,7 +536,10 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.run_log.restore(semi)
         self.initial_weights.record = semi.get("initial_weights", {})
-        self._best_epoch, self._stopped_early = semi["best_epoch"], semi["stopped_early"]
+        self._best_epoch = semi["best_epoch"]
+        patience = self.settings.early_stopping_patience_epochs  # which may be longer now
+        waited = self.current_epoch - 1 - self._best_epoch
+        self._stopped_early = semi["stopped_early"] and 0 < patience <= waited
         self.step_in_epoch = self.epoch_progress.restore(semi)
         if self._stopped_early:
             self.num_epochs = self.current_epoch  # nnU-Net continues with the validation

@@ -65,6 +65,7 @@ from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.verify.file_bytes import find_incomplete_images, require_complete_image
+from semi_nnunet.verify.twins import join_twins, read_twin_groups
 
 __all__ = ["FREQUENCIES", "SemiTrainer", "Term"]
 FREQUENCIES = "class_frequencies"  # the companion that counts the voxels of the classes
@@ -259,9 +260,9 @@ class SemiTrainer(CompanionTrainer, is_method=False):
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        if self.uses_unlabelled:
-            self.pool.check()
         if self.segments:
+            if self.uses_unlabelled:
+                self.pool.check()
             self._require_annotated_voxels()
             self._require_complete_references()
         super().on_train_start()
@@ -339,8 +340,10 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         Raises:
             UserError: there are none.
         """
+        groups = read_twin_groups(Path(self.preprocessed_dataset_folder_base))
+        group_of = join_twins(self.patient_of, groups)  # near-twins count as one patient
         return self.pool.select(
-            self.labelled_identifiers(), self.fold, lambda: self.do_split()[1], self.patient_of
+            self.labelled_identifiers(), self.fold, lambda: self.do_split()[1], group_of
         )
 
     def unlabelled_cases(self) -> list[str]:
@@ -412,7 +415,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
-        if self.uses_unlabelled and self.step_in_epoch == 0:  # not if an epoch is continued
+        is_new = self.step_in_epoch == 0  # not if an epoch is continued
+        if self.uses_unlabelled and self.segments and is_new:
             epoch, select = self.current_epoch, self.unlabelled_selection
             if self.pool.begin_epoch(epoch, select, self.predictor):
                 self.restart_loaders()

@@ -30,6 +30,13 @@ def test_voxels_outside_the_body_stay_zero_if_nnunet_keeps_them_zero():
     assert y[:, 0, 3:].all()
 
 
+def test_channels_that_nnunet_does_not_mask_do_not_decide_what_is_outside():
+    x = torch.randn(3, 2, 8, 8)
+    x[:, 0, :3] = 0  # MR of a brain; CT of air is not 0
+    y = AppearanceView(1.0, 1.0, [True, False])(x)
+    assert not y[:, 0, :3].any() and y[:, 0, 3:].all()
+
+
 def test_a_zero_in_only_one_channel_is_inside():
     x = torch.randn(3, 2, 8, 8)
     x[:, 0, :3] = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from semi_nnunet.challenge import efficiency as under_test
 from semi_nnunet.challenge.efficiency import EfficiencyResult, find_case_problem, measure_efficiency
@@ -55,6 +56,18 @@ def setting(tmp_path, monkeypatch) -> tuple[str, Path, Path]:
 
 def add(images: Path, name: str) -> None:
     (images / f"{name}_0000.nii.gz").write_bytes((images / "good_0000.nii.gz").read_bytes())
+
+
+def test_pictures_have_their_quality_in_pixels(setting, tmp_path):
+    command, images, references = setting
+    for path in [*images.iterdir(), *references.iterdir()]:
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[2]
+        Image.fromarray(array).save(path.with_name(path.name.replace(".nii.gz", ".png")))
+    description = json.loads((tmp_path / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps({**description, "file_ending": ".png"}))
+    out = tmp_path / "out"
+    result = measure_efficiency(command, images, out, references=references, ending=".png")
+    assert [(row["dice"], row["nsd"]) for row in result.cases.values()] == [(1.0, 1.0)] * 2
 
 
 def test_each_case_has_its_cost_and_quality(setting, tmp_path, capsys):

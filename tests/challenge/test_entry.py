@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from semi_nnunet.challenge import entry
 from semi_nnunet.challenge.entry import (
@@ -140,6 +141,12 @@ def test_test_images_have_the_format_of_their_ending(ending, tmp_path):
     write_test_image(path, (8, 12), 0)
     image = read(path) if ending in (".nii.gz", ".nrrd") else io.imread(path)
     assert image.shape[-2:] == (8, 12) and len(np.unique(image)) > 10
+
+
+def test_a_flat_patch_of_slices_makes_a_volume_in_tiff(tmp_path):
+    write_test_image(tmp_path / "check_0000.tif", (8, 12), 0, is_volume=True)
+    array, _ = Tiff3DIO().read_images([str(tmp_path / "check_0000.tif")])
+    assert array.shape[-2:] == (8, 12) and array.ndim == 4
 
 
 def test_the_seconds_since_the_start_count_the_start_of_python():

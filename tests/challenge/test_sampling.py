@@ -104,9 +104,28 @@ def test_too_few_samples_are_detected():
     assert slow.is_coarse
 
 
+def test_a_tool_that_finds_no_gpu_counts_as_none(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for answer in ("echo NVIDIA-SMI has failed; exit 9", "echo [N/A]"):
+        tool.write_text(f"#!/bin/sh\n{answer}\n")
+        tool.chmod(0o755)
+        cost = measure_program([sys.executable, "-c", "import time; time.sleep(0.8)"])
+        assert cost.gpu_area is None and cost.gap < 0.8
+
+
+def test_what_a_program_leaves_behind_does_not_hold_the_measurement(tmp_path):
+    begin = time.monotonic()
+    cost = measure_program(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/orphan; exit 3"])
+    assert cost.exit_code == 3 and cost.seconds < 30 and time.monotonic() - begin < 30
+    os.kill(int((tmp_path / "orphan").read_text()), 9)
+
+
 def test_the_memory_of_a_gpu_is_read_from_nvidia_smi(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\nwhile true; do echo 100; sleep 0.1; echo 300; sleep 0.1; done\n")
+    once = "[ $# = 3 ] && echo 100 && exit"  # called without a loop
+    loop = "while true; do echo 100; sleep 0.1; echo 300; sleep 0.1; done"
+    tool.write_text(f"#!/bin/sh\n{once}\n{loop}\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     cost = measure_program([sys.executable, "-c", "import time; time.sleep(1)"])

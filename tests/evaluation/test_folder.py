@@ -35,6 +35,22 @@ def test_colour_images_masks_are_flat(tmp_path):
         assert float(row[column]) == pytest.approx(expected[column], rel=1e-5)
 
 
+@pytest.mark.parametrize("flat", ["a", "b"])
+def test_a_single_slice_among_volumes_is_measured_as_a_volume(tmp_path, flat):
+    predictions, references = folders(tmp_path)
+    for case in "abc":
+        shape = (1 if case == flat else 8, 16, 16)
+        write(references / f"{case}.nii.gz", np.ones(shape))
+        write(predictions / f"{case}.nii.gz", np.zeros(shape))
+    assert evaluate(predictions, references) == 0
+    with open(predictions / "metrics.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["class"] == "liver"]
+    slice_ml = 16 * 16 * 0.8 * 1.0 * 3.0 / 1000
+    missed = {row["case"]: -float(row["volume_difference_ml"]) for row in rows}
+    expected = {case: pytest.approx((1 if case == flat else 8) * slice_ml) for case in "abc"}
+    assert missed == expected
+
+
 # ---- broken files ----
 
 

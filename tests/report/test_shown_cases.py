@@ -14,12 +14,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.evaluation.labelling import read_labelling
 from semi_nnunet.evaluation.values import Model
-from semi_nnunet.reporting.case_files import CaseFiles
+from semi_nnunet.reporting.case_files import CaseFiles, FilesOfCase
 from semi_nnunet.reporting.measured import ALL_CLASSES
 from semi_nnunet.reporting.report_data import build_report_from_trainings
 from semi_nnunet.reporting.shown_cases import (
     build_viewers,
+    draw_case_slices,
     make_data_uri,
     name_viewer_panels,
     rank_cases,
@@ -28,6 +30,7 @@ from semi_nnunet.reporting.shown_cases import (
 )
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.trainings import find_jobs
+from tests.evaluation.folders import folders, write
 from tests.report.gains import measured
 from tests.report.parsed_page import Page
 from tests.report.results_tree import BASE, OURS, whole_tree
@@ -44,6 +47,25 @@ def test_cases_are_shown_with_their_slices_and_scores(html, page, tree):
     with (tree.results / f"{OURS}__nnUNetPlans__2d/fold_0/test/metrics.csv").open() as file:
         written = {f"{100 * float(row['dice']):.1f}" for row in csv.DictReader(file)}
     assert {row[2] for case in frames for row in case[0]["scores"]} <= written
+
+
+def test_classes_that_a_case_does_not_annotate_are_no_errors(tmp_path):
+    predictions, references = folders(tmp_path)
+    description = references.parent / "dataset.json"
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps({**content, "annotated": {"a": ["liver"]}}))
+    reference = np.zeros((8, 16, 16))
+    reference[2, 4:8, 4:8] = 1
+    prediction = reference.copy()
+    prediction[5, 2:9, 2:9] = 2  # a tumour, which nobody annotated in this case
+    write(references / "a.nii.gz", reference)
+    write(predictions / "a.nii.gz", prediction)
+    write(tmp_path / "image.nii.gz", reference)
+    labels = {"reference": references / "a.nii.gz", "method": predictions / "a.nii.gz"}
+    labelling = read_labelling(description, str(labels["reference"]))
+    for case, errors in (("a", 0), ("b", 49)):
+        files = FilesOfCase(case, tmp_path / "image.nii.gz", labels, {}, "0", 0)
+        assert sum(drawn.errors for drawn in draw_case_slices(files, labelling)) == errors
 
 
 def test_colour_images_are_frames_of_one_viewer_with_dice_and_iou(tmp_path, monkeypatch):

@@ -39,6 +39,18 @@ def test_a_fold_excludes_unlabelled_images_of_its_validation_patients(make_train
         trainer.unlabelled_selection()
 
 
+def test_a_fold_excludes_near_twins_of_its_validation_cases(make_trainer, tmp_path):
+    trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
+    labelled, unlabelled = trainer.labelled_identifiers(), trainer.unlabelled_selection().in_fold
+    trainer.preprocessed_dataset_folder_base = str(tmp_path)
+    write_json(tmp_path / "semi_twins.json", {"groups": [[labelled[0], unlabelled[1]]]})
+    pools = {}
+    for trainer.fold, validation in ((0, labelled[:1]), (1, labelled[1:])):
+        trainer.do_split = lambda cases=validation: ([c for c in labelled if c not in cases], cases)
+        pools[trainer.fold] = trainer.unlabelled_selection().trained_on
+    assert pools == {0: [unlabelled[0], *unlabelled[2:]], 1: unlabelled}
+
+
 def test_missing_unlabelled_images_are_reported_before_the_first_step(
     make_trainer, monkeypatch, tmp_path
 ):

@@ -121,6 +121,11 @@ def test_a_training_that_stopped_early_does_not_continue(make_trainer):
     resumed.run_training()
     assert resumed.current_epoch == trainer.current_epoch < 50
     assert len(resumed.history.rows) == len(trainer.history.rows)
+    patient = {**settings, "early_stopping_patience_epochs": 3}
+    continued = make_trainer("SemiBaselineTrainer", start=False, **patient)
+    continued.load_checkpoint(str(final))
+    continued.run_training()
+    assert trainer.current_epoch < continued.current_epoch < 50
 
 
 COMMANDS = SuggestedCommands("Dataset042_P", "nnUNetPlans_cpu", "2d", "SemiCPSTrainer", None)
