@@ -8,6 +8,7 @@ import glob
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ import numpy as np
 from semi_nnunet.util.errors import DiskError, UserError, disk_error_message
 from semi_nnunet.util.machine import is_process_running
 
+logger = logging.getLogger(__name__)
 FULL_BYTES = 2**24  # a disk with less free space is full
 INTACT = "The previous file, if any, is intact"
 FORMULA = re.compile(r"'*[=+\-@\t\r]")  # the beginning of a cell that spreadsheets compute
@@ -185,20 +187,37 @@ def undone_on_failure(paths: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        undo(paths)
+        _restore(paths)
         raise
     for path in paths:
         _backup_of(path).unlink()
 
 
 def undo(paths: Iterable[Path]) -> None:
-    """Restore the backups that :func:`undone_on_failure` made in a process that was killed."""
+    """Restore the backups that :func:`undone_on_failure` made in a process that was killed.
+
+    Files that changed since are named: whether before or after the kill is not known.
+    """
+    for path in _restore(paths):
+        logger.warning(
+            f"{path} is again as it was before a command that was killed. If another program wrote "
+            f"it after that, run the program again"
+        )
+
+
+def _restore(paths: Iterable[Path]) -> list[Path]:
+    """Put the backups in place, and return the files that differed from them."""
+    changed = []
     for path in paths:
         backup = _backup_of(path)
         if backup.exists():
+            earlier = backup.read_bytes()
+            if path.exists() and path.read_bytes() != earlier:
+                changed.append(path)
             backup.replace(path)  # takes no space
-            if path.stat().st_size == 0:
+            if not earlier:
                 path.unlink()
+    return changed
 
 
 def _backup_of(path: Path) -> Path:

@@ -404,7 +404,7 @@ def test_files_that_are_written_in_place_are_restored_after_an_error(tmp_path):
     assert {path.read_text() for path in tmp_path.iterdir()} == {"changed"}
 
 
-def test_files_of_a_killed_process_are_restored_later(tmp_path):
+def test_files_of_a_killed_process_are_restored_later_and_named(tmp_path, capsys):
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text("complete")
     code = "import os, sys; from pathlib import Path\n"
@@ -415,8 +415,10 @@ def test_files_of_a_killed_process_are_restored_later(tmp_path):
     assert new.read_text() == "ha"
     undo([old, new])
     assert old.read_text() == "complete" and list(tmp_path.iterdir()) == [old]
+    warned = capsys.readouterr()
+    assert all(str(path) in warned.out + warned.err for path in (old, new))
     undo([old, new])
-    assert old.read_text() == "complete"
+    assert old.read_text() == "complete" and not capsys.readouterr().err
 
 
 def test_a_file_that_blocks_a_folder_is_found(tmp_path):
