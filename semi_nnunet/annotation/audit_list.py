@@ -75,10 +75,11 @@ def list_rows(audit: LabelAudit, raw: Path) -> Iterator[list[object]]:
         item = label.suspicion
         for name, dice in item.dice.items():
             is_shown = name == item.name
-            number, axis = (item.slice, item.axis) if is_shown else (item.slices[name], None)
+            shown, other = (item.slice, item.axis), (item.slices[name], item.slices_axis)
+            number, axis = shown if is_shown else other
             yield [
                 rank, label.case, f"{item.score:.2f}", item.reason, name, _format_dice(dice),
-                _format_dice(usual[name]), number, AXES[item.axis if axis is None else axis],
+                _format_dice(usual[name]), number, AXES[axis],
                 label.files.fold, str(raw / "labelsTr" / label.files.labels["reference"].name),
             ]  # fmt: skip
 

@@ -140,7 +140,11 @@ def match_cases(
         stem = name.removesuffix(ending)
         unlabelled, labelled = (cases.get((subset, stem)) for subset in ("unlabelled", "labelled"))
         case = unlabelled or labelled
-        if case is None:
+        if unlabelled and (labelled or ("test", stem) in cases):
+            other = "labelled" if labelled else "a test case"
+            defect = f"case {stem!r} is unlabelled and also {other}"
+            problems.append(Problem(str(path), defect, "keep its image in one place"))
+        elif case is None:
             problems.append(_describe_unknown(path, stem, raw, {case for _, case in cases}))
         elif unlabelled is None and _is_accepted(path, str(case.label)):
             accepted.append(stem)

@@ -34,6 +34,7 @@ class Suspicion:
         axis: across the slice, 0 to 2.
         dice: annotated class -> Dice with the prediction; NaN if neither shows it.
         slices: annotated class -> number of the slice with its largest difference.
+        slices_axis: across all of these.
     """
 
     score: float
@@ -43,6 +44,7 @@ class Suspicion:
     axis: int
     dice: Mapping[str, float]
     slices: Mapping[str, int]
+    slices_axis: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _score_label(item: Disagreement, usual: UsualAgreement, classes: Sequence[st
     rates, dice = usual.rate(present), _smooth_dice(present, np.zeros(len(used)))
     slices = dict(zip(names, (item.slices[index] for index in used), strict=True))
     if not names:
-        return Suspicion(0.0, "It annotates no class.", "", 1, item.axis, {}, {})
+        return Suspicion(0.0, "It annotates no class.", "", 1, item.axis, {}, {}, item.axis)
     worst, best, gain = int(rates.argmin()), "", 0.0
     for name, counts in overlaps.items():
         gains = usual.rate(counts) - rates
@@ -124,7 +126,8 @@ def _score_label(item: Disagreement, usual: UsualAgreement, classes: Sequence[st
         reason = _describe_difference(names[worst], present[worst], dice[worst], usual.dice[worst])
     else:
         reason = "It agrees as usual."
-    return Suspicion(score, reason, *place, dict(zip(names, dice.tolist(), strict=True)), slices)
+    by_class = dict(zip(names, dice.tolist(), strict=True))
+    return Suspicion(score, reason, *place, by_class, slices, item.axis)
 
 
 def _describe_difference(name: str, counts: np.ndarray, dice: float, usual: float) -> str:
@@ -156,7 +159,8 @@ def average_suspicions(scored: Sequence[Mapping[str, Suspicion]]) -> dict[str, S
 def find_most_suspicious(scored: Sequence[Mapping[str, Suspicion]]) -> dict[str, int]:
     """Return case -> number of the model which finds its label most suspicious.
 
-    >>> first, second = ({"a": Suspicion(score, "", "liver", 1, 0, {}, {})} for score in (0.1, 0.7))
+    >>> place = ("liver", 1, 0, {}, {}, 0)
+    >>> first, second = ({"a": Suspicion(score, "", *place)} for score in (0.1, 0.7))
     >>> find_most_suspicious([first, second])
     {'a': 1}
     """

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from semi_nnunet.automatic.schedule import FULL, TrainingRound
+from semi_nnunet.deploy.export import is_exported_from
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
@@ -118,9 +121,18 @@ class AutoCommands:
                 yield f"measure {job}", words
 
     def build_shipping(self, trainer: str) -> NamedCommands:
-        """Export the model, unless it was exported before, and write the report."""
+        """Export the model, unless its weights were exported before, and write the report."""
         plans, folder = self.name_plans(FULL), self.out / "exported"
-        if not any(folder.glob(f"*__{trainer}__{plans}__{self.configuration}.zip")):
+        archives = [*folder.glob(f"*__{trainer}__{plans}__{self.configuration}.zip")]
+        models = folder.glob(f"*/*__{plans}_{trainer}__{self.configuration}")
+        checkpoint = self.find_last_job(trainer).folder / FINAL_CHECKPOINT
+        outdated = [model for model in models if not is_exported_from(model, checkpoint)]
+        if outdated:  # trained again since
+            for path in archives:
+                path.unlink()
+            for path in outdated:
+                shutil.rmtree(path)
+        if outdated or not archives:
             yield "export", self.build_export(trainer, folder)
         report = {"plans": plans, "choice": self.choice_file, "out": self.out / "report.html"}
         yield "report", self._build("report", **report)
@@ -139,9 +151,12 @@ class AutoCommands:
 
     def build_proposals(self, trainer: str) -> Command:
         """Return the command that lets a model of the last round choose and propose labels."""
-        job = Job(self.folders, trainer, self.configuration, ALL, 0, self.name_plans(FULL))
-        model = job.folder.parent.relative_to(self.folders.results.parent)
+        model = self.find_last_job(trainer).folder.parent.relative_to(self.folders.results.parent)
         return self._build("next", number=NEXT_CASES, models=[model], proposals=True)
+
+    def find_last_job(self, trainer: str) -> Job:
+        """Return the training of the last round."""
+        return Job(self.folders, trainer, self.configuration, ALL, 0, self.name_plans(FULL))
 
     def list_jobs(self, current: TrainingRound) -> list[Job]:
         """Return the trainings of a round."""

@@ -411,6 +411,7 @@ class AutoRun:
         if not job.test.is_dir():
             return
         target = self.commands.out / "predictions"
-        target.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)  # of a model or of images that are gone
+        target.mkdir(parents=True)
         for case in sorted(job.predicted_cases("test")):
             shutil.copyfile(job.test / f"{case}{ending}", target / f"{case}{ending}")

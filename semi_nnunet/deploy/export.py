@@ -36,6 +36,7 @@ from semi_nnunet.training import checkpoints
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import (
     folder_aside,
+    optional_json,
     read_csv,
     sha256_of_file,
     write_atomically,
@@ -121,6 +122,13 @@ def write_exported_model(model: TrainedModel, identifier: str, folder: Path) -> 
     write_json(folder / PROVENANCE_FILE, {**about, "plans['semi']": semi, "folds": provenance})
 
 
+def is_exported_from(exported: Path, checkpoint: Path) -> bool:
+    """Return whether an exported model has the weights of a checkpoint, which may be gone."""
+    folds = optional_json(exported / PROVENANCE_FILE).get("folds", {})
+    digest = sha256_of_file(checkpoint) if checkpoint.is_file() else None
+    return digest is None or digest in [fold["source_sha256"] for fold in folds.values()]
+
+
 def require_complete_descriptions(model: TrainedModel) -> None:
     """Check the files next to the folds that are exported as they are.
 
@@ -171,8 +179,13 @@ def export_fold(
     Returns:
         Fold -> its provenance: settings, epoch, identity and checksum.
     """
-    checkpoint = checkpoints.read_checkpoint(checkpoint_file)
-    semi = checkpoint.pop("semi")
+    checkpoint = checkpoints.read_of_any_trainer(checkpoint_file)
+    semi = checkpoint.pop("semi", None)
+    if semi is None:
+        raise UserError(
+            f"{checkpoint_file} was not trained by semi_nnunet",
+            fix="nnUNetv2_export_model_to_zip exports models of nnU-Net",
+        )
     provenance = {
         "trained_fold": fold,
         "source_sha256": sha256_of_file(checkpoint_file),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import filecmp
 import logging
+import os
 import pickle
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -337,7 +338,8 @@ def adopt_stock_preprocessing(
     """Write the missing manifest of a folder that nnU-Net's own command has preprocessed.
 
     nnU-Net copies the labels to ``ground_truth`` after all configurations. A folder is adopted only
-    if all labels and readable files of all cases exist, and nothing else.
+    if all labels and readable files of all cases exist, and nothing else, and neither labels nor
+    images have changed since.
 
     Returns:
         Whether the folder was adopted.
@@ -346,8 +348,12 @@ def adopt_stock_preprocessing(
         return False
     label_ending = spec.dataset_json["file_ending"]
     expected = {f"{case.name}{ending}" for case in cases for ending in LABELLED_ENDINGS}
+    copies = [ground_truth / f"{case.name}{label_ending}" for case in cases]
     if {path.name for path in folder.iterdir()} != expected or any(
-        not (ground_truth / f"{case.name}{label_ending}").is_file() for case in cases
+        not copy.is_file()
+        or not filecmp.cmp(str(case.label), copy, shallow=False)
+        or not _is_newer(folder / f"{case.name}{LABELLED_ENDINGS[0]}", case.images)
+        for case, copy in zip(cases, copies, strict=True)
     ):
         return False
     try:
@@ -362,6 +368,10 @@ def adopt_stock_preprocessing(
             ManifestEntry.of(case.name, spec.compute_source(case), paths, facts[case.name])
         )
     return True
+
+
+def _is_newer(made: Path, files: Iterable[str | Path]) -> bool:
+    return all(os.stat(file).st_mtime <= made.stat().st_mtime for file in files)
 
 
 def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:

@@ -26,7 +26,13 @@ from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
-from semi_nnunet.util.files import could_not_write, put_in_place, read_json, write_csv, write_json
+from semi_nnunet.util.files import (
+    could_not_write,
+    optional_json,
+    put_in_place,
+    write_csv,
+    write_json,
+)
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import FileRecord
 from semi_nnunet.util.shards import Shard
@@ -148,15 +154,21 @@ class LabellingRequest:
             UserError: the folder was begun with other images, models or views.
         """
         path, record = self.out / REQUEST, self.record()
-        if path.is_file() and read_json(path) != record:
+        begun = optional_json(path)
+        has_moved = begun | {"images": ""} == record | {"images": ""} and all(
+            case in self.cases
+            for file in self.shards.glob("*.jsonl")
+            for case in Manifest(self.labels, file).read()
+        )
+        if path.is_file() and begun != record and not has_moved:
             raise UserError(
                 f"{self.out} was begun with other images, models, views, --confidence, --npz or "
                 f"--partial-labels ({path})",
-                fix="choose another folder or number by -o, or remove it",
+                fix="remove it, or choose another folder or number by -o where the command has it",
             )
         for folder in (self.labels, self.shards):
             folder.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():
+        if begun != record:  # each image is compared by its content
             write_json(path, record)
 
     def listed(self, cases: Collection[str]) -> Iterator[tuple[str, ManifestEntry]]:
@@ -172,9 +184,13 @@ class LabellingRequest:
         Raises:
             UserError: labels differ from what was written, although their images do not.
         """
+        newest = dict[str, ManifestEntry]()  # a case may have been labelled in several shards
+        for case, entry in self.listed(self.cases):
+            if case not in newest or entry.when >= newest[case].when:
+                newest[case] = entry
         edited = [
             self.label_path(case).name
-            for case, entry in self.listed(self.cases)
+            for case, entry in newest.items()
             if not entry.is_unchanged(self.labels)
             and not any(find_incomplete_images([self.label_path(case)]))
             and self.is_made_from(entry.source, case)

@@ -94,11 +94,13 @@ class LabelCompletion:
         labels: folder of CASE.ending; images without such a file are labelled by models only.
         annotated: classes that each of them annotates.
         file_ending: of the files.
+        ignore: value of voxels whose class nobody knows, or None.
     """
 
     labels: Path
     annotated: AnnotatedClasses
     file_ending: str
+    ignore: int | None
 
     @classmethod
     def from_folder(cls, labels: Path, dataset_json: dict[str, Any]) -> LabelCompletion:
@@ -122,7 +124,9 @@ class LabelCompletion:
             )
         if not any(labels.glob(f"*{ending}")):
             raise UserError(f"{labels} holds no label *{ending}", fix="correct --partial-labels")
-        return cls(labels, annotated, ending)
+        # a model that was trained before there was an ignore label does not know it
+        values = [content.get("labels", {}).get("ignore") for content in (own_json, dataset_json)]
+        return cls(labels, annotated, ending, next((v for v in values if v is not None), None))
 
     def find_label(self, case: str) -> Path | None:
         """Return the label of a case, or None."""
@@ -156,7 +160,7 @@ class LabelCompletion:
             annotation,
             row,
             [*self.annotated.outputs()],
-            label_manager.ignore_label,
+            self.ignore,
         )
         labels = np.asarray(label_manager.convert_probabilities_to_segmentation(probabilities))
         return replace(

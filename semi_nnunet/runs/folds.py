@@ -75,7 +75,8 @@ def foresee_folds(folders: Folders) -> list[patients.Fold]:
     """Return the folds, or without splits_final.json those that a training would make."""
     if folds := patients.load_folds(folders.preprocessed):
         return folds
-    cases, patient_of = folders.labelled_cases(), load_patient_finder(folders)
+    cases, groups = folders.labelled_cases(), read_twin_groups(folders.preprocessed)
+    patient_of = join_twins(load_patient_finder(folders), groups)
     return patients.make_folds(cases, patient_of, read_pseudo_labelled_cases(folders.preprocessed))
 
 

@@ -44,6 +44,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import is_filled, optional_json, read_json, write_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import find_changed, recorded
+from semi_nnunet.verify.twins import join_twins, read_twin_groups
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
@@ -199,6 +200,8 @@ class Job:
     ) -> list[str]:
         """Return the sorted unlabelled cases, without patients that the fold validates on.
 
+        Near-twins count as one patient, as in the training.
+
         Args:
             list_cases_in: returns the cases of a preprocessed folder.
         """
@@ -209,7 +212,8 @@ class Job:
         folds = dict(enumerate(load_folds(self.folders.preprocessed)))
         if self.fold == ALL or int(self.fold) not in folds:
             return cases
-        return exclude_patients_of(cases, folds[int(self.fold)]["val"], patient_of)
+        group_of = join_twins(patient_of, read_twin_groups(self.folders.preprocessed))
+        return exclude_patients_of(cases, folds[int(self.fold)]["val"], group_of)
 
     def list_missing_stage_predictions(self) -> list[str]:
         """Return the cases that lack a prediction for the next stage of a cascade.

@@ -440,6 +440,9 @@ def test_every_bad_label_is_named_in_one_pass_and_nothing_moves(loop):
     shutil.copy(folder / f"{good}.nii.gz", folder / f"{good}_0000.nii.gz")  # an image
     sitk.WriteImage(sitk.ReadImage(str(folder / f"{good}.nii.gz")), str(folder / f"{good}.nrrd"))
     (folder / "phantom_0003.mha").write_bytes(b"")
+    for subset, case in (("Ts", "phantom_0008"), ("Tr", "phantom_0000")):  # in two places
+        image = f"images{subset}/{case}_0000.nii.gz"
+        shutil.copy(loop.raw / image, loop.raw / "imagesUn")
     (folder / "review.csv").write_text("case\n")  # a table of the review is no label
     before = loop.snapshot()
     with pytest.raises(UserError) as error:

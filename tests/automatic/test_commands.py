@@ -17,6 +17,7 @@ from semi_nnunet.automatic.commands import (
 from semi_nnunet.automatic.schedule import TrainingRound
 from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.settings.assignments import parse_assignments
+from semi_nnunet.util.files import sha256_of_file, write_json
 from tests.runs.jobs import leave
 from tests.runs.parsing import parse_command
 
@@ -28,6 +29,31 @@ LAUNCHERS = [
     JobLauncher("slurm", sbatch="--gres=gpu:1"),
     JobLauncher("ray", ray_address="host:1"),
 ]
+
+
+def test_a_model_that_was_trained_again_is_exported_again(empty, tmp_path: Path) -> None:
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", tmp_path)
+    checkpoint = commands.find_last_job("SemiCPSTrainer").folder / "checkpoint_final.pth"
+    checkpoint.parent.mkdir(parents=True)
+    name = f"SemiCPSTrainer__{commands.name_plans('full')}__2d"
+    archive = tmp_path / "exported" / f"{empty.raw.name}__{name}.zip"
+    plans = f"{commands.name_plans('full')}_SemiCPSTrainer"
+    model = archive.parent / empty.raw.name / f"nnUNetTrainer__{plans}__2d"
+
+    def ship(weights: bytes) -> bool:
+        checkpoint.write_bytes(weights)
+        exports = any(title == "export" for title, _ in commands.build_shipping("SemiCPSTrainer"))
+        if exports:
+            assert not archive.exists() and not model.exists()
+            model.mkdir(parents=True)
+            folds = {"all": {"source_sha256": sha256_of_file(checkpoint)}}
+            write_json(model / "semi_nnunet.json", {"folds": folds})
+            archive.touch()
+        return exports
+
+    assert [ship(b"first"), ship(b"first"), ship(b"second"), ship(b"second")] == [
+        True, False, True, False,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launcher: launcher.launcher)

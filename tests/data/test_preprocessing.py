@@ -9,6 +9,7 @@ import pickle
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,22 @@ def test_unfinished_cases_of_nnunet_are_not_adopted(
     damage(folder / f"{labelled[2].name}{ending}")
     assert not adopt_stock_preprocessing(labelled, recipe, folder, stock[1])
     assert not get_manifest_file(folder).exists()
+
+
+def test_cases_whose_files_changed_since_are_not_adopted(
+    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
+) -> None:
+    first, folder = labelled[0], tmp_path / "cases"
+    shutil.copytree(stock[0], folder)
+    corrected = tmp_path / "corrected.nii.gz"
+    corrected.write_bytes(Path(str(first.label)).read_bytes() + b"0")
+    others = [replace(first, label=str(corrected)), *labelled[1:]]
+    assert not adopt_stock_preprocessing(others, recipe, folder, stock[1])
+    exchanged = shutil.copy(first.images[0], tmp_path / "exchanged.nii.gz")
+    later = os.stat(folder / f"{first.name}.pkl").st_mtime + 10
+    os.utime(exchanged, (later, later))
+    others = [replace(first, images=(str(exchanged),)), *labelled[1:]]
+    assert not adopt_stock_preprocessing(others, recipe, folder, stock[1])
 
 
 def test_without_the_copied_labels_nothing_is_adopted(

@@ -172,6 +172,9 @@ def test_export_rejects_missing_folds_and_existing_folders(make_trainer, tmp_pat
     assert main(command) == 0
     assert main(command) == 2
     assert "exists" in capsys.readouterr().err
+    (stock,) = (tmp_path / "out").glob("Dataset*/nnUNetTrainer__*")  # without our state
+    assert main(["export", "-m", str(stock), "-o", str(tmp_path / "again")]) == 2
+    assert "not trained by semi_nnunet" in capsys.readouterr().err
 
 
 def load_checkpoint(folder: Path) -> dict:

@@ -9,7 +9,7 @@ import pytest
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from semi_nnunet.cli.main import main
-from semi_nnunet.pseudo_labels.predictor import complete_probabilities
+from semi_nnunet.pseudo_labels.predictor import LabelCompletion, complete_probabilities
 from semi_nnunet.util.files import read_json, write_json
 from tests.pseudo_labels.labelling import read
 
@@ -64,6 +64,17 @@ def test_a_complete_annotation_stays_unchanged(random):
         probs, annotation, [True] * 4, [(0,), (1,), (2,), (3,)], None
     )
     assert np.array_equal(completed.argmax(0), annotation)
+
+
+def test_ignored_voxels_stay_unknown_to_a_model_without_an_ignore_label(tmp_path):
+    labels = tmp_path / "labelsTr"
+    labels.mkdir()
+    (labels / "a.nii.gz").touch()
+    declared = {"background": 0, "liver": 1, "spleen": 2}
+    model = {"labels": declared, "file_ending": ".nii.gz"}
+    own = {"labels": {**declared, "ignore": 3}, "annotated": {"a": ["spleen"]}}
+    write_json(tmp_path / "dataset.json", own)
+    assert LabelCompletion.from_folder(labels, model).ignore == 3
 
 
 def test_the_command_completes_labels_and_labels_images_without_one(pool, capfd, tmp_path):

@@ -311,6 +311,9 @@ def test_a_folder_belongs_to_one_request_whatever_the_order_of_its_views(pool):
         with pytest.raises(UserError, match="begun with other"):
             replace(request, **other).begin()
     assert read_json(pool.out / "request.json") == request.record()
+    moved = pool.images.rename(pool.images.with_name("moved"))
+    replace(request, images=moved).begin()
+    assert read_json(pool.out / "request.json")["images"] == str(moved)
 
 
 def finish(request: LabellingRequest, *cases: str) -> None:
@@ -322,6 +325,20 @@ def finish(request: LabellingRequest, *cases: str) -> None:
         facts = {"uncertainty": {"entropy": 0.5}, "ignored": 0.0}
         entry = ManifestEntry.of(case, format_records(request.files(case)), [path], facts)
         Manifest(request.labels, Shard(request, 0, 1).finished).add(entry)
+
+
+def test_a_label_made_again_by_another_shard_is_not_edited(pool):
+    request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
+    (case, *_) = request.cases
+    finish(request, case)
+    path = request.labels / f"{case}.nii.gz"
+    path.write_text("the label of another device")
+    entry = ManifestEntry.of(case, format_records(request.files(case)), [path], {})
+    Manifest(request.labels, Shard(request, 0, 2).finished).add(entry)
+    request.require_no_edited_label()
+    shutil.copy(request.cases[case][0], path)  # a correction
+    with pytest.raises(UserError, match=case):
+        request.require_no_edited_label()
 
 
 def test_cases_are_done_set_aside_or_left(pool):

@@ -186,6 +186,8 @@ def test_unlabelled_images_of_patients_whom_a_fold_validates_on_are_left_out(fol
     write_json(copy / "splits_final.json", [{"train": [], "val": ["somebody"]}])
     met = {every[1]: "somebody"}
     assert job.unlabelled_cases(lambda case: met.get(case, case)) == [every[0], *every[2:]]
+    write_json(copy / "semi_twins.json", {"groups": [["somebody", every[2]]]})
+    assert job.unlabelled_cases(case_as_patient) == [*every[:2], every[3]]
     of_all = replace(job, fold="all")
     assert of_all.unlabelled_cases(lambda case: met.get(case, case)) == every
 
