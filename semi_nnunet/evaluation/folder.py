@@ -27,6 +27,7 @@ from semi_nnunet.evaluation.metrics import (
     mask_metrics,
 )
 from semi_nnunet.raw.description import list_cases
+from semi_nnunet.raw.layout import GROUND_TRUTH
 from semi_nnunet.raw.lesion_rules import LesionRule
 from semi_nnunet.raw.readers import (
     SPACING_RTOL,
@@ -215,7 +216,10 @@ def find_case_problems(protocol: EvaluationProtocol, pair: FilePair) -> list[Pro
             raw = scan_raw(path)
             array, geometry, _ = read_with_nnunet(path, labelling.reader, is_label=True)
         except BrokenFileError as error:
-            problems.append(Problem(path, str(error), error.fix))
+            folder = Path(path).parent
+            is_copy = folder.name == GROUND_TRUTH
+            again = f"semi_nnunet preprocess -d {folder.parent.name} copies it again"
+            problems.append(Problem(path, str(error), again if is_copy else error.fix))
             continue
         geometries.append(geometry)
         checks = (

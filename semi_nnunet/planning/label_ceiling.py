@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from semi_nnunet.raw.classes import get_declared_classes
 from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.layout import GROUND_TRUTH
+from semi_nnunet.raw.readers import shorten_reason
+from semi_nnunet.util.errors import UserError
 
 MIN_CEILING = 0.95  # of every class, at a spacing that is planned
 MAX_CASES = 8
@@ -95,6 +97,9 @@ def load_label_ceiling(
         plans: nnU-Net's plans.
         dataset_json: the data set's description.
         preprocessed: the data set's preprocessed folder, where nnU-Net keeps the labels.
+
+    Raises:
+        UserError: a label cannot be read.
     """
     manager = PlansManager(dict(plans))
     labels = manager.get_label_manager(dict(dataset_json))
@@ -114,7 +119,13 @@ def load_label_ceiling(
 
 def read_label_image(reader: Any, path: Path, transpose: Sequence[int]) -> LabelImage:
     """Read the labels of a file, with the axes in the order of the plans."""
-    labels, properties = reader.read_seg(str(path))
+    try:
+        labels, properties = reader.read_seg(str(path))
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read: {shorten_reason(error)}",
+            fix=f"semi_nnunet preprocess -d {path.parent.parent.name} copies it again",
+        ) from error
     spacing = [float(properties["spacing"][axis]) for axis in transpose]
     return LabelImage(labels[0].transpose(transpose), tuple(spacing))
 

@@ -263,7 +263,7 @@ class Edits(RuleBasedStateMachine):
                 output = self.read_output()
                 advice = "\n".join(line for line in output.splitlines() if "WARNING" in line)
             except UserError as error:
-                output = advice = str(error)
+                output = advice = f"{error}\n{self.read_output()}"
             self.note_plans()
             if not self.follow(advice):
                 assert advice != output, f"no advice helps: {output}"
@@ -513,7 +513,10 @@ def test_no_command_yields_a_number_of_data_before_an_edit(tmp_path, capsys, mon
         template.plan()
         template.crossval()
         Edits.template, Edits.fresh = template, FreshRuns(tmp_path / "fresh")
-        Edits.folder, Edits.read_output = tmp_path, staticmethod(lambda: capsys.readouterr().out)
+        Edits.folder, Edits.read_output = (
+            tmp_path,
+            staticmethod(lambda: "".join(capsys.readouterr())),
+        )
         run_state_machine_as_test(
             Edits,
             settings=settings(
