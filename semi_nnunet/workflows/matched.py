@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import build_settings_resolver
+from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import describe_source_changes, read_sources
 from semi_nnunet.raw.folds import Fold, PatientOf
 from semi_nnunet.raw.layout import DATASET_JSON, SETTINGS_JSON, SPLITS_FILE, SUMMARY_JSON
@@ -229,6 +231,7 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
         current = data.list_cases(job, recorded)
         changes = data.find_changes(job)
         changes += [f"the {name}" for name in current if current[name] != recorded[name]]
+        changes += [job.plans] if data.is_preprocessed_otherwise(job) else []
         if changes:
             trainings.setdefault(list_first(changes), []).append(job)
     for names, outdated in trainings.items():
@@ -264,6 +267,22 @@ class CurrentData:
         if CASES in recorded and job.fold == ALL:
             cases[CASES] = self._labelled
         return cases
+
+    def is_preprocessed_otherwise(self, job: Job) -> bool:
+        """Return whether plans or labels were edited after the cases were preprocessed."""
+        folder = job.case_folder(unlabelled=False)
+        return folder is not None and self._asks_for_other_cases(
+            job.plans, job.configuration, folder
+        )
+
+    @cache  # noqa: B019 - as long as a table is made
+    def _asks_for_other_cases(self, plans: str, configuration: str, folder: Path) -> bool:
+        content = optional_json(self.folders.preprocessed / f"{plans}.json")
+        if configuration not in content.get("configurations", {}):  # they were removed
+            return False
+        description = read_json(self.folders.preprocessed / DATASET_JSON)
+        spec = PreprocessingSpec(content, configuration, description)
+        return any(find_outdated_problems(spec, folder, ""))
 
     def find_changes(self, job: Job) -> list[str]:
         """Return the images and labels that have changed since a training began.

@@ -16,7 +16,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -500,6 +500,22 @@ def change_file(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     sitk.WriteImage(changed, path)
 
 
+# Sequences in which a longer search found a number of other data, a traceback or no helpful advice.
+FOUND = (
+    (("edit_plans", {"edit": {"normalization_schemes": ["NoNormalization"]}}), ("compare", {})),
+    (("damage", {"kind": "reference", "number": 0, "share": 0}), ("plan", {})),
+    (("damage", {"kind": "reference", "number": 0, "share": 0}), ("crossval", {})),
+)
+
+
+def follow_sequence(rules: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Apply rules in a given order."""
+    machine = Edits()
+    machine.begin()
+    for name, arguments in rules:
+        getattr(machine, name)(**arguments)
+
+
 @pytest.mark.slow
 def test_no_command_yields_a_number_of_data_before_an_edit(tmp_path, capsys, monkeypatch) -> None:
     examples, steps = PROFILES[os.environ.get("HYPOTHESIS_PROFILE", "default")]
@@ -517,6 +533,8 @@ def test_no_command_yields_a_number_of_data_before_an_edit(tmp_path, capsys, mon
             tmp_path,
             staticmethod(lambda: "".join(capsys.readouterr())),
         )
+        for rules in FOUND:
+            follow_sequence(rules)
         run_state_machine_as_test(
             Edits,
             settings=settings(
