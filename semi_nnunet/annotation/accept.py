@@ -74,7 +74,7 @@ from semi_nnunet.util.files import optional_json, read_json, sha256_of_file, wri
 from semi_nnunet.util.lock import held, holder_of
 from semi_nnunet.util.names import list_first
 from semi_nnunet.verify.reports import read_reports, write_reports
-from semi_nnunet.verify.twins import join_twins, read_twin_groups
+from semi_nnunet.verify.twins import join_known_twins
 
 logger = logging.getLogger(__name__)
 LOCK = ".semi_accept.lock"  # in the raw data set
@@ -532,8 +532,7 @@ def _stage_folds(
 ) -> None:
     folds = load_folds(preprocessed)
     if folds and added:
-        groups = read_twin_groups(preprocessed)
-        patient_of = join_twins(build_patient_finder(description), groups)
+        patient_of = join_known_twins(build_patient_finder(description), preprocessed)
         joined = add_to_folds(folds, [label.name for label in added], patient_of, validates)
         path = transaction.stage(f"preprocessed/{SPLITS_FILE}", protected=True)
         write_json(path, joined)

@@ -74,9 +74,7 @@ def list_rows(audit: LabelAudit, raw: Path) -> Iterator[list[object]]:
     for rank, label in enumerate(audit.labels, start=1):
         item = label.suspicion
         for name, dice in item.dice.items():
-            is_shown = name == item.name
-            shown, other = (item.slice, item.axis), (item.slices[name], item.slices_axis)
-            number, axis = shown if is_shown else other
+            number, axis = item.places[name]
             yield [
                 rank, label.case, f"{item.score:.2f}", item.reason, name, _format_dice(dice),
                 _format_dice(usual[name]), number, AXES[axis],

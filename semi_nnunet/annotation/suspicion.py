@@ -33,8 +33,7 @@ class Suspicion:
         slice: number of the slice to look at, from 1.
         axis: across the slice, 0 to 2.
         dice: annotated class -> Dice with the prediction; NaN if neither shows it.
-        slices: annotated class -> number of the slice with its largest difference.
-        slices_axis: across all of these.
+        places: annotated class -> number and axis of the slice to look at for it.
     """
 
     score: float
@@ -43,8 +42,7 @@ class Suspicion:
     slice: int
     axis: int
     dice: Mapping[str, float]
-    slices: Mapping[str, int]
-    slices_axis: int
+    places: Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,9 @@ def _score_label(item: Disagreement, usual: UsualAgreement, classes: Sequence[st
     usual = UsualAgreement(usual.dice[used], usual.spread[used], usual.smoothing[used])
     names, present = [classes[index] for index in used], overlaps.pop(AS_IT_IS)
     rates, dice = usual.rate(present), _smooth_dice(present, np.zeros(len(used)))
-    slices = dict(zip(names, (item.slices[index] for index in used), strict=True))
+    places = {classes[index]: (item.slices[index], item.axis) for index in used}
     if not names:
-        return Suspicion(0.0, "It annotates no class.", "", 1, item.axis, {}, {}, item.axis)
+        return Suspicion(0.0, "It annotates no class.", "", 1, item.axis, {}, {})
     worst, best, gain = int(rates.argmin()), "", 0.0
     for name, counts in overlaps.items():
         gains = usual.rate(counts) - rates
@@ -109,9 +107,9 @@ def _score_label(item: Disagreement, usual: UsualAgreement, classes: Sequence[st
             best, gain = name, float(gains.max())
     gap = item.gap
     score = max(0.0, -float(rates[worst])) + EXPLAINED * gain + GAP * (gap.share if gap else 0)
-    place = (names[worst], slices[names[worst]], item.axis)
+    name = names[worst]
     if gap and gap.share >= CLEAR_GAP and GAP * gap.share >= EXPLAINED * gain:
-        place = (gap.name, gap.number, gap.axis)
+        name, places[gap.name] = gap.name, (gap.number, gap.axis)
         reason = (
             f"Slice {gap.number} along {AXES[gap.axis]} lacks {gap.name}, which is labelled on "
             f"both sides and predicted in it."
@@ -127,7 +125,7 @@ def _score_label(item: Disagreement, usual: UsualAgreement, classes: Sequence[st
     else:
         reason = "It agrees as usual."
     by_class = dict(zip(names, dice.tolist(), strict=True))
-    return Suspicion(score, reason, *place, by_class, slices, item.axis)
+    return Suspicion(score, reason, name, *places[name], by_class, places)
 
 
 def _describe_difference(name: str, counts: np.ndarray, dice: float, usual: float) -> str:
@@ -159,8 +157,7 @@ def average_suspicions(scored: Sequence[Mapping[str, Suspicion]]) -> dict[str, S
 def find_most_suspicious(scored: Sequence[Mapping[str, Suspicion]]) -> dict[str, int]:
     """Return case -> number of the model which finds its label most suspicious.
 
-    >>> place = ("liver", 1, 0, {}, {}, 0)
-    >>> first, second = ({"a": Suspicion(score, "", *place)} for score in (0.1, 0.7))
+    >>> first, second = ({"a": Suspicion(score, "", "liver", 1, 0, {}, {})} for score in (0.1, 0.7))
     >>> find_most_suspicious([first, second])
     {'a': 1}
     """

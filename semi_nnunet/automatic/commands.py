@@ -55,6 +55,11 @@ class AutoCommands:
         return self.out / "choice.json"
 
     @property
+    def exported(self) -> Path:
+        """Folder of the model that ships, for stock nnU-Net."""
+        return self.out / "exported"
+
+    @property
     def next_cases(self) -> Path:
         """Folder of the cases to annotate next."""
         return self.out / "next_cases"
@@ -121,21 +126,27 @@ class AutoCommands:
                 yield f"measure {job}", words
 
     def build_shipping(self, trainer: str) -> NamedCommands:
-        """Export the model, unless its weights were exported before, and write the report."""
-        plans, folder = self.name_plans(FULL), self.out / "exported"
-        archives = [*folder.glob(f"*__{trainer}__{plans}__{self.configuration}.zip")]
-        models = folder.glob(f"*/*__{plans}_{trainer}__{self.configuration}")
-        checkpoint = self.find_last_job(trainer).folder / FINAL_CHECKPOINT
-        outdated = [model for model in models if not is_exported_from(model, checkpoint)]
-        if outdated:  # trained again since
-            for path in archives:
-                path.unlink()
-            for path in outdated:
-                shutil.rmtree(path)
-        if outdated or not archives:
-            yield "export", self.build_export(trainer, folder)
+        """Export the model, unless it was exported before, and write the report."""
+        if not self.list_archives(trainer):
+            yield "export", self.build_export(trainer, self.exported)
+        plans = self.name_plans(FULL)
         report = {"plans": plans, "choice": self.choice_file, "out": self.out / "report.html"}
         yield "report", self._build("report", **report)
+
+    def list_archives(self, trainer: str) -> list[Path]:
+        """Return the zip of the exported model, if there is one."""
+        name = f"*__{trainer}__{self.name_plans(FULL)}__{self.configuration}.zip"
+        return [*self.exported.glob(name)]
+
+    def remove_outdated_export(self, trainer: str) -> None:
+        """Remove the exported model if it was trained again since."""
+        checkpoint = self.find_last_job(trainer).folder / FINAL_CHECKPOINT
+        name = f"{self.name_plans(FULL)}_{trainer}__{self.configuration}"
+        for model in self.exported.glob(f"*/*__{name}") if checkpoint.is_file() else ():
+            if not is_exported_from(model, checkpoint):
+                shutil.rmtree(model)
+                for archive in self.list_archives(trainer):
+                    archive.unlink()
 
     def build_export(self, trainer: str, folder: Path) -> Command:
         """Return the command that exports a model of the last round into a folder."""

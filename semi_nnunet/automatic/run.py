@@ -49,7 +49,7 @@ from semi_nnunet.raw.description import RawDataset, find_cases
 from semi_nnunet.raw.layout import UNLABELLED_IMAGES
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
-from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
@@ -222,6 +222,7 @@ class AutoRun:
         proof = prove(jobs, method)
         choice = build_choice(method, state, self.cases, proof, self.hours)
         choice.write(self.commands.choice_file)
+        self.commands.remove_outdated_export(proof.ships)
         run_stages(self.commands.build_shipping(proof.ships))
         self.copy_predictions(proof.ships)
         export = None
@@ -406,8 +407,7 @@ class AutoRun:
     def copy_predictions(self, trainer: str) -> None:
         """Copy the predictions of imagesTs, if there are any, next to the model that ships."""
         ending = self.commands.folders.file_ending
-        jobs = self.commands.list_jobs(self.state.rounds[FULL])
-        (job,) = (job for job in jobs if (job.trainer, job.fold) == (trainer, ALL))
+        job = self.commands.find_last_job(trainer)
         if not job.test.is_dir():
             return
         target = self.commands.out / "predictions"

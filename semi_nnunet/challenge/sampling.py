@@ -88,13 +88,24 @@ class Samples:
     gpu: Curve | None
 
 
-def has_gpu() -> bool:
-    """Return whether nvidia-smi answers; it may be installed where there is no GPU or driver."""
+def start_gpu_samples(curve: Curve) -> subprocess.Popen[str] | None:
+    """Start nvidia-smi and record its first sample.
+
+    Returns:
+        The process, or None without a GPU; nvidia-smi may be installed where no driver is.
+    """
     try:
-        answer = subprocess.run(NVIDIA[:-1], capture_output=True, text=True, timeout=PATIENCE_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return answer.stdout.strip().isdigit()
+        process = subprocess.Popen(NVIDIA, stdout=subprocess.PIPE, text=True)
+    except OSError:
+        return None
+    patience = threading.Timer(PATIENCE_S, process.kill)
+    patience.start()
+    has_gpu = process.stdout is not None and _add_sample(process.stdout.readline(), curve)
+    patience.cancel()
+    if not has_gpu:
+        process.kill()
+        process.communicate()
+    return process if has_gpu else None
 
 
 @contextmanager
@@ -104,20 +115,17 @@ def sample_machine(interval: float = INTERVAL) -> Iterator[Samples]:
     Args:
         interval: seconds between samples of processor and memory.
     """
-    samples = Samples(Curve(), Curve(), Curve(), Curve() if has_gpu() else None)
-    stop, first_sample, threads = threading.Event(), threading.Event(), []
-    gpu: subprocess.Popen[str] | None = None
-    if samples.gpu is not None:
-        gpu = subprocess.Popen(NVIDIA, stdout=subprocess.PIPE, text=True)
-        threads.append(threading.Thread(target=_record_gpu, args=(gpu, samples.gpu, first_sample)))
+    stop, threads, memory_of_gpu = threading.Event(), [], Curve()
+    gpu = start_gpu_samples(memory_of_gpu)
+    samples = Samples(Curve(), Curve(), Curve(), None if gpu is None else memory_of_gpu)
+    if gpu is not None:
+        threads.append(threading.Thread(target=_record_gpu, args=(gpu, memory_of_gpu)))
     earlier = set(psutil.Process().children(recursive=True))
     arguments = (samples, earlier, stop, interval)
     threads.append(threading.Thread(target=_record_machine, args=arguments))
     for thread in threads:
         thread.start()
     try:
-        if samples.gpu is not None:
-            first_sample.wait(PATIENCE_S)
         yield samples
     finally:
         stop.set()
@@ -180,11 +188,17 @@ def count_page_shares(process: psutil.Process) -> int:
     return int(getattr(memory, "pss", memory.uss))  # only Linux reports shares
 
 
-def _record_gpu(process: subprocess.Popen[str], curve: Curve, first: threading.Event) -> None:
+def _record_gpu(process: subprocess.Popen[str], curve: Curve) -> None:
     for line in process.stdout or ():
-        if line.strip().isdigit():
-            curve.add(time.perf_counter(), float(line))
-            first.set()
+        _add_sample(line, curve)
+
+
+def _add_sample(line: str, curve: Curve) -> bool:
+    """Add the memory that nvidia-smi printed; return whether the line holds a number."""
+    if line.strip().isdigit():
+        curve.add(time.perf_counter(), float(line))
+        return True
+    return False
 
 
 # ---- the program ----

@@ -123,10 +123,9 @@ def write_exported_model(model: TrainedModel, identifier: str, folder: Path) -> 
 
 
 def is_exported_from(exported: Path, checkpoint: Path) -> bool:
-    """Return whether an exported model has the weights of a checkpoint, which may be gone."""
+    """Return whether an exported model has the weights of a checkpoint."""
     folds = optional_json(exported / PROVENANCE_FILE).get("folds", {})
-    digest = sha256_of_file(checkpoint) if checkpoint.is_file() else None
-    return digest is None or digest in [fold["source_sha256"] for fold in folds.values()]
+    return sha256_of_file(checkpoint) in [fold["source_sha256"] for fold in folds.values()]
 
 
 def require_complete_descriptions(model: TrainedModel) -> None:

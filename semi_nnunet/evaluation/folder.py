@@ -27,7 +27,7 @@ from semi_nnunet.evaluation.metrics import (
     mask_metrics,
 )
 from semi_nnunet.raw.description import list_cases
-from semi_nnunet.raw.layout import GROUND_TRUTH
+from semi_nnunet.raw.layout import GROUND_TRUTH, suggest_new_copy
 from semi_nnunet.raw.lesion_rules import LesionRule
 from semi_nnunet.raw.readers import (
     SPACING_RTOL,
@@ -216,10 +216,9 @@ def find_case_problems(protocol: EvaluationProtocol, pair: FilePair) -> list[Pro
             raw = scan_raw(path)
             array, geometry, _ = read_with_nnunet(path, labelling.reader, is_label=True)
         except BrokenFileError as error:
-            folder = Path(path).parent
-            is_copy = folder.name == GROUND_TRUTH
-            again = f"semi_nnunet preprocess -d {folder.parent.name} copies it again"
-            problems.append(Problem(path, str(error), again if is_copy else error.fix))
+            is_copy = Path(path).parent.name == GROUND_TRUTH
+            fix = suggest_new_copy(Path(path)) if is_copy else error.fix
+            problems.append(Problem(path, str(error), fix))
             continue
         geometries.append(geometry)
         checks = (

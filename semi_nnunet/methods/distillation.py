@@ -8,8 +8,8 @@ Radosavovic et al. 2018). Nothing is stored, and labelled patches keep their sha
 Differs from the papers: the student sees a strong view with mixed boxes (CutMix), without which it
 can only learn what its teacher knows; the temperature is 1, because voxels are many and their
 probabilities soft at borders; the weight is on a Kullback-Leibler divergence, averaged over voxels,
-whose minimum is 0. The weight is ramped up as in the other methods, though the models are trained:
-all results were measured so.
+whose minimum is 0. The weight is ramped up as in the other methods, although the models are
+trained; all results were measured this way.
 
 A model of another data set may teach, too, if it has all classes by name; its other classes count
 as background. The default model is the Mean Teacher trained with the same plans, configuration and

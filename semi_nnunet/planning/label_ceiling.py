@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from semi_nnunet.raw.classes import get_declared_classes
 from semi_nnunet.raw.description import list_cases
-from semi_nnunet.raw.layout import GROUND_TRUTH
-from semi_nnunet.raw.readers import shorten_reason
+from semi_nnunet.raw.layout import GROUND_TRUTH, suggest_new_copy
+from semi_nnunet.raw.readers import BrokenFileError, read_with_nnunet
 from semi_nnunet.util.errors import UserError
 
 MIN_CEILING = 0.95  # of every class, at a spacing that is planned
@@ -107,7 +107,7 @@ def load_label_ceiling(
     folder = preprocessed / GROUND_TRUTH
     paths = [folder / f"{case}{ending}" for case in list_cases(folder, ending)]
     indices = np.unique(np.linspace(0, len(paths) - 1, MAX_CASES).round().astype(int))
-    reader = manager.image_reader_writer_class()
+    reader = manager.image_reader_writer_class
     images = [
         read_label_image(reader, paths[index], manager.transpose_forward)
         for index in (indices if paths else ())
@@ -117,16 +117,13 @@ def load_label_ceiling(
     return LabelCeiling([crop_to_labels(image, ignored) for image in images], classes)
 
 
-def read_label_image(reader: Any, path: Path, transpose: Sequence[int]) -> LabelImage:
+def read_label_image(reader: type[Any], path: Path, transpose: Sequence[int]) -> LabelImage:
     """Read the labels of a file, with the axes in the order of the plans."""
     try:
-        labels, properties = reader.read_seg(str(path))
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read: {shorten_reason(error)}",
-            fix=f"semi_nnunet preprocess -d {path.parent.parent.name} copies it again",
-        ) from error
-    spacing = [float(properties["spacing"][axis]) for axis in transpose]
+        labels, geometry, _ = read_with_nnunet(str(path), reader, is_label=True)
+    except BrokenFileError as error:
+        raise UserError(f"{path} {error}", fix=suggest_new_copy(path)) from error
+    spacing = [geometry.spacing[axis] for axis in transpose]
     return LabelImage(labels[0].transpose(transpose), tuple(spacing))
 
 

@@ -65,7 +65,7 @@ from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import below_one
 from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.verify.integrity import verify_dataset
-from semi_nnunet.verify.twins import join_twins, read_twin_groups
+from semi_nnunet.verify.twins import join_known_twins
 from semi_nnunet.workflows.next_step import format_device_option
 
 logger = logging.getLogger(__name__)
@@ -186,9 +186,9 @@ def label_and_write(
     """Label the pool, complete the labels of ``partial_cases``, write the data set ``raw``."""
     description = read_json(source / DATASET_JSON)
     labelled = list(find_cases(source / "imagesTr", description["file_ending"]))
-    groups = read_twin_groups(get_preprocessed_dataset(source.name))
-    patient_of = join_twins(build_patient_finder(description), groups)
-    folds = load_or_make_folds(get_preprocessed_dataset(source.name), labelled, patient_of)
+    preprocessed = get_preprocessed_dataset(source.name)
+    patient_of = join_known_twins(build_patient_finder(description), preprocessed)
+    folds = load_or_make_folds(preprocessed, labelled, patient_of)
     _, bad = verify_dataset(source, options.processes, options.skip_bad)
     skipped = {*bad, *list_set_aside_cases(source)}
     launcher = JobLauncher(device=options.device, jobs=options.jobs)

@@ -156,9 +156,7 @@ class LabellingRequest:
         path, record = self.out / REQUEST, self.record()
         begun = optional_json(path)
         has_moved = begun | {"images": ""} == record | {"images": ""} and all(
-            case in self.cases
-            for file in self.shards.glob("*.jsonl")
-            for case in Manifest(self.labels, file).read()
+            case in self.cases for case, _ in self.list_entries()
         )
         if path.is_file() and begun != record and not has_moved:
             raise UserError(
@@ -171,12 +169,10 @@ class LabellingRequest:
         if begun != record:  # each image is compared by its content
             write_json(path, record)
 
-    def listed(self, cases: Collection[str]) -> Iterator[tuple[str, ManifestEntry]]:
-        """Yield those of ``cases`` that a shard has finished, whatever happened to them since."""
+    def list_entries(self) -> Iterator[tuple[str, ManifestEntry]]:
+        """Yield the cases that shards have finished, whatever happened to them since."""
         for path in self.shards.glob("*.jsonl"):
-            for case, entry in Manifest(self.labels, path).read().items():
-                if case in cases:
-                    yield case, entry
+            yield from Manifest(self.labels, path).read().items()
 
     def require_no_edited_label(self) -> None:
         """Refuse to replace a label that somebody corrected here; damaged ones do not count.
@@ -185,13 +181,14 @@ class LabellingRequest:
             UserError: labels differ from what was written, although their images do not.
         """
         newest = dict[str, ManifestEntry]()  # a case may have been labelled in several shards
-        for case, entry in self.listed(self.cases):
+        for case, entry in self.list_entries():
             if case not in newest or entry.when >= newest[case].when:
                 newest[case] = entry
         edited = [
             self.label_path(case).name
             for case, entry in newest.items()
-            if not entry.is_unchanged(self.labels)
+            if case in self.cases
+            and not entry.is_unchanged(self.labels)
             and not any(find_incomplete_images([self.label_path(case)]))
             and self.is_made_from(entry.source, case)
         ]
@@ -206,7 +203,9 @@ class LabellingRequest:
     def state(self, cases: Iterable[str]) -> PoolState:
         """Read which of ``cases`` are done or set aside; images that have changed are neither."""
         requested, state = {*cases}, PoolState({}, {})
-        for case, entry in self.listed(requested):
+        for case, entry in self.list_entries():
+            if case not in requested:
+                continue
             if entry.is_unchanged(self.labels) and self.is_made_from(entry.source, case):
                 state.done[case] = entry
         for path in self.shards.glob("*.bad"):

@@ -125,8 +125,8 @@ class LabelCompletion:
         if not any(labels.glob(f"*{ending}")):
             raise UserError(f"{labels} holds no label *{ending}", fix="correct --partial-labels")
         # a model that was trained before there was an ignore label does not know it
-        values = [content.get("labels", {}).get("ignore") for content in (own_json, dataset_json)]
-        return cls(labels, annotated, ending, next((v for v in values if v is not None), None))
+        values = {**dataset_json["labels"], **own_json.get("labels", {})}
+        return cls(labels, annotated, ending, values.get("ignore"))
 
     def find_label(self, case: str) -> Path | None:
         """Return the label of a case, or None."""

@@ -242,7 +242,7 @@ def read_description(raw_dataset: str | Path, name: str = DATASET_JSON) -> dict[
         raise UserError(f"{path} cannot be used:", [Problem(name, defect, fix)]) from error
     problems = [replace(problem, where=name) for problem in _find_content_problems(content)]
     raise_if_any(f"{path} cannot be used:", problems)
-    return {"channel_names": content.get("modality"), **content}
+    return {"channel_names": get_channel_names(content), **content}
 
 
 def get_channel_names(description: Mapping[str, Any]) -> dict[str, str]:

@@ -51,6 +51,15 @@ UNFINISHED_PHASES = ("commit", "undo")  # of a round: some of its files are chan
 SKIPPED_FILE = "semi_skipped.json"  # unlabelled cases that preprocess skips, with the reasons
 
 
+def suggest_new_copy(label: Path) -> str:
+    """Return the fix for a damaged label in :data:`GROUND_TRUTH`.
+
+    >>> suggest_new_copy(Path("preprocessed/Dataset042_Liver/gt_segmentations/a.nii.gz"))
+    'semi_nnunet preprocess -d Dataset042_Liver copies it again'
+    """
+    return f"semi_nnunet preprocess -d {label.parent.parent.name} copies it again"
+
+
 def read_dataset_number(folder: str | Path) -> int:
     """Return the number in the name of a data set's folder.
 

@@ -16,7 +16,7 @@ from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
-from semi_nnunet.verify.twins import join_twins, read_twin_groups
+from semi_nnunet.verify.twins import join_known_twins, join_twins, read_twin_groups
 
 
 def list_folds(folders: Folders) -> list[str]:
@@ -44,9 +44,7 @@ def count_dataset_folds(folders: Folders) -> int:
     ending, references = description["file_ending"], folders.references
     labels = references if references.is_dir() else folders.raw / "labelsTr"
     cases = list_cases(labels, ending)
-    patient_of = join_twins(
-        patients.build_patient_finder(description), read_twin_groups(folders.preprocessed)
-    )
+    patient_of = join_known_twins(patients.build_patient_finder(description), folders.preprocessed)
     return len(patients.make_folds(cases, patient_of, pseudo_labelled))
 
 
@@ -75,8 +73,8 @@ def foresee_folds(folders: Folders) -> list[patients.Fold]:
     """Return the folds, or without splits_final.json those that a training would make."""
     if folds := patients.load_folds(folders.preprocessed):
         return folds
-    cases, groups = folders.labelled_cases(), read_twin_groups(folders.preprocessed)
-    patient_of = join_twins(load_patient_finder(folders), groups)
+    cases = folders.labelled_cases()
+    patient_of = join_known_twins(load_patient_finder(folders), folders.preprocessed)
     return patients.make_folds(cases, patient_of, read_pseudo_labelled_cases(folders.preprocessed))
 
 

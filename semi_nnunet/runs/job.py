@@ -44,7 +44,7 @@ from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import is_filled, optional_json, read_json, write_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import find_changed, recorded
-from semi_nnunet.verify.twins import join_twins, read_twin_groups
+from semi_nnunet.verify.twins import join_known_twins
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
 
@@ -212,7 +212,7 @@ class Job:
         folds = dict(enumerate(load_folds(self.folders.preprocessed)))
         if self.fold == ALL or int(self.fold) not in folds:
             return cases
-        group_of = join_twins(patient_of, read_twin_groups(self.folders.preprocessed))
+        group_of = join_known_twins(patient_of, self.folders.preprocessed)
         return exclude_patients_of(cases, folds[int(self.fold)]["val"], group_of)
 
     def list_missing_stage_predictions(self) -> list[str]:

@@ -27,7 +27,7 @@ from semi_nnunet.training.filtering import ImageFilter
 from semi_nnunet.training.foreground import ForegroundLocator
 from semi_nnunet.training.prediction import CasePredictor
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.verify.twins import join_twins, read_twin_groups
+from semi_nnunet.verify.twins import join_known_twins
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def require_fold(
     """
     path = preprocessed / SPLITS_FILE
     if not path.exists():
-        group_of = join_twins(patient_of, read_twin_groups(preprocessed))
+        group_of = join_known_twins(patient_of, preprocessed)
         folds = make_folds(cases, group_of, read_pseudo_labelled_cases(preprocessed))
         if not folds:
             raise UserError(

@@ -537,9 +537,9 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.run_log.restore(semi)
         self.initial_weights.record = semi.get("initial_weights", {})
         self._best_epoch = semi["best_epoch"]
-        patience = self.settings.early_stopping_patience_epochs  # which may be longer now
-        waited = self.current_epoch - 1 - self._best_epoch
-        self._stopped_early = semi["stopped_early"] and 0 < patience <= waited
+        # the patience may be longer now
+        is_over = is_patience_over(self.current_epoch - 1, self._best_epoch, self.settings)
+        self._stopped_early = semi["stopped_early"] and is_over
         self.step_in_epoch = self.epoch_progress.restore(semi)
         if self._stopped_early:
             self.num_epochs = self.current_epoch  # nnU-Net continues with the validation
@@ -563,12 +563,16 @@ def stop_early(epoch: int, best_epoch: int, best_dice: float, settings: SemiSett
     Raises:
         EarlyStop: the Dice has not risen for that many epochs.
     """
-    patience = settings.early_stopping_patience_epochs
-    if patience and epoch - best_epoch >= patience:
+    if is_patience_over(epoch, best_epoch, settings):
         raise EarlyStop(
             f"Early stop: the moving-average Dice has not risen above {best_dice:.4f} "
-            f"(epoch {best_epoch}) for {patience} epochs"
+            f"(epoch {best_epoch}) for {settings.early_stopping_patience_epochs} epochs"
         )
+
+
+def is_patience_over(epoch: int, best_epoch: int, settings: SemiSettings) -> bool:
+    """Return whether a training ends early after ``epoch``: see :func:`stop_early`."""
+    return 0 < settings.early_stopping_patience_epochs <= epoch - best_epoch
 
 
 @dataclass(frozen=True)

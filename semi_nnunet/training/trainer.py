@@ -65,7 +65,7 @@ from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.verify.file_bytes import find_incomplete_images, require_complete_image
-from semi_nnunet.verify.twins import join_twins, read_twin_groups
+from semi_nnunet.verify.twins import join_known_twins
 
 __all__ = ["FREQUENCIES", "SemiTrainer", "Term"]
 FREQUENCIES = "class_frequencies"  # the companion that counts the voxels of the classes
@@ -340,8 +340,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         Raises:
             UserError: there are none.
         """
-        groups = read_twin_groups(Path(self.preprocessed_dataset_folder_base))
-        group_of = join_twins(self.patient_of, groups)  # near-twins count as one patient
+        folder = Path(self.preprocessed_dataset_folder_base)
+        group_of = join_known_twins(self.patient_of, folder)
         return self.pool.select(
             self.labelled_identifiers(), self.fold, lambda: self.do_split()[1], group_of
         )

@@ -196,7 +196,8 @@ def undone_on_failure(paths: Sequence[Path]) -> Iterator[None]:
 def undo(paths: Iterable[Path]) -> None:
     """Restore the backups that :func:`undone_on_failure` made in a process that was killed.
 
-    Files that changed since are named: whether before or after the kill is not known.
+    Name the files that differ from their backup: another program may have written them after the
+    kill.
     """
     for path in _restore(paths):
         logger.warning(

@@ -227,6 +227,15 @@ def join_twins(patient_of: PatientOf, groups: Sequence[Sequence[str]]) -> Patien
     return group_of
 
 
+def join_known_twins(patient_of: PatientOf, preprocessed: Path) -> PatientOf:
+    """Return a function like ``patient_of`` that keeps the data set's near-twins together.
+
+    Args:
+        preprocessed: the data set's folder, where :func:`write_twins` wrote the groups.
+    """
+    return join_twins(patient_of, read_twin_groups(preprocessed))
+
+
 def read_twin_groups(preprocessed: Path) -> list[list[str]]:
     """Return the groups that :func:`write_twins` wrote; [] without them."""
     return list(optional_json(preprocessed / TWINS_FILE).get("groups", []))

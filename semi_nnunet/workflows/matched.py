@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,9 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
         current = data.list_cases(job, recorded)
         changes = data.find_changes(job)
         changes += [f"the {name}" for name in current if current[name] != recorded[name]]
-        changes += [job.plans] if data.is_preprocessed_otherwise(job) else []
+        cases = job.case_folder(unlabelled=False)
+        if cases and data.were_plans_edited(job.plans, job.configuration, cases):
+            changes.append(job.plans)
         if changes:
             trainings.setdefault(list_first(changes), []).append(job)
     for names, outdated in trainings.items():
@@ -243,6 +245,15 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
         )
 
 
+def were_plans_edited(preprocessed: Path, plans: str, configuration: str, cases: Path) -> bool:
+    """Return whether plans or labels were edited after the cases of a folder were preprocessed."""
+    content = optional_json(preprocessed / f"{plans}.json")
+    if configuration not in content.get("configurations", {}):  # they were removed
+        return False
+    spec = PreprocessingSpec(content, configuration, read_json(preprocessed / DATASET_JSON))
+    return any(find_outdated_problems(spec, cases, ""))
+
+
 class CurrentData:
     """The cases and the preprocessed data of a data set now, each list read once."""
 
@@ -250,6 +261,7 @@ class CurrentData:
         self.folders, self.patient_of = folders, patient_of
         self._read_sources = cache(read_sources)
         self._list_pool_cases = cache(list_pool_cases)
+        self.were_plans_edited = cache(partial(were_plans_edited, folders.preprocessed))
 
     @cached_property
     def _folds(self) -> dict[str, Fold]:
@@ -267,22 +279,6 @@ class CurrentData:
         if CASES in recorded and job.fold == ALL:
             cases[CASES] = self._labelled
         return cases
-
-    def is_preprocessed_otherwise(self, job: Job) -> bool:
-        """Return whether plans or labels were edited after the cases were preprocessed."""
-        folder = job.case_folder(unlabelled=False)
-        return folder is not None and self._asks_for_other_cases(
-            job.plans, job.configuration, folder
-        )
-
-    @cache  # noqa: B019 - as long as a table is made
-    def _asks_for_other_cases(self, plans: str, configuration: str, folder: Path) -> bool:
-        content = optional_json(self.folders.preprocessed / f"{plans}.json")
-        if configuration not in content.get("configurations", {}):  # they were removed
-            return False
-        description = read_json(self.folders.preprocessed / DATASET_JSON)
-        spec = PreprocessingSpec(content, configuration, description)
-        return any(find_outdated_problems(spec, folder, ""))
 
     def find_changes(self, job: Job) -> list[str]:
         """Return the images and labels that have changed since a training began.

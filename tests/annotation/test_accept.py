@@ -440,9 +440,6 @@ def test_every_bad_label_is_named_in_one_pass_and_nothing_moves(loop):
     shutil.copy(folder / f"{good}.nii.gz", folder / f"{good}_0000.nii.gz")  # an image
     sitk.WriteImage(sitk.ReadImage(str(folder / f"{good}.nii.gz")), str(folder / f"{good}.nrrd"))
     (folder / "phantom_0003.mha").write_bytes(b"")
-    for subset, case in (("Ts", "phantom_0008"), ("Tr", "phantom_0000")):  # in two places
-        image = f"images{subset}/{case}_0000.nii.gz"
-        shutil.copy(loop.raw / image, loop.raw / "imagesUn")
     (folder / "review.csv").write_text("case\n")  # a table of the review is no label
     before = loop.snapshot()
     with pytest.raises(UserError) as error:
@@ -454,6 +451,17 @@ def test_every_bad_label_is_named_in_one_pass_and_nothing_moves(loop):
         "phantom_0003.mha",
     }  # fmt: skip
     assert loop.snapshot() == before and not (loop.raw / ".annotation").exists()
+
+
+@pytest.mark.parametrize(("subset", "case"), [("Ts", "phantom_0008"), ("Tr", "phantom_0000")])
+def test_a_case_in_two_places_is_refused(loop, subset, case):
+    shutil.copy(loop.raw / f"images{subset}" / f"{case}_0000.nii.gz", loop.raw / "imagesUn")
+    (good,) = loop.review(4)
+    (loop.reviewed / f"{good}.nii.gz").rename(loop.reviewed / f"{case}.nii.gz")
+    with pytest.raises(UserError) as error:
+        semi_nnunet.accept("977", loop.reviewed)
+    assert [Path(problem.where).name for problem in error.value.problems] == [f"{case}.nii.gz"]
+    assert "also" in error.value.problems[0].what
 
 
 @pytest.mark.parametrize("defect", ["half", "image", "empty"])

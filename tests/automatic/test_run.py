@@ -195,3 +195,5 @@ def test_on_ray_one_command_ends_with_an_answer(workspace: Path) -> None:
     code, output = auto(workspace, *words)
     assert code == 0 and "on 3 test cases" in output, output[-3000:]
     require_shipped(workspace / "out")
+    code, output = auto(workspace, *words)  # trains nothing again
+    assert code == 0 and "2 done before" in output, output[-3000:]

@@ -123,9 +123,7 @@ def test_what_a_program_leaves_behind_does_not_hold_the_measurement(tmp_path):
 
 def test_the_memory_of_a_gpu_is_read_from_nvidia_smi(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
-    once = "[ $# = 3 ] && echo 100 && exit"  # called without a loop
-    loop = "while true; do echo 100; sleep 0.1; echo 300; sleep 0.1; done"
-    tool.write_text(f"#!/bin/sh\n{once}\n{loop}\n")
+    tool.write_text("#!/bin/sh\nwhile true; do echo 100; sleep 0.1; echo 300; sleep 0.1; done\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     cost = measure_program([sys.executable, "-c", "import time; time.sleep(1)"])

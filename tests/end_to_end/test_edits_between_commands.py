@@ -500,7 +500,7 @@ def change_file(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     sitk.WriteImage(changed, path)
 
 
-# Sequences in which a longer search found a number of other data, a traceback or no helpful advice.
+# A longer search found these: an outdated number, a traceback, and an error without helpful advice.
 FOUND = (
     (("edit_plans", {"edit": {"normalization_schemes": ["NoNormalization"]}}), ("compare", {})),
     (("damage", {"kind": "reference", "number": 0, "share": 0}), ("plan", {})),
@@ -529,10 +529,8 @@ def test_no_command_yields_a_number_of_data_before_an_edit(tmp_path, capsys, mon
         template.plan()
         template.crossval()
         Edits.template, Edits.fresh = template, FreshRuns(tmp_path / "fresh")
-        Edits.folder, Edits.read_output = (
-            tmp_path,
-            staticmethod(lambda: "".join(capsys.readouterr())),
-        )
+        Edits.folder = tmp_path
+        Edits.read_output = staticmethod(lambda: "".join(capsys.readouterr()))
         for rules in FOUND:
             follow_sequence(rules)
         run_state_machine_as_test(

@@ -57,7 +57,7 @@ def test_classes_that_a_case_does_not_annotate_are_no_errors(tmp_path):
     reference = np.zeros((8, 16, 16))
     reference[2, 4:8, 4:8] = 1
     prediction = reference.copy()
-    prediction[5, 2:9, 2:9] = 2  # a tumour, which nobody annotated in this case
+    prediction[5, 2:9, 2:9] = 2  # a tumour; this case annotates livers only
     write(references / "a.nii.gz", reference)
     write(predictions / "a.nii.gz", prediction)
     write(tmp_path / "image.nii.gz", reference)
