@@ -13,6 +13,8 @@ import itertools
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -199,8 +201,7 @@ class StepLoader(Iterator[Any]):
         try:
             batch = next(self._batches)
         except (OSError, EOFError) as error:
-            # the connection to a killed worker may break before torch notices its end
-            if self._list_ended_workers():
+            if self._wait_for_ended_workers():
                 raise RuntimeError(f"a DataLoader worker has ended: {error}") from error
             raise
         end = time.perf_counter()
@@ -221,9 +222,19 @@ class StepLoader(Iterator[Any]):
         steps = [self._step(number) for number in upcoming if number % self.workers in ended]
         return list(dict.fromkeys(case for step in steps for case in self.dataset.cases_of(step)))
 
+    @property
+    def _processes(self) -> Sequence[BaseProcess]:
+        return getattr(self._batches, "_workers", ())  # torch has no public name for them
+
     def _list_ended_workers(self) -> list[int]:
-        processes = getattr(self._batches, "_workers", ())  # torch has no public name for them
-        return [number for number, process in enumerate(processes) if not process.is_alive()]
+        return [number for number, process in enumerate(self._processes) if not process.is_alive()]
+
+    def _wait_for_ended_workers(self, seconds: float = 5) -> list[int]:
+        """List the ended workers after a broken connection, which a dying one breaks first."""
+        dying = {process.sentinel: process for process in self._processes}
+        for sentinel in wait(dying, seconds) if dying else []:
+            dying[sentinel].join()  # type: ignore[index]
+        return self._list_ended_workers()
 
     def close(self) -> None:
         """Stop the worker processes."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import random
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -177,6 +179,20 @@ def test_the_cases_of_a_killed_worker_are_those_of_its_batches(
             for worker in workers:  # a later end would raise in another test
                 worker.kill()
                 worker.join()
+
+
+def test_a_worker_that_breaks_its_connection_before_it_ends_is_named() -> None:
+    class Batches:
+        _workers = (multiprocessing.get_context("fork").Process(target=time.sleep, args=(1,)),)
+
+        def __next__(self) -> None:
+            raise EOFError
+
+    loader = StepLoader({}, 0, 1, False)  # type: ignore[arg-type]
+    loader._batches = Batches()  # type: ignore[assignment]
+    Batches._workers[0].start()
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        next(loader)
 
 
 def test_validation_repeats_after_its_period() -> None:
