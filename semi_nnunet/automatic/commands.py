@@ -15,6 +15,7 @@ from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import JobLauncher
+from semi_nnunet.settings.assignments import format_assignment
 from semi_nnunet.training.precision import computes_bfloat16_fast
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.verb_commands import build_command
@@ -24,9 +25,15 @@ NEXT_CASES = 5  # to annotate
 ROUNDS = 3  # of a benchmark; every trainer makes a step in each
 CHOOSING_STEPS = ("train",)  # includes the validation, which chooses
 RATE = "rate"  # name of the round in which a few steps are timed
-USUAL = {"steps_per_epoch": 250, "validation_steps_per_epoch": 50}  # nnU-Net's
+USUAL: dict[str, Any] = {  # nnU-Net's
+    "steps_per_epoch": 250, "validation_steps_per_epoch": 50, "optimizer": "sgd", "initial_lr": 0.01
+}  # fmt: skip
 RATE_LENGTH = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
+TIMED_STEPS = 20  # of RATE_LENGTH
 ADAM_BELOW = 5000  # steps; after 4,800 SGD is behind by .3 (Hippocampus) and 4.6 points (ACDC)
+# SGD with momentum .99 needs its first hundreds of steps to get under way: 600 steps on cardiac
+# slices gave a Dice of .45 with SGD, .55 with Adam (docs/results/journal.md, "Adam or SGD")
+OPTIMISER, OF_SHORT_TRAININGS = ("optimizer", "initial_lr"), ("adam", 0.001)
 
 NamedCommands = Iterator[tuple[str, Command]]
 
@@ -64,10 +71,21 @@ class AutoCommands:
         """Folder of the cases to annotate next."""
         return self.out / "next_cases"
 
-    def read_planned_steps(self, setting: str) -> int:
-        """Return a number of steps from the plans that all rounds start from."""
+    def read_planned(self, setting: str) -> Any:
+        """Return the value of a setting in the plans that all rounds start from."""
         semi = read_plans(self.folders.preprocessed, PLANS).get("semi", {})
-        return int(semi.get(setting, USUAL[setting]))
+        return {**USUAL, **semi, **semi.get(self.configuration, {})}[setting]
+
+    def list_optimiser_settings(self, steps: int) -> list[str]:
+        """Return the settings of the optimizer for a training of this length.
+
+        All are given, as the plans of the round may have those of an earlier, shorter choice.
+        """
+        values = OF_SHORT_TRAININGS if steps < ADAM_BELOW else map(self.read_planned, OPTIMISER)
+        return [
+            f"{self.configuration}.{format_assignment(setting, value)}"
+            for setting, value in zip(OPTIMISER, values, strict=True)
+        ]
 
     def name_plans(self, name: str) -> str:
         """Return the identifier of a round's plans."""
@@ -110,7 +128,7 @@ class AutoCommands:
         for trainer in current.trainers:  # the user may have set another length there
             epochs = f"epochs={current.steps_of(trainer) // steps_per_epoch}"
             length += self._set_innermost(trainer, (epochs, per_epoch))
-        settings = (*length, *list_step_settings(current.steps))
+        settings = (*length, *self.list_optimiser_settings(current.steps))
         yield f"plan the {current.name} trainings", self._plan(current.name, settings)
         train = self._crossval(
             current.name, current.trainers, current.folds, list_round_steps(current)
@@ -213,18 +231,6 @@ class AutoCommands:
 def list_round_steps(current: TrainingRound) -> tuple[str, ...]:
     """Return the steps of a round's jobs; only the last round predicts test cases."""
     return STEPS if current.name == FULL else CHOOSING_STEPS
-
-
-def list_step_settings(steps: int) -> tuple[str, ...]:
-    """Return the settings for a training of this length, as ``plan --set`` takes them.
-
-    SGD with momentum .99 needs its first hundreds of steps to get under way: 600 steps on cardiac
-    slices gave a Dice of .45 with SGD, .55 with Adam (docs/results/journal.md, "Adam or SGD").
-
-    >>> list_step_settings(600)
-    ('optimizer=adam', 'initial_lr=0.001')
-    """
-    return ("optimizer=adam", "initial_lr=0.001") if steps < ADAM_BELOW else ()
 
 
 def list_device_settings(device: str) -> tuple[str, ...]:

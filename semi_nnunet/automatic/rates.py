@@ -81,7 +81,7 @@ def find_kept_rates(
     """Return the rates of those trainers that an earlier benchmark measured on this machine."""
     stored = load_kept(commands, resources)
     workers = int(build_child_environment(resources)[LOADING])
-    planned = commands.read_planned_steps
+    planned = commands.read_planned
     share = planned("validation_steps_per_epoch") / planned("steps_per_epoch")
     return {
         trainer: estimate_rate(
@@ -177,6 +177,15 @@ def read_rate(job: Job) -> TrainingRate:
     besides = max(0.0, ended - read_start_time(job) - sum(seconds)) + START_S
     cases = max(1, len(job.predicted_cases("validation")))
     return TrainingRate(step=seconds[-1] / steps, besides=besides, case=besides / cases)
+
+
+def read_training_seconds(job: Job) -> float:
+    """Return the seconds of a finished training, from its start to the end of its validation.
+
+    Raises:
+        UserError: it left no history.
+    """
+    return sum(read_epoch_seconds(job)) + read_rate(job).besides
 
 
 def read_start_time(job: Job) -> float:

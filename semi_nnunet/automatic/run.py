@@ -13,7 +13,7 @@ import torch
 
 from semi_nnunet.annotation.next_cases import PAGE, TABLE
 from semi_nnunet.automatic.cases import CaseCounts
-from semi_nnunet.automatic.commands import PLANS, USUAL, AutoCommands
+from semi_nnunet.automatic.commands import PLANS, TIMED_STEPS, USUAL, AutoCommands
 from semi_nnunet.automatic.page import (
     build_choice,
     describe_next_cases,
@@ -30,6 +30,7 @@ from semi_nnunet.automatic.rates import (
     find_kept_rates,
     measure_rates_locally,
     measure_rates_on_cluster,
+    read_training_seconds,
 )
 from semi_nnunet.automatic.schedule import (
     FULL,
@@ -38,6 +39,7 @@ from semi_nnunet.automatic.schedule import (
     ScheduleInputs,
     TrainingRound,
     divide_budget,
+    estimate_duration,
     estimate_round_seconds,
     keep_better_half,
 )
@@ -50,6 +52,7 @@ from semi_nnunet.raw.layout import UNLABELLED_IMAGES
 from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import Folders
+from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import JobLauncher, find_resources
 from semi_nnunet.runs.local import Resources
 from semi_nnunet.util.command import typed
@@ -205,18 +208,11 @@ class AutoRun:
                 continue
             run_stages(self.commands.build_trainings(current, self.steps_per_epoch))
             jobs = self.commands.list_jobs(current)
-            if not all(job.is_done for job in jobs):
-                logger.info(LATER)
+            if not self.are_done(jobs, name):
                 return None
             if name != FULL:
                 run_stages(self.commands.build_evaluations(current))
-                state.dice[name] = rank_trainers(jobs)
-                state.ranked[name] = [*state.dice[name]]
-                state.save()
-                ranking = format_ranking(state.ranked[name], state.dice[name])
-                logger.info(f"best first (Dice in points, validation cases): {ranking}")
-                self.write_progress()
-                candidates = keep_better_half([n for n in state.ranked[name] if n in candidates])
+                candidates = self.choose_candidates(name, candidates, rank_trainers(jobs))
                 logger.info(f"chosen for the next round: {', '.join(map(name_method, candidates))}")
         method, jobs = candidates[0], self.commands.list_jobs(state.rounds[FULL])
         proof = prove(jobs, method)
@@ -334,6 +330,8 @@ class AutoRun:
                 logger.info(LATER)
                 return False
             self.state.rates = {**rates, **measured}
+            durations = [rate.besides + TIMED_STEPS * rate.step for rate in measured.values()]
+            self.state.add_seconds(estimate_duration(durations, self.resources.jobs))
         self.state.save()
         return True
 
@@ -357,6 +355,59 @@ class AutoRun:
             self.state.save()
         self.write_progress()
         return rounds[name]
+
+    def are_done(self, jobs: Sequence[Job], name: str) -> bool:
+        """Return whether the trainings of a round are done; else a cluster has them in its queue.
+
+        The time that they took on a cluster counts, too.
+        """
+        state = self.state
+        if not all(job.is_done for job in jobs):
+            state.queued = name
+            state.save()
+            logger.info(LATER)
+            return False
+        if state.queued == name:
+            durations = [read_training_seconds(job) for job in jobs]
+            state.add_seconds(estimate_duration(durations, self.resources.jobs))
+            state.queued = None
+            state.save()
+        return True
+
+    def choose_candidates(
+        self, name: str, candidates: Sequence[str], dice: dict[str, float]
+    ) -> list[str]:
+        """Return the better half of the candidates after a round, the best first.
+
+        Later rounds that trained others are forgotten: data that were corrected since may have
+        changed the ranking.
+
+        Args:
+            name: of the round.
+            candidates: of the round.
+            dice: trainer -> mean Dice, the best first.
+        """
+        state = self.state
+        earlier, ranked = state.ranked.get(name), [*dice]
+        chosen = keep_better_half([trainer for trainer in ranked if trainer in candidates])
+        names = [*state.rounds]
+        later = names[names.index(name) + 1 :]
+        if earlier and later and earlier != ranked:
+            needed = chosen[:1] if later[0] == FULL else chosen
+            if not {*needed} <= {*state.rounds[later[0]].trainers}:
+                state.forget(later)
+                note = (
+                    f"The {name} round chose {', '.join(map(name_method, needed))} after its data "
+                    f"had changed. What was trained in later rounds is not used."
+                )
+                logger.warning(note)
+                state.notes.append(note)
+        state.dice[name], state.ranked[name] = dice, ranked
+        state.save()
+        ranking = format_ranking(ranked, dice)
+        logger.info(f"best first (Dice in points, validation cases): {ranking}")
+        self.write_progress()
+        return chosen
 
     def note_schedule(self, remaining: Sequence[TrainingRound]) -> None:
         """Log why rounds are short, or shorter than in the last schedule, and remember this one."""
@@ -385,7 +436,7 @@ class AutoRun:
 
     @property
     def steps_per_epoch(self) -> int:
-        return self.commands.read_planned_steps("steps_per_epoch")
+        return int(self.commands.read_planned("steps_per_epoch"))
 
     @property
     def schedule_inputs(self) -> ScheduleInputs:

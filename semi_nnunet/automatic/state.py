@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -42,6 +42,7 @@ class SavedState:
     forecast: dict[str, RoundForecast] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    queued: str | None = None
 
 
 @dataclass
@@ -59,6 +60,7 @@ class AutoState:
         forecast: round -> what the last schedule expected of it.
         begun: round -> seconds that were spent before it.
         notes: sentences on changes of the schedule.
+        queued: the round whose trainings were handed to a cluster; their time is not counted yet.
     """
 
     path: Path
@@ -71,6 +73,8 @@ class AutoState:
     forecast: dict[str, RoundForecast] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    queued: str | None = None
+    _spent: float = field(default=0.0, repr=False, compare=False)  # before the running block
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _saved: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -106,7 +110,7 @@ class AutoState:
         """Write the state to its file."""
         saved = SavedState(
             self.options, self.seconds, self.rates, self.rounds, self.ranked, self.dice,
-            self.forecast, self.begun, self.notes,
+            self.forecast, self.begun, self.notes, self.queued,
         )  # fmt: skip
         self._saved = asdict(saved)
         self._write()
@@ -117,13 +121,25 @@ class AutoState:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, {**self._saved, "seconds": self.seconds})
 
+    def add_seconds(self, seconds: float) -> None:
+        """Count time that was spent elsewhere."""
+        self._spent += seconds
+        self.seconds += seconds
+
+    def forget(self, rounds: Collection[str]) -> None:
+        """Forget rounds, as if they had not begun."""
+        for decisions in (self.rounds, self.ranked, self.dice, self.forecast, self.begun):
+            for name in rounds:
+                decisions.pop(name, None)  # type: ignore[attr-defined]
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count the time of the block, and write it every few seconds, but no unsaved decision."""
-        ended, started, spent = threading.Event(), time.monotonic(), self.seconds
+        ended, started = threading.Event(), time.monotonic()
+        self._spent = self.seconds
 
         def count() -> None:
-            self.seconds = spent + time.monotonic() - started
+            self.seconds = self._spent + time.monotonic() - started
             self._write()
 
         def tick() -> None:

@@ -35,10 +35,20 @@ from semi_nnunet.raw.layout import (
 from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.raw.sparse_labels import SparseLabelWriter, Sparsity
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import could_not_write, folder_aside, read_json, write_json
+from semi_nnunet.util.files import (
+    could_not_write,
+    folder_aside,
+    optional_json,
+    read_json,
+    write_json,
+)
 from semi_nnunet.util.names import list_first
+from semi_nnunet.util.provenance import find_changed, recorded
 
-RECORD = "split.json"  # in the new data set: the inputs that it was made from
+RECORD = "split.json"  # in the new data set: its options and cases
+HIDDEN = "hidden_labels"  # key of RECORD
+MADE_FROM = "split_from.json"  # in the new data set: the files that it was made from
+LINKED = "linked"  # instead of a record: the new data set follows changes of the file
 
 
 @dataclass(frozen=True)
@@ -292,8 +302,8 @@ def write_split(
     held_out: Sequence[str] = (),
     sparsity: Sparsity | None = None,
     seed: int = 0,
-) -> bool:
-    """Write the benchmark data set ``target``.
+) -> Split:
+    """Write the benchmark data set ``target``, unless the same split exists already.
 
     Args:
         labelled: the cases that keep their labels.
@@ -304,12 +314,10 @@ def write_split(
         sparsity: how much of the labels stays; their full ones are hidden. None: all of them.
         seed: of sparse labels.
 
-    Returns:
-        False if the same split existed already; then nothing is written.
-
     Raises:
-        UserError: ``target`` is something else, ``hidden_labels`` lies inside it, a label is
-            missing or cannot be made sparse, or a case of ``source`` is labelled and unlabelled.
+        UserError: ``target`` is something else, or was split from files that have changed since;
+            ``hidden_labels`` lies inside it; a label is missing or cannot be made sparse; or a case
+            of ``source`` is labelled and unlabelled.
     """
     description = read_json(source / DATASET_JSON)
     record: dict[str, Any] = {"source": source.name, "labelled": list(labelled)}
@@ -318,8 +326,12 @@ def write_split(
     if sparsity is not None:
         record |= {"sparse": str(sparsity), "seed": seed}
     record |= {key: description[key] for key in (PATIENT, ANNOTATED) if key in description}
-    if was_dataset_made(target, RECORD, record):
-        return False
+    hidden_labels = hidden_labels.absolute()
+    if (path := target / RECORD).is_file() and HIDDEN in (earlier := read_json(path)):
+        record[HIDDEN] = earlier[HIDDEN]
+        if Path(earlier[HIDDEN]).is_dir():  # not if all was moved since
+            hidden_labels = Path(earlier[HIDDEN])
+    exists = was_dataset_made(target, RECORD, record)
     if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
         raise UserError(
             f"the hidden labels must lie outside the new data set, got {hidden_labels}",
@@ -330,6 +342,57 @@ def write_split(
             f"{source}/{DATASET_JSON} lists its files one by one, which split does not support",
             fix="use the folders imagesTr and labelsTr",
         )
+    kept_labels = Path("labelsTr") if sparsity is None else hidden_labels  # the full ones
+    transfers = plan_transfers(source, description, labelled, held_out, kept_labels, hidden_labels)
+    is_linked = LINKED in optional_json(target / MADE_FROM).values() if exists else symlink
+    inputs: dict[str, Path | str] = {DATASET_JSON: json.dumps(description, sort_keys=True)}
+    for file in (part for whole, _ in transfers for part in list_parts(whole)):
+        follows = is_linked and (sparsity is None or file.parent.name != "labelsTr")
+        inputs[file.relative_to(source).as_posix()] = LINKED if follows else file
+    if exists:
+        if changed := find_changed(target / MADE_FROM, inputs):
+            raise UserError(
+                f"{source} has changed since {target} was split from it: {list_first(changed)}",
+                fix=f"another --new-id; or remove {target} and {hidden_labels}, then split again",
+            )
+        return Split(target, hidden_labels, False, describe_subsets(target))
+    with folder_aside(target, "Nothing was split") as aside, recorded(aside / MADE_FROM, inputs):
+        put = FileTransfer(symlink)
+        if sparsity is not None:
+            sparse = SparseLabelWriter(sparsity, description, seed)
+            for case in tqdm(labelled, "sparse labels", unit="case", disable=None):
+                name = f"{case}{description['file_ending']}"
+                sparse.write(case, source / "labelsTr" / name, aside / "labelsTr" / name)
+            raise_if_any("Some labels cannot be made sparse:", sparse.problems)
+            raise_if_any("The sparse labels lack classes:", sparse.find_lost_classes())
+            description = sparse.description
+        for file, folder in transfers:
+            put(file, aside / folder)  # an absolute folder stays as it is
+        tests = find_cases(aside / "imagesTs", description["file_ending"])
+        description = restrict_annotations(description, [*labelled, *tests])
+        write_json(aside / DATASET_JSON, {**description, "numTraining": len(labelled)})
+        write_json(aside / RECORD, {**record, HIDDEN: str(hidden_labels)})
+    return Split(target, hidden_labels, True, describe_subsets(target))
+
+
+def plan_transfers(
+    source: Path,
+    description: Mapping[str, Any],
+    labelled: Sequence[str],
+    held_out: Sequence[str],
+    kept_labels: Path,
+    hidden_labels: Path,
+) -> list[tuple[Path, Path]]:
+    """Return each file of the source with the folder that it goes to, relative to the new data set.
+
+    Args:
+        labelled, held_out: see :func:`write_split`.
+        kept_labels: folder of the labels of ``labelled``.
+        hidden_labels: folder of the other labels.
+
+    Raises:
+        UserError: a label is missing, or a case is labelled and unlabelled.
+    """
     ending = description["file_ending"]
     cases, unlabelled = (
         find_cases(source / folder, ending) for folder in ("imagesTr", UNLABELLED_IMAGES)
@@ -348,35 +411,25 @@ def write_split(
             f"{', '.join(contradictory)}",
             fix="remove them from one of the two",
         )
-    with folder_aside(target, "Nothing was split") as aside:
-        put = FileTransfer(symlink)
-        if sparsity is not None:
-            sparse = SparseLabelWriter(sparsity, description, seed)
-            for case in tqdm(labelled, "sparse labels", unit="case", disable=None):
-                sparse.write(case, labels[case], aside / "labelsTr" / labels[case].name)
-            raise_if_any("Some labels cannot be made sparse:", sparse.problems)
-            raise_if_any("The sparse labels lack classes:", sparse.find_lost_classes())
-            description = sparse.description
-        kept_labels = aside / "labelsTr" if sparsity is None else hidden_labels  # the full ones
-        folders = {case: (aside / "imagesTr", kept_labels) for case in labelled}
-        folders |= {case: (aside / "imagesTs", aside / "labelsTs") for case in held_out}
-        for case, files in cases.items():
-            images, label = folders.get(case, (aside / UNLABELLED_IMAGES, hidden_labels))
-            for file in files:
-                put(Path(file), images)
-            put(labels[case], label)
-        for case in exclude_patients_of(unlabelled, held_out, build_patient_finder(description)):
-            for file in unlabelled[case]:
-                put(Path(file), aside / UNLABELLED_IMAGES)
-        for folder in () if held_out else ("imagesTs", "labelsTs"):
-            for name in list_files(source / folder):
-                if name.endswith(ending):
-                    put(source / folder / name, aside / folder)
-        tests = find_cases(aside / "imagesTs", ending)
-        description = restrict_annotations(description, [*labelled, *tests])
-        write_json(aside / DATASET_JSON, {**description, "numTraining": len(labelled)})
-        write_json(aside / RECORD, record)
-    return True
+    pool = Path(UNLABELLED_IMAGES)
+    folders = {case: (Path("imagesTr"), kept_labels) for case in labelled}
+    folders |= {case: (Path("imagesTs"), Path("labelsTs")) for case in held_out}
+    transfers = list[tuple[Path, Path]]()
+    for case, files in cases.items():
+        images, label = folders.get(case, (pool, hidden_labels))
+        transfers += [*((Path(file), images) for file in files), (labels[case], label)]
+    for case in exclude_patients_of(unlabelled, held_out, build_patient_finder(description)):
+        transfers += [(Path(file), pool) for file in unlabelled[case]]
+    for folder in () if held_out else ("imagesTs", "labelsTs"):
+        names = [name for name in list_files(source / folder) if name.endswith(ending)]
+        transfers += [(source / folder / name, Path(folder)) for name in names]
+    return transfers
+
+
+def list_parts(file: Path) -> list[Path]:
+    """Return an image or label and, of a .tif, the .json file that holds its spacing."""
+    sidecars = (find_spacing_file(file, is_label) for is_label in (True, False))
+    return [file, *(sidecar for sidecar in sidecars if sidecar)]
 
 
 class FileTransfer:
@@ -386,10 +439,8 @@ class FileTransfer:
         self.symlink = symlink
 
     def __call__(self, source: Path, folder: Path) -> None:
-        self._put(source, folder)
-        for is_label in (True, False):
-            if sidecar := find_spacing_file(source, is_label):
-                self._put(sidecar, folder)
+        for part in list_parts(source):
+            self._put(part, folder)
 
     def _put(self, source: Path, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

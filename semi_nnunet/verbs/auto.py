@@ -54,7 +54,8 @@ def auto(
         configuration: Such as 2d (default: 3d_fullres for volumes on a GPU, else 2d).
         trainers: Candidates, the most promising first (default: the unified method, Mean Teacher,
             MixMatch and distillation). The baseline always takes part.
-        out: Folder for the model, the predictions and the report (default: auto_NAME).
+        out: Folder for the model, the predictions and the report (default: auto_NAME, with -c
+            auto_NAME_CONFIGURATION).
         dry_run: Print the table and the commands, and do nothing.
         launcher: Where the trainings run; None: on this machine.
 
@@ -75,7 +76,8 @@ def auto(
 
     folders, jobs = find_folders(dataset), (launcher or Launcher()).for_jobs()
     candidates = unique([name for name in trainers or run.CANDIDATES if name != BASELINE])
-    target = Path(out or f"auto_{folders.raw.name}").absolute()
+    name = f"auto_{folders.raw.name}" + (f"_{configuration}" if configuration else "")
+    target = Path(out or name).absolute()
     run.require_valid_options(hours, candidates, target)
     auto_run = run.AutoRun.of(folders, configuration, candidates, hours, jobs, target)
     if dry_run:

@@ -81,9 +81,7 @@ def split(
     """
     from semi_nnunet.raw.benchmark_split import (
         RECORD,
-        Split,
         choose_split_cases,
-        describe_subsets,
         write_split,
     )
     from semi_nnunet.raw.layout import SUBSETS_FILE, find_raw_dataset, name_new_dataset
@@ -131,8 +129,7 @@ def split(
             kept, tests = choose(group=partial(join_twins, groups=groups))
     target = name_target()
     hidden = Path(hidden_labels or source.parent / f"hidden_labels_{target.name}")
-    is_new = write_split(source, target, kept, hidden, symlink, tests, sparsity, seed)
-    made = Split(target, hidden, is_new, describe_subsets(target))
+    made = write_split(source, target, kept, hidden, symlink, tests, sparsity, seed)
     status = "wrote" if made.is_new else "nothing to do, it exists:"
     logger.info(f"{status} {made.folder}: {made.description}; hidden labels: {made.hidden_labels}")
     logger.info(f"next: semi_nnunet preprocess -d {new_id}")

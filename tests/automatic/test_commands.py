@@ -10,9 +10,9 @@ import pytest
 from semi_nnunet.automatic import commands as auto_commands
 from semi_nnunet.automatic.commands import (
     ADAM_BELOW,
+    PLANS,
     AutoCommands,
     list_device_settings,
-    list_step_settings,
 )
 from semi_nnunet.automatic.schedule import TrainingRound
 from semi_nnunet.runs.launching import JobLauncher
@@ -136,10 +136,20 @@ def test_rounds_that_choose_predict_no_test_case(empty) -> None:
     assert "--stages" not in train
 
 
-def test_the_optimizer_depends_on_the_steps() -> None:
-    few = parse_assignments(list_step_settings(ADAM_BELOW - 1))
-    assert few == {"optimizer": "adam", "initial_lr": 0.001}
-    assert list_step_settings(ADAM_BELOW) == ()
+def test_the_optimizer_depends_on_the_steps(empty) -> None:
+    """Plans of a short choice must not keep Adam in a long one, nor in another configuration."""
+    planned = AutoCommands(empty, "2d", JobLauncher(), "cpu", Path("out"))
+    few = parse_assignments(planned.list_optimiser_settings(ADAM_BELOW - 1))
+    assert few == {"2d": {"optimizer": "adam", "initial_lr": 0.001}}
+    empty.preprocessed.mkdir(parents=True, exist_ok=True)
+    for semi, optimizer, rate in (
+        ({}, "sgd", 0.01),
+        ({"optimizer": "adam", "2d": {"initial_lr": 0.002}}, "adam", 0.002),
+    ):
+        plans = {"configurations": {}, "plans_name": PLANS, "semi": semi}
+        write_json(empty.preprocessed / f"{PLANS}.json", plans)
+        many = parse_assignments(planned.list_optimiser_settings(ADAM_BELOW))
+        assert many == {"2d": {"optimizer": optimizer, "initial_lr": rate}}
 
 
 @pytest.mark.parametrize("fast", [True, False])

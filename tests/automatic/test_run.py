@@ -8,13 +8,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from semi_nnunet.automatic import run
 from semi_nnunet.automatic.commands import AutoCommands
 from semi_nnunet.automatic.run import choose_configuration
-from semi_nnunet.automatic.schedule import TrainingRate
+from semi_nnunet.automatic.schedule import TrainingRate, TrainingRound
 from semi_nnunet.automatic.state import AutoState
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
@@ -125,6 +126,68 @@ def test_where_none_can_choose_only_the_first_candidate_is_timed(
     assert auto_run.measure_rates()
     assert {*requested} == {*candidates, "SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
     assert requested.index("SemiMeanTeacherTrainer") < requested.index("SemiDistillationTrainer")
+
+
+@pytest.fixture
+def auto_run(empty: Folders, tmp_path: Path) -> run.AutoRun:
+    """A run of three candidates whose first round has ended."""
+    commands = AutoCommands(empty, "2d", JobLauncher(), "cpu", tmp_path / "out")
+    state = AutoState(empty.results / "state.json", {})
+    made = run.AutoRun(commands, state, ("A", "B", "C"), 1.0, Resources("cpu", (), 2, 1))
+    made.cases = cases_of(patients=20)
+    commands.out.mkdir()
+    state.rounds["short"] = TrainingRound("short", ("Base", "A", "B", "C"), ("0",), 500)
+    state.ranked["short"] = ["A", "B", "Base", "C"]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("dice", "kept"),
+    [
+        ({"A": 0.9, "B": 0.8, "Base": 0.7, "C": 0.6}, {"short", "longer", "full"}),
+        ({"B": 0.9, "A": 0.8, "Base": 0.7, "C": 0.6}, {"short", "longer", "full"}),
+        ({"A": 0.9, "C": 0.8, "Base": 0.7, "B": 0.6}, {"short"}),
+    ],
+)
+def test_rounds_that_trained_others_than_the_better_half_are_forgotten(
+    auto_run: run.AutoRun, dice: dict[str, float], kept: set[str]
+) -> None:
+    state = auto_run.state
+    state.rounds["longer"] = TrainingRound("longer", ("Base", "A", "B"), ("0",), 1000)
+    state.ranked["longer"] = ["B", "A", "Base"]
+    state.rounds["full"] = TrainingRound("full", ("Base", "B"), ("all",), 2000)
+    assert (
+        auto_run.choose_candidates("short", ["A", "B", "C"], dice)
+        == [trainer for trainer in dice if trainer != "Base"][:2]
+    )
+    assert {*state.rounds} == kept
+    assert {*AutoState.of(state.path, {}).rounds} == kept
+    if "full" in kept:  # the last round trained B
+        auto_run.choose_candidates("longer", ["A", "B"], {"A": 0.9, "B": 0.8, "Base": 0.7})
+        assert {*state.rounds} == {"short", "longer"} and state.notes
+
+
+def test_the_time_of_trainings_in_a_queue_counts_once(
+    auto_run: run.AutoRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, done = auto_run.state, [False]
+
+    class Training:
+        @property
+        def is_done(self) -> bool:
+            return done[0]
+
+    jobs: list[Any] = [Training() for _ in range(3)]
+    monkeypatch.setattr(run, "read_training_seconds", lambda job: 100.0)
+    with state.running():
+        assert not auto_run.are_done(jobs, "short")
+    done[0] = True
+    again = AutoState.of(state.path, {})
+    auto_run.state = again
+    for _ in range(2):
+        with again.running():
+            assert auto_run.are_done(jobs, "short")
+    assert 200 <= AutoState.of(state.path, {}).seconds < 210  # two of three at a time
 
 
 @pytest.mark.slow

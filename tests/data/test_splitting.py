@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,12 +17,12 @@ from semi_nnunet.raw.benchmark_split import (
     Split,
     choose_held_out,
     choose_labelled,
-    describe_subsets,
     read_case_list,
     write_split,
 )
 from semi_nnunet.raw.folds import build_patient_finder, exclude_patients_of
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.verbs.split import split
 from tests.data.split_sources import CASES, make_source, names
 
@@ -105,13 +107,13 @@ def test_the_new_data_set_is_a_partition_and_its_hidden_labels_lie_outside(
     tmp_path: Path, symlink: bool
 ) -> None:
     source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
-    assert write_split(source, target, ["a", "c"], hidden, symlink)
-    assert describe_subsets(target) == "2 in imagesTr, 4 in imagesUn, 1 in imagesTs"
+    made = write_split(source, target, ["a", "c"], hidden, symlink)
+    assert made.is_new and made.description == "2 in imagesTr, 4 in imagesUn, 1 in imagesTs"
     assert names(target / "imagesTr") == names(target / "labelsTr") == {"a", "c"}
     assert names(target / "imagesUn") == names(hidden) == {"b", "d", "e", "f"}
     assert {path.name for path in target.iterdir()} == {
         *("imagesTr", "labelsTr", "imagesUn", "imagesTs", "labelsTs"),
-        *("dataset.json", "split.json"),
+        *("dataset.json", "split.json", "split_from.json"),
     }
     assert json.loads((target / "dataset.json").read_text())["numTraining"] == 2
     for path in target.rglob("*_0000.nii.gz"):
@@ -172,12 +174,44 @@ def test_an_existing_target_is_refused(tmp_path: Path) -> None:
 
 def test_the_same_split_again_changes_nothing_and_another_one_is_refused(tmp_path: Path) -> None:
     source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
-    assert write_split(source, target, ["a"], hidden, False)
+    assert write_split(source, target, ["a"], hidden, False).is_new
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    assert not write_split(source, target, ["a"], hidden, False)
+    again = write_split(source, target, ["a"], tmp_path / "other", False)
+    assert not again.is_new and again.hidden_labels == hidden  # where they are
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     with pytest.raises(UserError, match="exists already"):
         write_split(source, target, ["b"], hidden, False)
+
+
+@pytest.mark.parametrize("change", ["label", "image", "added", "removed", "description"])
+def test_a_source_that_changed_since_is_named(tmp_path: Path, change: str) -> None:
+    source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
+    write_split(source, target, ["a"], hidden, False)
+    for path in source.rglob("*.gz"):  # copied by another program
+        os.utime(path)
+    assert not write_split(source, target, ["a"], hidden, False).is_new
+    description = read_json(source / "dataset.json")
+    file = {
+        "label": "labelsTr/b.nii.gz", "image": "imagesTr/a_0000.nii.gz",
+        "added": "imagesTs/new_0000.nii.gz", "removed": "imagesTs/t_0000.nii.gz",
+        "description": "dataset.json",
+    }[change]  # fmt: skip
+    if change == "description":
+        write_json(source / file, {**description, "labels": {"background": 0, "other": 1}})
+    elif change == "removed":
+        (source / file).unlink()
+    else:
+        (source / file).write_text("corrected")
+    with pytest.raises(UserError, match=re.escape(file)):
+        write_split(source, target, ["a"], hidden, False)
+
+
+def test_a_split_of_links_follows_its_source(tmp_path: Path) -> None:
+    source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
+    write_split(source, target, ["a"], hidden, True)
+    (source / "labelsTr" / "b.nii.gz").write_text("corrected")
+    assert not write_split(source, target, ["a"], hidden, False).is_new
+    assert (hidden / "b.nii.gz").read_text() == "corrected"
 
 
 def test_hidden_labels_inside_the_new_data_set_are_refused(tmp_path: Path) -> None:

@@ -309,6 +309,7 @@ KINDS = (
     FileKind("raw/*/dataset.json", "the user or convert", (preprocess, split)),
     FileKind("raw/*/distil.json", "pseudo-dataset", (distil,)),
     FileKind("raw/*/split.json", "split", (split,)),
+    FileKind("raw/*/split_from.json", "split", (split,)),
     FileKind("raw/*/conversion.json", "convert"),
     FileKind("raw/*/labelled_subsets.json", "convert"),
     FileKind("raw/hidden_labels_*", "split"),
