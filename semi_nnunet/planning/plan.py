@@ -275,6 +275,7 @@ def plan_semi(
     preprocessed: Path,
     trainers: Trainers,
     user_layers: Mapping[str, Any],
+    origin: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], list[PlannedRow]]:
     """Plan the content of ``plans["semi"]``.
 
@@ -285,6 +286,7 @@ def plan_semi(
         trainers: trainer name -> its settings class.
         user_layers: see :func:`~semi_nnunet.settings.assignments.parse_assignments`; they override
             the rules.
+        origin: the plans that these are derived from, see :func:`collect_properties`.
 
     Returns:
         The content of ``plans["semi"]``, and every value with its reason.
@@ -301,7 +303,7 @@ def plan_semi(
     rows: list[PlannedRow] = []
     unplanned = {**plans, "semi": user_layers, "semi_planned": {}}
     common = {field.name for field in dataclasses.fields(SemiSettings)}
-    resolve = build_settings_resolver(unplanned, dataset_json, preprocessed, trainers)
+    resolve = build_settings_resolver(unplanned, dataset_json, preprocessed, trainers, origin)
     for configuration in plans["configurations"]:
         resolved = {trainer: resolve(trainer, configuration) for trainer in trainers}
         shared = {name for name in common if _is_shared(name, list(resolved.values()))}

@@ -17,8 +17,9 @@ from semi_nnunet.preprocessing.fingerprint import (
     find_lookalike_classes,
     list_partly_labelled,
 )
-from semi_nnunet.preprocessing.manifest import Manifest
+from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.layout import get_unlabelled_folder
+from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import (
     collect_given_settings,
@@ -36,6 +37,7 @@ def collect_properties(
     configuration: str,
     dataset_json: Mapping[str, Any],
     preprocessed: Path | None,
+    origin: Mapping[str, Any] | None = None,
 ) -> DatasetProperties:
     """Collect the properties of a data set and configuration for the planning rules.
 
@@ -45,16 +47,17 @@ def collect_properties(
         dataset_json: nnU-Net's data set description.
         preprocessed: the data set's preprocessed folder. If it is None or does not exist (as when
             predicting), there are no preprocessed cases.
+        origin: plans that these are derived from. Their cases, or those of the plans from which
+            they were derived, are looked at if none is preprocessed with ``plans`` yet.
     """
     plans_manager = PlansManager(dict(plans))
     manager = plans_manager.get_configuration(configuration)
     labels = plans_manager.get_label_manager(dict(dataset_json))
-    labelled, unlabelled = {}, {}
-    if preprocessed is not None:
-        labelled = Manifest(preprocessed / manager.data_identifier).present()
-        unlabelled = Manifest(
-            get_unlabelled_folder(preprocessed, manager.data_identifier)
-        ).present()
+    labelled, unlabelled = list_preprocessed(preprocessed, manager.data_identifier)
+    for earlier in () if preprocessed is None or labelled else list_origins(preprocessed, origin):
+        if configuration in earlier["configurations"] and not labelled:
+            same = PlansManager(dict(earlier)).get_configuration(configuration)
+            labelled, unlabelled = list_preprocessed(preprocessed, same.data_identifier)
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
     lookalikes = None
@@ -75,22 +78,45 @@ def collect_properties(
     )
 
 
+def list_preprocessed(
+    preprocessed: Path | None, data_identifier: str
+) -> tuple[dict[str, ManifestEntry], dict[str, ManifestEntry]]:
+    """Return the labelled and the unlabelled cases whose preprocessed files exist."""
+    if preprocessed is None:
+        return {}, {}
+    pool = get_unlabelled_folder(preprocessed, data_identifier)
+    return Manifest(preprocessed / data_identifier).present(), Manifest(pool).present()
+
+
+def list_origins(preprocessed: Path, plans: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Return plans, those from which they were derived, and so on."""
+    found, names = list[Mapping[str, Any]](), set[str | None]()
+    while plans:
+        found.append(plans)
+        names.add(plans["plans_name"])
+        name = plans.get("semi_planned", {}).get("from")
+        exists = name not in names and (preprocessed / f"{name}.json").is_file()
+        plans = read_plans(preprocessed, name) if exists else None
+    return found
+
+
 def build_settings_resolver(
     plans: Mapping[str, Any],
     dataset_json: Mapping[str, Any],
     preprocessed: Path,
     trainers: Mapping[str, type[SemiSettings]],
+    origin: Mapping[str, Any] | None = None,
 ) -> Callable[[str, str], Resolved]:
     """Return the function that maps a trainer and a configuration to the settings it would use now.
 
     Args:
-        plans, dataset_json, preprocessed: see :func:`collect_properties`.
+        plans, dataset_json, preprocessed, origin: see :func:`collect_properties`.
         trainers: trainer name -> its settings class.
     """
 
     @cache
     def collect(configuration: str) -> DatasetProperties:
-        return collect_properties(plans, configuration, dataset_json, preprocessed)
+        return collect_properties(plans, configuration, dataset_json, preprocessed, origin)
 
     @cache
     def resolve_trainer(trainer: str, configuration: str) -> Resolved:

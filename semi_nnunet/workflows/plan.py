@@ -200,7 +200,7 @@ def plan_dataset(
         assigned = merge_layers(merge_layers(draft.length, inherited), requested)
         was_ready = [key for key in was_ready if key in content["configurations"]]
         shown = tuple(configurations or was_ready or content["configurations"])
-        content["semi"], rows = plan_semi(content, description, folder, classes, assigned)
+        content["semi"], rows = plan_semi(content, description, folder, classes, assigned, start)
         rows = [mark_kept(row, assigned, inherited, requested) for row in rows]
         planned = {"given": assigned, "semi": content["semi"], "from": plans}
         planned |= describe_origin(folder)

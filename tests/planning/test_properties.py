@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from semi_nnunet.planning.properties import (
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.settings.overrides import merge_layers
+from semi_nnunet.util.files import write_json
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,13 @@ def test_classes_that_differ_only_in_position_are_collected(phantom: Any, tmp_pa
     names = {value: name for name, value in phantom.dataset_json["labels"].items()}
     properties = collect_properties(phantom.plans, "2d", phantom.dataset_json, tmp_path)
     assert properties.lookalike_classes == (names[1], names[3])
+    coarser = copy.deepcopy(phantom.plans)
+    coarser["configurations"]["2d"]["data_identifier"] = "not_preprocessed_yet"
+    derived = coarser | {"plans_name": "derived", "semi_planned": {"from": "nnUNetPlans"}}
+    write_json(tmp_path / "nnUNetPlans.json", phantom.plans | {"dataset_name": tmp_path.name})
+    for origin in (phantom.plans, derived):
+        same = collect_properties(coarser, "2d", phantom.dataset_json, tmp_path, origin)
+        assert same.lookalike_classes == properties.lookalike_classes
     regions = {"background": 0, "all": [1, 2, 3], "one": [3]}
     with_regions = phantom.dataset_json | {"labels": regions, "regions_class_order": [1, 3]}
     properties = collect_properties(phantom.plans, "2d", with_regions, tmp_path)
