@@ -16,6 +16,8 @@ Widening of the ranges:
   images of MSD's hippocampus already differ by a factor of 20, 91 by a factor of 39, and the
   normalisation removes the unit; only mistakes and other kinds of images differ by more.
 * Negative values, if no labelled image has them, or all have: not at all. They separate CT and MR.
+* Colour: not at all. An image whose channels are all equal, a grey picture, is unusual where every
+  labelled image has colours, and the other way round.
 * Side of the patient to which the axes run: not at all. nnU-Net does not reorient axes, so a
   mirrored image shows the heart on the right. Oblique axes are not compared.
 * Origin: only large distances, as a mild reason that makes no outlier by itself: it depends on the
@@ -56,6 +58,8 @@ SPACING_FACTOR = SIZE_FACTOR = 3.0
 UNIT_FACTOR, UNITLESS_FACTOR = 4.0, 100.0  # of intensities
 PER_IMAGE_NORMALISATIONS = (ZScoreNormalization, RescaleTo01Normalization)
 NEGATIVE = 0.02  # of the span of the labelled images: values below minus that are negative
+# Distance of channels over the span of values: grey, coloured (22 polyps: .32 to .60)
+GREY, COLOURED = 0.01, 0.05
 MILD = 0.5  # the severity of a distant origin
 FAR_MM, FAR_EXTENTS, UNREAL_MM = 300.0, 3.0, 10_000.0
 FOLDER = "domain_check"  # in the preprocessed data set
@@ -131,6 +135,7 @@ class LabelledRanges:
         towards: sides to which the axes of the images run; empty if it is unknown for some image.
         quantiles: of the voxels, a range for each channel.
         spans: greatest minus least quantile of each channel.
+        colour: see :func:`compute_colour`.
     """
 
     spacing: Range
@@ -140,6 +145,7 @@ class LabelledRanges:
     towards: frozenset[str]
     quantiles: tuple[Range, ...]
     spans: Range
+    colour: Range
 
     @classmethod
     def of(cls, reports: Sequence[CaseReport]) -> LabelledRanges:
@@ -158,6 +164,7 @@ class LabelledRanges:
             frozenset() if towards & {"", UNTOLD} else towards,
             tuple(Range.of(rows) for rows in channels),
             Range.of(spans),
+            Range.of([[compute_colour(report.quantiles)] for report in labelled]),
         )
 
 
@@ -259,6 +266,7 @@ def find_outliers(
         if not other_domain:
             reasons += compare_geometry(report.geometry, labelled)
             reasons += compare_intensities(report, labelled, channels)
+            reasons += compare_colour(report, labelled)
         score = sum(reason.severity for reason in reasons)
         if score >= 1:
             reasons.sort(key=lambda reason: -reason.severity)
@@ -343,6 +351,36 @@ def compare_intensities(
             text += f"{values[-1]:.4g}, in the labelled images from {theirs.low[0]:.4g} to "
             text += f"{theirs.high[-1]:.4g} (without the outermost 0.5 %){sign}."
             yield Reason(text, severity)
+
+
+def compare_colour(report: CaseReport, labelled: LabelledRanges) -> Iterator[Reason]:
+    """Yield a reason for a grey picture among coloured ones, or the other way round."""
+    colour = compute_colour(report.quantiles)
+    if colour <= GREY and labelled.colour.low[0] >= COLOURED:
+        text = "Its channels are equal, as in a grey picture; in all labelled images they differ."
+        yield Reason(text, 1.0)
+    if colour >= COLOURED and labelled.colour.high[0] <= GREY:
+        text = "Its channels differ, as in a coloured picture; in all labelled images they are"
+        yield Reason(f"{text} equal.", 1.0)
+
+
+def compute_colour(quantiles: Sequence[Sequence[float]]) -> float:
+    """Return the largest distance of a channel's quantiles to those of the first one.
+
+    >>> compute_colour([[0, 5, 10], [0, 5, 10]]), compute_colour([[0, 5, 10], [0, 2, 10]])
+    (0.0, 0.3)
+
+    Args:
+        quantiles: of each channel.
+
+    Returns:
+        The distance over the widest span of a channel; 0 with one channel.
+    """
+    if len(quantiles) < 2:
+        return 0.0
+    table = np.array(quantiles, dtype=float)
+    span = float((table[:, -1] - table[:, 0]).max())
+    return float(np.abs(table - table[0]).max()) / span if span > 0 else 0.0
 
 
 def get_intensity_factor(channel: str) -> float:

@@ -113,6 +113,21 @@ def test_several_channels_have_a_sheet(tmp_path: Path) -> None:
     assert list(checked(root, skip=True)) == ["u"] and min(size_of_sheet(root)) > 300
 
 
+@pytest.mark.parametrize("is_grey", [True, False])
+def test_grey_pictures_among_coloured_ones_are_named(tmp_path: Path, is_grey: bool) -> None:
+    """Ultrasound in a pool of endoscopy: only the colour differs beyond doubt."""
+    root = make_png(tmp_path)
+    pictures = [*root.glob("images*/*.png")]
+    odd = root / "imagesUn" / "odd_0000.png"
+    for number, path in enumerate([*pictures, odd]):
+        factors = (1.0, 1.0, 1.0) if (path == odd) == is_grey else (1.0, 0.7, 0.4)
+        colours = voxels(number, (9, 8, 1), np.uint8) * np.array(factors)
+        Image.fromarray(colours.astype(np.uint8)).save(path)
+    checked(root)
+    (row,) = listed(root)
+    assert row["case"] == "odd" and ("grey" if is_grey else "coloured") in row["reason"]
+
+
 # ---- what is set aside ----
 
 
