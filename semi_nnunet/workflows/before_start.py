@@ -163,7 +163,7 @@ def find_description_changes(folders: Folders) -> Iterator[Problem]:
         values = raw.get(key), preprocessed.get(key)
         if values[0] == values[1]:
             continue
-        message = f"{key!r} has changed since the data set was preprocessed"
+        message = f"{key!r} has changed since preprocessing"
         if key == patients.PATIENT_KEY:
             texts = ("absent" if value is None else repr(value) for value in values)
             message = "{!r} is {}, in the preprocessed data set {}".format(key, *texts)

@@ -500,11 +500,12 @@ def change_file(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     sitk.WriteImage(changed, path)
 
 
-# A longer search found these: an outdated number, a traceback, and an error without helpful advice.
+# A longer search found these: outdated numbers, a traceback, and an error without helpful advice.
 FOUND = (
     (("edit_plans", {"edit": {"normalization_schemes": ["NoNormalization"]}}), ("compare", {})),
     (("damage", {"kind": "reference", "number": 0, "share": 0}), ("plan", {})),
     (("damage", {"kind": "reference", "number": 0, "share": 0}), ("crossval", {})),
+    (("exchange_label_names", {}), ("compare", {})),
 )
 
 
