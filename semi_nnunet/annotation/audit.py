@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from semi_nnunet.annotation.audit_list import COLUMNS, AuditedLabel, LabelAudit, list_rows
-from semi_nnunet.annotation.audit_page import write_audit_page
 from semi_nnunet.annotation.disagreement import Disagreement, compare_label
+from semi_nnunet.annotation.pages import write_audit_page
 from semi_nnunet.annotation.suspicion import (
     average_suspicions,
     find_most_suspicious,

@@ -18,7 +18,7 @@ from semi_nnunet.annotation.choosing import (
     count_labelled_cases,
     score_pool,
 )
-from semi_nnunet.annotation.next_page import write_next_page
+from semi_nnunet.annotation.pages import write_next_page
 from semi_nnunet.annotation.segmentations import ENDING, SEGMENTATIONS, write_segmentations
 from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.preprocessing.manifest import WrittenLabels
