@@ -48,9 +48,9 @@ def preprocess(
     nnUNetv2_plan_and_preprocess are kept), then preprocesses imagesUn with the same plans. It may
     be interrupted and repeated: finished cases are kept.
 
-    Unlabelled images that differ much from the labelled ones in spacing, size, orientation or
-    intensities are named, and shown in the folder domain_check of the preprocessed data set. They
-    are used, unless --skip-outliers sets them aside. If they are meant to differ, write
+    Unlabelled images that differ much from the labelled ones in spacing, size, orientation,
+    intensities or colour are named, and shown in the folder domain_check of the preprocessed data
+    set. They are used, unless --skip-outliers sets them aside. If they are meant to differ, write
     "unlabelled_domain": "other" into dataset.json.
 
     A large imagesUn can be cut into shards. Each shard is a job, here or on a cluster:
