@@ -52,6 +52,7 @@ PROFILES = {  # examples, steps of each
     "torture": (60, 12),
 }
 PATIENCE = 8  # times that advice is followed before a command must have worked
+MISPLACED = re.compile(r"(labelsT[rs]/\S+): label must lie on the voxels of (imagesT[rs]/\S+),")
 ADVISED = re.compile(r"(?:[Mm]ove|[Rr]emove) (/\S+?)(?: away|[,;:.]? |[,;:.]?$)", re.MULTILINE)
 
 
@@ -281,6 +282,11 @@ class Edits(RuleBasedStateMachine):
             elif path.exists():
                 path.unlink()
                 done = True
+        for label, image in MISPLACED.findall(advice):
+            content = sitk.ReadImage(self.world.raw / label)
+            content.CopyInformation(sitk.ReadImage(self.world.raw / image))
+            sitk.WriteImage(content, self.world.raw / label)
+            done = True
         if "semi_nnunet preprocess" in advice:
             self.attempt(self.world.prepare)
             done = True
@@ -500,12 +506,17 @@ def change_file(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     sitk.WriteImage(changed, path)
 
 
-# A longer search found these: outdated numbers, a traceback, and an error without helpful advice.
+# A longer search found these: outdated numbers, a traceback, and advice that could not be followed.
 FOUND = (
     (("edit_plans", {"edit": {"normalization_schemes": ["NoNormalization"]}}), ("compare", {})),
     (("damage", {"kind": "reference", "number": 0, "share": 0}), ("plan", {})),
     (("damage", {"kind": "reference", "number": 0, "share": 0}), ("crossval", {})),
     (("exchange_label_names", {}), ("compare", {})),
+    (
+        ("correct_spacing", {"folder": "Tr", "number": 3}),
+        ("exchange", {"folder": "imagesTr", "one": 5, "step": 2}),
+        ("prepare", {}),
+    ),
 )
 
 
