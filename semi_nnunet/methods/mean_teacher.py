@@ -1,16 +1,17 @@
 """Mean Teacher (Tarvainen & Valpola 2017, arXiv:1703.01780) with CutMix (French et al. 2020).
 
-The teacher is a moving average of the student. It predicts the weak view of an unlabelled patch;
-the student, shown a strong view of the same voxels with a box of another patch, must agree with the
-teacher's probabilities, mixed by the same box.
+The teacher is a moving average of the student. It predicts on the weak view of an unlabelled patch;
+the student, shown a strong view of the same voxels with a box of another patch (CutMix), must agree
+with the teacher's probabilities, mixed by the same box. Without boxes, Mean Teacher gains next to
+nothing over a well-trained nnU-Net.
 
-Differs from the paper: the views are voxel-aligned (they differ only in appearance); consistency is
-on full-resolution outputs of unlabelled patches only; boxes are mixed, without which Mean Teacher
-gains next to nothing over a well-trained nnU-Net; and a Dice loss is added to the squared
-difference, without which small organs shrink. ``variant`` has published settings for medical
-images: ``ssl4mis``; ``pancreas``, with a weight of 50; ``oct``, whose decay rises from .99 to .999
-(it also uses ``optimizer adam, lr_schedule plateau, supervised_loss dice_focal``, which are
-settings of all trainers, and five unlabelled patches for each labelled one).
+Differs from the papers: the views are voxel-aligned (they differ only in appearance); consistency
+is on full-resolution outputs of unlabelled patches only; and a Dice loss is added to the squared
+difference, without which small organs shrink. ``variant`` has the settings of public code for
+medical images: ``ssl4mis``, whose teacher sees added noise; ``pancreas``, with a weight of 50;
+``oct``, whose decay rises from .99 to .999 (it also uses ``optimizer=adam``,
+``lr_schedule=plateau`` and ``supervised_loss=dice_focal``, which are settings of all trainers, and
+five unlabelled patches for each labelled one).
 """
 
 from __future__ import annotations

@@ -3,21 +3,21 @@
 The teacher is a moving average of the student (Tarvainen & Valpola 2017). Its predictions on the
 weak view of unlabelled patches are learned in two ways:
 
-* A box of an unlabelled patch, with the teacher's labels, is pasted into each labelled patch, which
-  is then learned like a labelled one: the half of BCP (Bai et al. 2023) with a certain context, and
-  with the small boxes of this package's MixMatch. As the weight of the unlabelled terms grows, more
-  patches get a box.
+* A box of the strong view of an unlabelled patch, with the teacher's hard labels, is pasted into a
+  labelled patch, which is then learned like a labelled one: the half of BCP (Bai et al. 2023) in
+  which the surroundings have true labels, with smaller boxes. As the weight of the unlabelled terms
+  grows, more patches get a box.
 * In every second step, on a strong view of unlabelled patches with mixed boxes, the student must
   agree with the teacher's probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
 
-The gradient of the second term is limited to a multiple of that of labelled patches and boxes
-together. The multiple falls from 2 to 1/4: the network first learns from many images, and then its
-labels.
+The gradient of this consistency term is limited to a multiple of that of the labelled patches with
+their boxes. The multiple falls from 2 to 1/4: the network first learns mainly from unlabelled
+images, later mainly from labels.
 
-This combination is not published. It won a tournament of components on validation cases of four
-data sets (docs/results/tournament.md). ``variant full`` is what that tournament tested: boxes in
-copies of the labelled patches, and consistency in every step, which take 3.3 times as long as a
-supervised step instead of 1.9 times.
+This combination is not published. A tournament of components on validation cases of four data sets
+chose ``variant=full`` (docs/results/tournament.md): boxes in copies of the labelled patches, and
+consistency in every step, which take 3.3 times as long as a supervised step. The default is a
+cheaper form of it, with 1.8 times the operations of a supervised step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUnifiedTrainer(ConsistentTeacherTrainer):
-    """Mean Teacher; small boxes of unlabelled patches, labelled by it, enter labelled patches."""
+    """Mean Teacher, and boxes of unlabelled patches with its labels, pasted into labelled ones."""
 
     settings_class = UnifiedSettings
 
@@ -57,15 +57,16 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
 
     @property
     def steps_in_cycle(self) -> int:
+        """Number of steps after which the same terms come again."""
         return int(self.settings.consistency_every_steps)
 
     def paste(
         self, labelled: LabelledBatch, unlabelled: UnlabelledBatch, probs: torch.Tensor
     ) -> LabelledBatch:
-        """Paste a box of an unlabelled patch into a share of the labelled patches.
+        """Paste a box of an unlabelled patch into some of the labelled patches.
 
-        The share falls with the ignored part of a patch and is 0 from one half on. Between
-        scribbles, no label corrects those of a box, and classes grew to three times their size
+        The probability of a box falls with the ignored part of a patch and is 0 from one half on:
+        between scribbles, nothing corrects a wrong label in a box, and classes grow
         (docs/sparse_labels.md).
 
         Args:
@@ -86,6 +87,8 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     ) -> torch.Tensor:
         """Return the loss on copies of labelled patches with a box of an unlabelled one in each.
 
+        Classes that a labelled patch does not annotate do not count in its box either.
+
         Args:
             labelled, unlabelled: the batch.
             probs: of the teacher, for the unlabelled patches.
@@ -104,8 +107,7 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     ) -> tuple[TargetPatches, torch.Tensor]:
         """Return an unlabelled patch and a random box for every labelled patch.
 
-        Unlabelled patches are repeated if there are fewer. Classes that a labelled patch does not
-        annotate do not count in its box either.
+        Unlabelled patches are repeated if there are fewer.
         """
         count, spatial = len(labelled.x), labelled.x.shape[2:]
         guess = hard_pseudo_label(probs, self.exclusive)

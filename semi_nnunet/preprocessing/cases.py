@@ -64,7 +64,8 @@ class Case:
         label: the label file, or None for an unlabelled case.
         content_hash: of the images' voxels, from the integrity check.
         spacing: of the voxels, in nnU-Net's order.
-        states: of the :attr:`files` when they were checked; (): not known.
+        states: size, times and inode of each of the :attr:`files` when they were checked; () if
+            they are not known.
     """
 
     name: str
@@ -142,7 +143,7 @@ def find_outdated_problems(
 
     Args:
         spec: of the present plans and labels.
-        folder: of the labelled cases; without a list of them, nothing is known.
+        folder: of the labelled cases; a folder without a manifest has no problem.
         command: that preprocesses them again.
     """
     part = SOURCE_PARTS.index("preprocessing")
@@ -155,9 +156,9 @@ def find_outdated_problems(
         if outdated:
             yield Problem(
                 str(cases),
-                f"{len(outdated)} cases were preprocessed with another spacing, normalisation, "
-                f"resampling or other labels than {spec.plans['plans_name']} and dataset.json ask "
-                f"for now: {list_first(outdated)}",
+                f"{len(outdated)} cases were preprocessed for another spacing, normalisation, "
+                f"resampling or other labels than those of {spec.plans['plans_name']} and "
+                f"dataset.json now: {list_first(outdated)}",
                 f"{command}; or undo the edit",
             )
 
@@ -174,7 +175,7 @@ def log_stage(stage: str) -> None:
 def preprocess_case(
     case: Case, spec: PreprocessingSpec, folder: Path, aside: Path
 ) -> ManifestEntry:
-    """Preprocess one case: write its files aside, then move them to ``folder``, the image last.
+    """Preprocess one case: write its files to ``aside``, then move them to ``folder``, image last.
 
     An unlabelled case gets an image and properties, no segmentation.
 
@@ -247,7 +248,7 @@ def preprocess_cases(
     title: str,
     shard: Shard[Any] | None = None,
 ) -> int:
-    """Preprocess the cases that are not finished yet, and remove the files of unknown cases.
+    """Preprocess the cases that are not finished yet, and remove all other files.
 
     Args:
         cases: all cases of ``folder``, or of the shard.
@@ -273,7 +274,7 @@ def preprocess_cases(
         and spec.is_made_from(entry, requested[name])
         and entry.is_intact(folder)
     }
-    remove_unknown_cases(folder, finished, shard)
+    remove_other_files(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]
     aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
     manifest = Manifest(folder, None if shard is None else shard.finished)
@@ -303,12 +304,12 @@ def preprocess_cases(
     return len(todo)
 
 
-def remove_unknown_cases(
+def remove_other_files(
     folder: Path, cases: Collection[str], shard: Shard[Any] | None = None
 ) -> None:
-    """Delete the files of cases that are not in ``cases``; with a shard, only cases of the shard.
+    """Delete the files of all cases except ``cases``; with a shard, only cases of the shard.
 
-    They are incomplete or outdated, or their case was removed.
+    Such files are of unfinished, outdated or removed cases.
     """
     for path in folder.iterdir():
         name = path.name.removesuffix(".pkl").removesuffix(".b2nd")
@@ -327,7 +328,7 @@ def preprocess_labelled(
     """Preprocess the labelled cases of a configuration; adopt cases that nnU-Net preprocessed."""
     folder = preprocessed / spec.data_identifier
     if adopt_stock_preprocessing(cases, spec, folder, preprocessed / GROUND_TRUTH):
-        message = "%s: adopted %d labelled cases that nnU-Net preprocessed"
+        message = "%s: kept %d labelled cases that nnU-Net's own command preprocessed"
         logger.info(message, spec.configuration, len(cases))
     preprocess_cases(cases, spec, folder, num_processes, f"{spec.configuration}, labelled")
 

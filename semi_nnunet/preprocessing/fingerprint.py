@@ -25,7 +25,7 @@ MIN_CASES, MAX_CASES = 3, 200
 def compute_image_facts(
     data: np.ndarray, properties: Mapping[str, Any], voxels: int = 200_000
 ) -> dict[str, Any]:
-    """Return shape, original spacing (mm) and intensity quantiles of each channel.
+    """Return shape, original spacing (mm) and the quantiles of the non-zero voxels of each channel.
 
     Args:
         data: a preprocessed image (C, z, y, x).
@@ -49,8 +49,8 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
     {'foreground_slices': 0.5}
 
     Args:
-        ignore: nnU-Net's ignore label; its fraction of the voxels is returned as "ignored", and
-            that of the slices with any annotation as "ignored_in_slices".
+        ignore: nnU-Net's ignore label; its fraction of all voxels is returned as "ignored", and its
+            fraction of the voxels of slices with any annotation as "ignored_in_slices".
     """
     if ignore is None:
         return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}
@@ -67,7 +67,7 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
 
 
 def list_partly_labelled(labelled: Mapping[str, ManifestEntry]) -> list[str]:
-    """Return the cases with ignored voxels; cases of earlier versions do not name them.
+    """Return the cases with ignored voxels, which entries of earlier versions do not record.
 
     Args:
         labelled: case -> entry of the labelled cases.
@@ -153,7 +153,7 @@ def _compute_distance(
 
 
 def compute_foreground_slices(labelled: Iterable[ManifestEntry]) -> float:
-    """Return the mean of :func:`compute_label_facts` over the labelled cases, 1 if unknown."""
+    """Return the mean "foreground_slices" of the labelled cases, 1 if it is unknown."""
     fractions = [
         entry.facts["foreground_slices"] for entry in labelled if "foreground_slices" in entry.facts
     ]

@@ -25,7 +25,7 @@ from semi_nnunet.util.validation import line_as
 
 # The parts of a case's source, in their order; the last is missing in entries of version 0.2.0.
 SOURCE_PARTS = ("image", "label", "preprocessing", "spacing")
-SHORT = 8  # characters of each part that a training keeps
+SHORT = 8  # a training records so many characters of each part
 SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
@@ -162,7 +162,7 @@ class Manifest:
         return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
 
     def list_damaged(self, cases: Iterable[str]) -> list[str]:
-        """Return the cases with an entry whose files are not all there with their sizes."""
+        """Return the cases with an entry of which a file is missing or has another size."""
         entries = self.read()
         return [
             case for case in cases if case in entries and not entries[case].is_present(self.folder)
@@ -189,7 +189,7 @@ class WrittenLabels(Manifest):
     """The labels of a folder as a command wrote them, to notice later corrections.
 
     Args:
-        folder: of the labels, in which the list lies, too.
+        folder: of the labels; the list is a file in it.
     """
 
     def __init__(self, folder: Path):

@@ -73,8 +73,9 @@ def plan_if_needed(
 ) -> dict[str, Any]:
     """Return the plans; make nnU-Net's fingerprint and plans if they are missing or outdated.
 
-    Planning again after labelled cases came or went keeps ``plans["semi"]``. ``gpu_memory_gb`` is
-    the memory that nnU-Net plans for; existing plans are used as they are.
+    If labelled cases were added or removed, the new plans keep the settings of this package
+    (``semi``, ``semi_planned``). ``gpu_memory_gb`` is the memory that nnU-Net plans for; existing
+    plans are used as they are.
 
     Raises:
         UserError: the existing plans belong to another data set or version, or are derived from
@@ -120,7 +121,7 @@ def plan_if_needed(
             with undone_on_failure(written):
                 origins = collect_origins(preprocessed)
                 if not is_described:
-                    # the new fingerprint may equal the old one: background voxels do not count
+                    # the new fingerprint may equal the old one, as it ignores background voxels
                     write_json(record, {ORIGINS: origins})
                 extract_fingerprints(
                     [raw.number], num_processes=num_processes, clean=not is_described, verbose=False
@@ -141,8 +142,7 @@ def plan_if_needed(
         if changes := list(describe_changes(existing, plans)):
             logger.warning(
                 f"{name} are planned again, as the labelled cases or dataset.json have changed. "
-                f"These values are others now, also if they were edited by hand: "
-                f"{'; '.join(changes)}"
+                f"These values changed (edits by hand are lost): {'; '.join(changes)}"
             )
         return plans
 
@@ -221,7 +221,7 @@ def read_existing_plans(path: Path, raw: RawDataset) -> dict[str, Any]:
 
 def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) -> Iterator[Problem]:
     """Yield every reason why plans do not fit a data set or this nnU-Net."""
-    fix = f"move it away, then semi_nnunet preprocess -d {raw.number} plans again"
+    fix = f"move it away and run semi_nnunet preprocess -d {raw.number}, which plans again"
     if not isinstance(plans, dict):
         yield Problem(file_name, f"must be an object, got {type(plans).__name__}", fix)
         return
@@ -254,8 +254,8 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
             yield Problem(file_name, defect, fix)
             continue
         if channels != len(raw.channels):
-            defect = f"its configuration {name} must be of the {len(raw.channels)} channels that "
-            yield Problem(file_name, f"{defect}dataset.json declares, got {channels}", fix)
+            defect = f"its configuration {name} must have as many channels as dataset.json "
+            yield Problem(file_name, f"{defect}({len(raw.channels)}), got {channels}", fix)
 
 
 def get_default_plans_name(planner: str) -> str:
@@ -286,7 +286,7 @@ def digest_fingerprint(preprocessed: Path) -> str | None:
 def describe_origin(preprocessed: Path) -> dict[str, str]:
     """Return checksums of what plans are made from: the fingerprint, and keys of dataset.json.
 
-    That of a missing fingerprint is "". The number of cases does not count, because
+    The checksum of a missing fingerprint is "". The number of cases does not count, because
     ``semi_nnunet accept`` raises it and keeps plans.
     """
     description = optional_json(preprocessed / DATASET_JSON)
@@ -349,7 +349,7 @@ def collect_origins(preprocessed: Path) -> dict[str, dict[str, str]]:
             plans = read_json(path)
             is_made_by_nnunet = is_plans(plans) and not is_derived(plans)
         except (UserError, KeyError):
-            continue  # half a file, or one of another version, is named when it is used
+            continue  # a command that uses a damaged file, or one of another version, names it
         if path.stem in origins or not is_made_by_nnunet:
             continue
         if not origin["fingerprint"] or are_of_fingerprint(plans, preprocessed):
@@ -385,12 +385,12 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     described = len(optional_json(fingerprint).get("spacings", ())) + accepted
     same_number = described == raw.content["numTraining"]
     old_keys, new_keys = (
-        _keep_planning_keys(content) for content in (read_json(description), raw.content)
+        _without_own_keys(content) for content in (read_json(description), raw.content)
     )
     return same_number and old_keys == new_keys and list_preprocessed(preprocessed) <= raw.labelled
 
 
-def _keep_planning_keys(description: Mapping[str, Any]) -> dict[str, Any]:
+def _without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return dataset.json without the keys of this package, which do not affect plans."""
     ours = (PATIENT, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY)
     return {key: value for key, value in description.items() if key not in ours}

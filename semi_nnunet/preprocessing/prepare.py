@@ -69,9 +69,7 @@ from semi_nnunet.verify.twins import (
 
 logger = logging.getLogger(__name__)
 LOCK = ".semi_preprocess.lock"  # in the folder of the preprocessed data set
-MEMORY_FIX = (
-    "correct the spacing in its header, remove the case, or take a machine with more memory"
-)
+MEMORY_FIX = "correct the spacing in its header, remove the case, or use a machine with more memory"
 
 
 class ShardLauncher(Protocol):
@@ -110,7 +108,7 @@ class PreparedLabelled:
     unlabelled: list[Case]
 
     def pools(self) -> list[UnlabelledPreprocessing]:
-        """Return the unlabelled cases of each configuration."""
+        """Return the work on the unlabelled cases, an object for each configuration."""
         return [
             UnlabelledPreprocessing(self.preprocessed, self.plans, name)
             for name in self.configurations
@@ -237,9 +235,10 @@ def check_twins(raw: RawDataset, reports: Sequence[CaseReport], preprocessed: Pa
     split = find_split_twins(load_folds(preprocessed), read_twin_groups(preprocessed))
     for fold, count in split.items():
         logger.info(
-            f"WARNING: {count} validation cases of fold {fold} have a near-twin in its training, "
-            f"so that their measures are too good. Fix: remove {preprocessed / SPLITS_FILE}, from "
-            f"which new folds follow, and train them"
+            f"WARNING: {count} validation cases of fold {fold} have a near-twin among its "
+            f"training cases, so that their measures are too good. Fix: remove "
+            f"{preprocessed / SPLITS_FILE}; the next training makes new folds. Then train all "
+            f"folds again"
         )
 
 
@@ -266,16 +265,16 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
     ]
     if changes:
         logger.info(
-            f"WARNING: the fingerprint and the plans are of other files; changed since: "
-            f"{list_first(changes)}. Fix: remove {fingerprint} and run this again, which plans "
-            f"again; patch and network may change"
+            f"WARNING: images or labels have changed since the fingerprint and the plans were "
+            f"made: {list_first(changes)}. Fix: remove {fingerprint} and run this command again, "
+            f"which plans again; patch and network may change"
         )
 
 
 def list_usable_cases(
     raw: RawDataset, reports: Sequence[CaseReport], skipped: Mapping[str, Any]
 ) -> tuple[list[Case], list[Case]]:
-    """Return the labelled and the unlabelled cases to preprocess, without the skipped ones."""
+    """Return all labelled cases, and the unlabelled ones that are not skipped."""
     checked = {(report.subset, report.case): report for report in reports}
     cases: dict[str, list[Case]] = {"labelled": [], "unlabelled": [], "test": []}
     for raw_case in raw.cases:
@@ -314,7 +313,7 @@ def check_memory(
     configurations: Sequence[str],
     skip_bad: bool,
 ) -> dict[str, list[str]]:
-    """Find the unlabelled images for whose resampling this machine has not enough memory.
+    """Find the unlabelled images for whose resampling the memory of this machine does not suffice.
 
     Args:
         skipped: unlabelled cases that are skipped already.
@@ -340,7 +339,7 @@ def check_memory(
                 file_name = os.path.relpath(files[report.case], raw.folder)
                 problems[report.case] = Problem(file_name, defect, MEMORY_FIX)
     if problems and not skip_bad:
-        defect = f"resampling {len(problems)} unlabelled images takes more memory than there is"
+        defect = f"resampling {len(problems)} unlabelled images takes more memory than available"
         raise UserError(f"{defect} (--skip-bad sets them aside):", list(problems.values()))
     if problems:
         number = len(problems)
@@ -367,9 +366,9 @@ def find_memory_problem(
         return ""
     return (
         f"for {worst} its {format_numbers(geometry.shape)} voxels of "
-        f"{format_numbers(geometry.spacing)} mm become {format_numbers(shape)} voxels, to which "
-        f"resampling them needs {required / GIB:.1f} GiB of memory,"
-        f" and this machine has {available / GIB:.1f} GiB"
+        f"{format_numbers(geometry.spacing)} mm are resampled to {format_numbers(shape)} voxels; "
+        f"this needs {required / GIB:.1f} GiB of memory, and this machine has "
+        f"{available / GIB:.1f} GiB"
     )
 
 
@@ -397,10 +396,11 @@ def estimate_memory(
 def get_bytes_per_voxel(channels: int, by_slices: bool, moves_slices: bool) -> int:
     """Return the measured memory of nnU-Net's default resampling for each new voxel.
 
-    The image is held as float32 (4 bytes a channel), one channel in float64 (8) and the label (2);
-    each old voxel takes 4 and 8. Thick slices are resampled one by one, with the previous channel
-    still in memory (8). Slices that move are also interpolated between each other, with the
-    coordinates of all voxels, twice (48), and once those of the previous channel (16 more).
+    The image is held as float32 (4 bytes a channel), one channel in float64 (8) and the label (2).
+    (:func:`estimate_memory` adds 12 bytes for each old voxel and channel.) Thick slices are
+    resampled one by one, with the previous channel still in memory (8). Slices that move are also
+    interpolated between each other, with the coordinates of all voxels, twice (48), and once those
+    of the previous channel (16 more).
     """
     total = 4 * channels + 10 + 48 * moves_slices
     return total + (8 * by_slices + 16 * moves_slices if channels > 1 else 0)

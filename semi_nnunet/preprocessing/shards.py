@@ -1,4 +1,4 @@
-"""Preprocess a large imagesUn in shards, each a job of a launcher on any machine.
+"""Preprocess a large imagesUn in shards. Each shard is a job, which may run on another machine.
 
 The launching process verifies all images and plans first; then it writes the list of cases, with
 the hashes of their voxels, for the processes of the shards.
@@ -15,7 +15,7 @@ from semi_nnunet.preprocessing.cases import (
     Case,
     PreprocessingSpec,
     preprocess_cases,
-    remove_unknown_cases,
+    remove_other_files,
 )
 from semi_nnunet.preprocessing.manifest import Manifest, get_shards_folder
 from semi_nnunet.raw.layout import DATASET_JSON, get_unlabelled_folder
@@ -31,7 +31,7 @@ CASES = "cases.json"
 
 @dataclass(frozen=True)
 class UnlabelledPreprocessing:
-    """The unlabelled cases of one configuration.
+    """The work of preprocessing the unlabelled cases of one configuration.
 
     Args:
         preprocessed: folder of the data set.
@@ -83,7 +83,7 @@ class UnlabelledPreprocessing:
             folder.mkdir(parents=True, exist_ok=True)
         write_json(self.shards / CASES, [astuple(case) for case in cases])
         remove_unfinished(self.shards)
-        remove_unknown_cases(self.folder, {case.name for case in cases})
+        remove_other_files(self.folder, {case.name for case in cases})
 
     @property
     def cases(self) -> dict[str, Case]:

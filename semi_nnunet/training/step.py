@@ -28,8 +28,8 @@ class Term:
         value: unweighted scalar.
         weight: factor on the value.
         ramped: the weight also grows with the ramp-up of unlabelled terms.
-        limited: the gradient of a ramped term counts as unlabelled, and is limited by
-            ``unlabelled_gradient_limit``. Yield the unlimited terms first.
+        limited: whether the gradient of a ramped term is limited by ``unlabelled_gradient_limit``.
+            Yield the terms without a limit first.
         reads_unlabelled: whether the value depends on unlabelled patches, too.
     """
 
@@ -43,7 +43,7 @@ class Term:
 
 @dataclass(frozen=True)
 class BatchCases:
-    """The cases of a batch, named if a loss term is not finite."""
+    """The cases of a batch, which the error names if a loss term is not finite."""
 
     labelled: tuple[str, ...]
     unlabelled: tuple[str, ...]
@@ -62,6 +62,7 @@ class OptimizerStep:
 
     Args:
         networks: all networks that take a gradient.
+        optimizer: of all their weights.
         scaler: scaler of float16 gradients, or None.
         gradient_clip: limit on the gradient norm of each network; 0 for none.
         dtype: autocast dtype of the networks, or None for float32.
@@ -90,20 +91,26 @@ class OptimizerStep:
         cases: BatchCases,
         device: torch.device,
         share: float,
-        is_last: bool,
+        is_last_batch: bool,
     ) -> None:
-        """Compute and back-propagate the terms of one batch. Values of equal names are added up.
+        """Compute and back-propagate the terms of one batch.
 
         While unlabelled terms have no weight, the first of them is computed and the others are not.
+        The recorded values of terms with the same name are summed.
 
         Args:
-            is_last: whether it is the last batch of the step.
+            terms: of the batch; the next one is computed when the last one was back-propagated.
+            step: number of the step.
+            cases: of the batch.
+            device: of the networks.
+            share: of the batch in the loss of the step: 1 / number of its batches.
+            is_last_batch: of the step.
         """
         remaining, values = iter(terms), dict[str, torch.Tensor]()
         while (term := self.next_term(remaining, device)) is not None:
             has_weight = not term.ramped or self.unlabelled_weight.at(step) > 0.0
             if term.ramped and term.limited and has_weight:
-                self.balance.begin_unlabelled(is_last)
+                self.balance.begin_unlabelled(is_last_batch)
             value = term.value.detach()
             values[term.name] = values[term.name] + value if term.name in values else value
             self._back_propagate_term(term, step, cases.used_by(term), share)
@@ -132,8 +139,8 @@ class OptimizerStep:
         self.non_finite.add(StepValue(term.name, term.value.detach(), step, cases))
         if weight != 0.0:
             self._backward_passes += 1
-            is_last = self._backward_passes == self._passes_of_last_step
-            self.balance.average.begin_pass(is_last)
+            is_last_pass = self._backward_passes == self._passes_of_last_step
+            self.balance.average.begin_pass(is_last_pass)
             loss = term.value * (weight * share)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 

@@ -398,7 +398,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
                 BatchCases(labelled.keys, unlabelled.keys),
                 self.device,
                 share=1.0 / len(batch),
-                is_last=loaded is batch[-1],
+                is_last_batch=loaded is batch[-1],
             )
         self.optimizer_step.update(step, list_batch_cases(batch))
         self.after_optimizer_step(step)

@@ -66,7 +66,7 @@ class DomainFacts:
         if math.isnan(self.distance):
             return "its distance needs two labelled images"
         ratios = f"spacing x {self.spacing:.2f}, size x {self.size:.2f}"
-        return f"intensities {self.distance:.1f} spreads from the labelled images, {ratios}"
+        return f"intensities {self.distance:.1f} SD from the labelled images, {ratios}"
 
     def __str__(self) -> str:
         """Return all of it in a line."""

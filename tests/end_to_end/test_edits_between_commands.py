@@ -354,8 +354,10 @@ class Edits(RuleBasedStateMachine):
         label = self.world.raw / "labelsTr" / image.name.replace(f"_0000{ENDING}", ENDING)
         self.count += 1
         for path in (image, label):
-            shutil.copy(path, path.with_name(path.name.replace("phantom", f"new{self.count}")))
-        self.replace_copy(image.with_name(image.name.replace("phantom", f"new{self.count}")))
+            added = path.with_name(f"new{self.count}_{path.name.partition('_')[2]}")
+            shutil.copy(path, added)
+            if path == image:
+                self.replace_copy(added)
         description = read(self.world.raw / "dataset.json")
         description["numTraining"] += 1
         (self.world.raw / "dataset.json").write_text(json.dumps(description))
