@@ -340,7 +340,7 @@ def find_specs(preprocessed: Path, raw: RawDataset) -> list[PreprocessingSpec]:
     for identifier, group in candidates.items():
         entries = Manifest(preprocessed / identifier).present().values()
         made_from = Counter(entry.source.split("-")[part] for entry in entries)
-        fitting = [spec for spec in group if spec.fingerprint in made_from]
+        fitting = [spec for spec in group if spec.digest in made_from]
         if fitting:
             specs.append(fitting[0])
         elif made_from:

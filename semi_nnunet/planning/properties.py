@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.preprocessing.fingerprint import (
+from semi_nnunet.preprocessing.case_facts import (
     compute_foreground_slices,
     compute_intensity_shift,
     find_lookalike_classes,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.preprocessing.fingerprint import MIN_VOXELS
+from semi_nnunet.preprocessing.case_facts import MIN_VOXELS
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.folds import Fold, load_folds
 from semi_nnunet.raw.layout import (

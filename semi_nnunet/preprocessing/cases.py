@@ -21,7 +21,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tqdm import tqdm
 
-from semi_nnunet.preprocessing.fingerprint import (
+from semi_nnunet.preprocessing.case_facts import (
     compute_class_facts,
     compute_image_facts,
     compute_label_facts,
@@ -105,7 +105,7 @@ class PreprocessingSpec:
         return str(manager.data_identifier)
 
     @cached_property
-    def fingerprint(self) -> str:
+    def digest(self) -> str:
         """Hash of what the result depends on; network, batch and our settings do not matter."""
         configuration = PlansManager(self.plans).get_configuration(self.configuration).configuration
         prefixes = ("spacing", "normalization", "use_mask", "resampling", "preprocessor")
@@ -120,7 +120,7 @@ class PreprocessingSpec:
         """Return hashes of a finished case's inputs: see :data:`SOURCE_PARTS`."""
         label = "" if case.label is None else sha256_of_file(case.label)[:16]
         spacing = sha256_of_json({"spacing": [f"{value:.6g}" for value in case.spacing]})[:8]
-        return f"{case.content_hash[:32]}-{label}-{self.fingerprint}-{spacing}"
+        return f"{case.content_hash[:32]}-{label}-{self.digest}-{spacing}"
 
     def is_made_from(self, entry: ManifestEntry, case: Case) -> bool:
         """Return whether a finished case was made from the present files and specification.
@@ -151,7 +151,7 @@ def find_outdated_problems(
         outdated = [
             case
             for case, entry in Manifest(cases).present().items()
-            if entry.source.split("-")[part] != spec.fingerprint
+            if entry.source.split("-")[part] != spec.digest
         ]
         if outdated:
             yield Problem(
@@ -173,16 +173,16 @@ def log_stage(stage: str) -> None:
 
 
 def preprocess_case(
-    case: Case, spec: PreprocessingSpec, folder: Path, aside: Path
+    case: Case, spec: PreprocessingSpec, folder: Path, temporary: Path
 ) -> ManifestEntry:
-    """Preprocess one case: write its files to ``aside``, then move them to ``folder``, image last.
+    """Preprocess one case: write its files to ``temporary``, then move them, the image last.
 
     An unlabelled case gets an image and properties, no segmentation.
 
     Raises:
         DiskError: its files could not be written; other errors come from the case.
     """
-    source, aside = spec.compute_source(case), aside / case.name
+    source, temporary = spec.compute_source(case), temporary / case.name
     plans = PlansManager(spec.plans)
     configuration = plans.get_configuration(spec.configuration)
     preprocessor = configuration.preprocessor_class(verbose=False)
@@ -195,14 +195,14 @@ def preprocess_case(
         return result
 
     preprocessor.run_case = run_and_note
-    shutil.rmtree(aside, ignore_errors=True)
-    with writing(aside, folder, state=INTACT):
-        aside.mkdir(parents=True)
+    shutil.rmtree(temporary, ignore_errors=True)
+    with writing(temporary, folder, state=INTACT):
+        temporary.mkdir(parents=True)
     endings = UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS
     names = [f"{case.name}{ending}" for ending in endings]
     try:
         preprocessor.run_case_save(
-            str(aside / case.name),
+            str(temporary / case.name),
             list(case.images),
             case.label,
             plans,
@@ -210,11 +210,11 @@ def preprocess_case(
             spec.dataset_json,
         )
         with_label, ignore = case.label is not None, spec.dataset_json["labels"].get("ignore")
-        facts = _read_facts(aside, case.name, with_label, ignore)
+        facts = _read_facts(temporary, case.name, with_label, ignore)
         case.require_unchanged()
         for name in names:
-            (aside / name).replace(folder / name)
-        shutil.rmtree(aside)
+            (temporary / name).replace(folder / name)
+        shutil.rmtree(temporary)
     except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError for any disk error
         if not is_computed:
             raise
@@ -276,10 +276,10 @@ def preprocess_cases(
     }
     remove_other_files(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]
-    aside = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
+    temporary = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
     manifest = Manifest(folder, None if shard is None else shard.finished)
     problems: list[Problem] = []
-    preprocess = partial(preprocess_case, spec=spec, folder=folder, aside=aside)
+    preprocess = partial(preprocess_case, spec=spec, folder=folder, temporary=temporary)
     results = attempt_in_processes(preprocess, todo, num_processes)
     options = {"total": len(cases), "initial": len(finished), "unit": "case", "disable": None}
     with tqdm(desc=title, **options) as bar:
@@ -288,7 +288,7 @@ def preprocess_cases(
                 manifest.add(result)
             elif isinstance(result, DiskError):  # all other cases would fail, too
                 results.close()
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
                 raise result
             else:
                 defect = f"preprocessing failed ({type(result).__name__}: {result})"
@@ -297,7 +297,7 @@ def preprocess_cases(
                     fix = "its process was killed, probably for lack of memory: use -np 1"
                 problems.append(Problem(case.name, defect, fix))
             bar.update()
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(temporary, ignore_errors=True)
     if problems:
         failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
         raise UserError(f"{failed} (the others are finished and kept):", problems)

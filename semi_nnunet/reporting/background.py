@@ -11,7 +11,7 @@ import numpy as np
 
 import semi_nnunet
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
-from semi_nnunet.preprocessing.fingerprint import compute_intensity_shift
+from semi_nnunet.preprocessing.case_facts import compute_intensity_shift
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import find_cases, get_channel_names
 from semi_nnunet.raw.layout import (

@@ -27,7 +27,7 @@ class DatasetProperties:
         median_shape: median image size after resampling, in voxels, as many axes as the patch.
         intensity_shift: distance between the labelled and unlabelled intensity distributions, in
             standard deviations of the labelled one (0: same); see
-            :mod:`semi_nnunet.preprocessing.fingerprint`.
+            :mod:`semi_nnunet.preprocessing.case_facts`.
         foreground_slices: fraction of the labelled cases' slices that show foreground.
         foreground_classes: number of classes without background, or of regions.
         lookalike_classes: names of two classes that look alike and always lie in the same order,

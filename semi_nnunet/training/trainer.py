@@ -44,7 +44,7 @@ from semi_nnunet.loading.unlabelled import (
     compute_foreground_prior,
 )
 from semi_nnunet.planning.teaching import find_ignored_labels
-from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
+from semi_nnunet.preprocessing.case_facts import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import get_channel_names
 from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder

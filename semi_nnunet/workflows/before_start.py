@@ -20,8 +20,8 @@ from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.teaching import collect_idle_inputs, find_ignored_labels
 from semi_nnunet.planning.topology import build_planned_network
+from semi_nnunet.preprocessing.case_facts import list_partly_labelled
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
-from semi_nnunet.preprocessing.fingerprint import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw import folds as patients

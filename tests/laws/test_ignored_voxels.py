@@ -14,7 +14,7 @@ import torch
 from semi_nnunet.loading.unlabelled import UnlabelledDataset
 from semi_nnunet.planning.properties import collect_properties
 from semi_nnunet.preprocessing import cases as preprocessing
-from semi_nnunet.preprocessing.fingerprint import compute_label_facts, list_partly_labelled
+from semi_nnunet.preprocessing.case_facts import compute_label_facts, list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.settings.rules import unlabelled_from_ignored
 from semi_nnunet.util.errors import UserError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from semi_nnunet.preprocessing.fingerprint import (
+from semi_nnunet.preprocessing.case_facts import (
     QUANTILES,
     compute_class_facts,
     compute_foreground_slices,
