@@ -167,7 +167,7 @@ def unlabelled_foreground_oversampling(
         for patch, size in zip(properties.patch_size, properties.median_shape, strict=True)
     )
     coverage = f"a patch covers {covered:.0%} of the median image"
-    if len(properties.patch_size) == 2:
+    if len(properties.patch_size) == 2 and properties.foreground_slices < 1:
         covered *= properties.foreground_slices
         coverage += f", {properties.foreground_slices:.0%} of the slices show foreground"
     if covered >= 0.5:
