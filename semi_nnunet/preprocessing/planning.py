@@ -254,8 +254,8 @@ def find_existing_plans_problems(plans: Any, raw: RawDataset, file_name: str) ->
             yield Problem(file_name, defect, fix)
             continue
         if channels != len(raw.channels):
-            defect = f"its configuration {name} must have as many channels as dataset.json "
-            yield Problem(file_name, f"{defect}({len(raw.channels)}), got {channels}", fix)
+            defect = f"its configuration {name} must have {len(raw.channels)} channels, as "
+            yield Problem(file_name, f"{defect}dataset.json declares, got {channels}", fix)
 
 
 def get_default_plans_name(planner: str) -> str:

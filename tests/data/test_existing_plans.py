@@ -25,7 +25,7 @@ def problems_of(phantom: Any, folder: Path, plans: Any) -> list[str]:
     with pytest.raises(UserError) as error:
         read_existing_plans(path, RawDataset.of(phantom.raw))
     assert all(problem.where == "nnUNetPlans.json" for problem in error.value.problems)
-    assert all("preprocess -d 901 plans again" in problem.fix for problem in error.value.problems)
+    assert all("-d 901, which plans again" in problem.fix for problem in error.value.problems)
     return [problem.what for problem in error.value.problems]
 
 

@@ -121,7 +121,7 @@ def test_preprocess_warns_and_new_folds_keep_twins_together(tmp_path, monkeypatc
     (preprocessed / "splits_final.json").write_text(json.dumps(torn))
     with no_processes():
         assert main(["preprocess", "-d", "978", "-np", "1"]) == 0
-    assert "near-twin in its training" in capsys.readouterr().out
+    assert "near-twin among its training cases" in capsys.readouterr().out
     assert json.loads((preprocessed / "splits_final.json").read_text()) == torn
 
 

@@ -221,7 +221,7 @@ ROWS: dict[str, tuple[Refused | Works, ...]] = {
         ),
         Refused(
             each(u=on_grid(spacing=(1000.0, 1000.0, 1000.0))),
-            {U: r"become \(3000, 7000, 8000\) voxels, .* needs \d{4}.\d GiB of memory, and this"},
+            {U: r"resampled to \(3000, 7000, 8000\) voxels; .* needs \d{4}.\d GiB of memory"},
             is_planned=True,
         ),
     ),
@@ -353,7 +353,7 @@ ROWS: dict[str, tuple[Refused | Works, ...]] = {
         ),
         Refused(
             planned(of_two_channels),
-            {"nnUNetPlans.json": "must be of the 1 channels that dataset.json declares, got 2"},
+            {"nnUNetPlans.json": "must have 1 channels, as dataset.json declares, got 2"},
         ),
     ),
     "plans_of_another_version_or_data_set": (
