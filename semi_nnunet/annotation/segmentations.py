@@ -16,13 +16,12 @@ import SimpleITK as sitk
 
 from semi_nnunet.preprocessing.manifest import WrittenLabels
 from semi_nnunet.raw.description import RawCase, RawDataset, list_files
-from semi_nnunet.raw.readers import BrokenFileError
+from semi_nnunet.raw.readers import PLACED_ENDINGS, BrokenFileError
 from semi_nnunet.reporting.label_tables import Colour, name_label_values
 from semi_nnunet.util.errors import Problem
 
 ENDING = ".seg.nrrd"
 SEGMENTATIONS = "segmentations"  # usual name of their folder
-PLACED_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # of files with spacing, origin and direction
 CONVERTED = "converted_labels"  # folder in that of the segmentations
 NAME = "Segment{}_Name"
 VALUE = "Segment{}_LabelValue"

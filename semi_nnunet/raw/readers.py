@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
 from semi_nnunet.raw.description import IMAGE_ENDINGS
@@ -28,6 +29,7 @@ UNTOLD = "untold"  # orientation of a file without one; its reader makes one up
 ALONG_AN_AXIS = 0.8  # least direction cosine (37 degrees); below, it runs between two axes
 LPS, RAS = ("RL", "AP", "IS"), ("LR", "PA", "IS")  # a world's axes: towards its minus and plus
 SPACING_APART = (".tif", ".tiff")  # of 3-D: CASE.json may hold it, else it is 1 mm
+PLACED_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")  # of files with spacing, origin and direction
 COPY_AGAIN = "copy or export the file again from its source"
 ONE_PER_CHANNEL = "write one 2-D or 3-D image per channel: CASE_0000, CASE_0001, ..."
 
@@ -145,6 +147,23 @@ def _read_geometry(
     else:
         return Geometry(shape, spacing)
     return Geometry(shape, spacing, tuple(origin), tuple(axes.ravel().tolist()), towards)
+
+
+def read_header(path: Path) -> Geometry | None:
+    """Read the place of an image's voxels without the voxels.
+
+    Returns:
+        In SimpleITK's world, and without the sides of the patient; None if SimpleITK cannot read
+        the header.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    shape, spacing = (values[::-1] for values in (reader.GetSize(), reader.GetSpacing()))
+    return Geometry(shape, spacing, reader.GetOrigin(), reader.GetDirection())
 
 
 def find_sides(axes: np.ndarray, world: Sequence[str]) -> str:

@@ -25,7 +25,7 @@ from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_pro
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw import folds as patients
-from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.description import RawDataset, find_cases
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
@@ -38,6 +38,12 @@ from semi_nnunet.raw.layout import (
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
+from semi_nnunet.raw.readers import (
+    PLACED_ENDINGS,
+    SPACING_RTOL,
+    describe_geometry_difference,
+    read_header,
+)
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
@@ -286,11 +292,32 @@ def find_network_problems(
 
 
 def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
-    """Yield a problem if some test cases have labels and others do not."""
+    """Yield a problem if some test cases have labels and others do not, or labels lie elsewhere.
+
+    Headers are compared of formats that have a position in space, without reading voxels. nibabel
+    may turn images and labels into one orientation.
+    """
+    labels, ending = folders.test_labels, folders.file_ending
+    if labels is None or folders.test_images is None:
+        return
     if missing := folders.test_cases_without_labels():
         message = f"holds no labels of {len(missing)} cases of imagesTs: {list_first(missing)}"
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
-        yield Problem(str(folders.test_labels), message, fix)
+        yield Problem(str(labels), message, fix)
+    reader = optional_json(folders.raw / DATASET_JSON).get("overwrite_image_reader_writer", "")
+    if ending not in PLACED_ENDINGS or reader.startswith("Nibabel"):
+        return
+    for case, images in find_cases(folders.test_images, ending).items():
+        label = labels / f"{case}{ending}"
+        places = [read_header(Path(path)) for path in (label, images[0])] if label.is_file() else []
+        if len(places) == 2 and places[0] and places[1]:
+            difference = describe_geometry_difference(places[0], places[1], SPACING_RTOL)
+            if difference:
+                message = (
+                    f"label must lie on the voxels of imagesTs/{Path(images[0]).name}, but has"
+                )
+                fix = "resample the label to the image, or fix the headers"
+                yield Problem(f"labelsTs/{label.name}", f"{message} {difference}", fix)
 
 
 def collect_warnings(

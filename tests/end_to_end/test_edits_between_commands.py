@@ -519,6 +519,11 @@ FOUND = (
         ("exchange", {"folder": "imagesTr", "one": 5, "step": 2}),
         ("prepare", {}),
     ),
+    (
+        ("correct_spacing", {"folder": "Ts", "number": 4}),
+        ("exchange", {"folder": "imagesTs", "one": 4, "step": 1}),
+        ("crossval", {}),
+    ),
 )
 
 

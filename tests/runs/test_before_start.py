@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.folds import case_as_patient
@@ -219,3 +221,21 @@ def test_many_test_cases_without_labels_are_named_in_part(empty):
     (problem,) = before_start.find_test_label_problems(empty)
     assert problem.where == str(empty.test_labels)
     assert "no labels of 8 cases" in problem.what and problem.what.endswith("case5 and 3 more")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_test_labels_that_lie_elsewhere_are_named_before_a_training(empty, ending: str) -> None:
+    for root in (empty.raw, empty.preprocessed):
+        write_json(root / "dataset.json", {"file_ending": ending})
+    for case, spacing in (("fits", 1.0), ("thick", 1.25)):
+        for folder, name, size in (("imagesTs", f"{case}_0000", 1.0), ("labelsTs", case, spacing)):
+            (empty.raw / folder).mkdir(exist_ok=True)
+            image = sitk.GetImageFromArray(np.zeros((2, 3, 4), np.uint8))
+            image.SetSpacing((size, size, size))
+            sitk.WriteImage(image, empty.raw / folder / f"{name}{ending}")
+    (problem,) = before_start.find_test_label_problems(empty)
+    assert problem.where == f"labelsTs/thick{ending}"
+    assert f"imagesTs/thick_0000{ending}" in problem.what and "1.25" in problem.what
+    reader = {"overwrite_image_reader_writer": "NibabelIOWithReorient"}  # may turn both
+    write_json(empty.raw / "dataset.json", {"file_ending": ending, **reader})
+    assert not list(before_start.find_test_label_problems(empty))
