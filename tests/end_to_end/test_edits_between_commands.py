@@ -52,6 +52,7 @@ PROFILES = {  # examples, steps of each
     "torture": (60, 12),
 }
 PATIENCE = 8  # times that advice is followed before a command must have worked
+REMOVE_IT = re.compile(r"^\s*(/\S+): .*\bFix: (?:re)?move it\b", re.MULTILINE)
 MISPLACED = re.compile(r"(labelsT[rs]/\S+): label must lie on the voxels of (imagesT[rs]/\S+),")
 ADVISED = re.compile(r"(?:[Mm]ove|[Rr]emove) (/\S+?)(?: away|[,;:.]? |[,;:.]?$)", re.MULTILINE)
 
@@ -275,7 +276,7 @@ class Edits(RuleBasedStateMachine):
     def follow(self, advice: str) -> bool:
         """Do what an error or a warning says; return whether it says anything."""
         done = False
-        for path in map(Path, ADVISED.findall(advice)):
+        for path in map(Path, [*ADVISED.findall(advice), *REMOVE_IT.findall(advice)]):
             if path.is_dir():
                 shutil.rmtree(path)
                 done = True
@@ -524,6 +525,7 @@ FOUND = (
         ("exchange", {"folder": "imagesTs", "one": 4, "step": 1}),
         ("crossval", {}),
     ),
+    (("damage", {"kind": "checkpoint", "number": 0, "share": 0}), ("crossval", {})),
 )
 
 
