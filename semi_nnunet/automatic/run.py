@@ -208,7 +208,7 @@ class AutoRun:
                 continue
             run_stages(self.commands.build_trainings(current, self.steps_per_epoch))
             jobs = self.commands.list_jobs(current)
-            if not self.are_done(jobs, name):
+            if not self.are_done(jobs):
                 return None
             if name != FULL:
                 run_stages(self.commands.build_evaluations(current))
@@ -356,21 +356,20 @@ class AutoRun:
         self.write_progress()
         return rounds[name]
 
-    def are_done(self, jobs: Sequence[Job], name: str) -> bool:
+    def are_done(self, jobs: Sequence[Job]) -> bool:
         """Return whether the trainings of a round are done; else a cluster has them in its queue.
 
-        The time that they took on a cluster counts, too.
+        The time that they take on a cluster counts when they are done.
         """
         state = self.state
-        if not all(job.is_done for job in jobs):
-            state.queued = name
+        if unfinished := [str(job) for job in jobs if not job.is_done]:
+            state.queued = unique([*state.queued, *unfinished])
             state.save()
             logger.info(LATER)
             return False
-        if state.queued == name:
-            durations = [read_training_seconds(job) for job in jobs]
+        if durations := [read_training_seconds(job) for job in jobs if str(job) in state.queued]:
             state.add_seconds(estimate_duration(durations, self.resources.jobs))
-            state.queued = None
+            state.queued = []
             state.save()
         return True
 

@@ -42,7 +42,7 @@ class SavedState:
     forecast: dict[str, RoundForecast] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    queued: str | None = None
+    queued: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class AutoState:
         forecast: round -> what the last schedule expected of it.
         begun: round -> seconds that were spent before it.
         notes: sentences on changes of the schedule.
-        queued: the round whose trainings were handed to a cluster; their time is not counted yet.
+        queued: names of the trainings that were handed to a cluster; their time is not counted yet.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class AutoState:
     forecast: dict[str, RoundForecast] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    queued: str | None = None
+    queued: list[str] = field(default_factory=list)
     _spent: float = field(default=0.0, repr=False, compare=False)  # before the running block
     _guard: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     _saved: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -127,8 +127,9 @@ class AutoState:
         self.seconds += seconds
 
     def forget(self, rounds: Collection[str]) -> None:
-        """Forget rounds, as if they had not begun."""
-        for decisions in (self.rounds, self.ranked, self.dice, self.forecast, self.begun):
+        """Forget rounds, as if they had not begun, and what was expected of later ones."""
+        self.forecast.clear()
+        for decisions in (self.rounds, self.ranked, self.dice, self.begun):
             for name in rounds:
                 decisions.pop(name, None)  # type: ignore[attr-defined]
 

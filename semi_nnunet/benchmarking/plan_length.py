@@ -143,17 +143,21 @@ def plan_longer_baseline(
         "The length of the baseline cannot be planned:",
         unknown("configuration", configurations, content["configurations"]),
     )
-    earlier = optional_json(folder / f"{name_longer_plans(plans, trainer)}.json").get("semi", {})
+    earlier = optional_json(folder / f"{name_longer_plans(plans, trainer)}.json")
     settings, unknown_lengths = dict[str, int](), dict[str, int]()
-    resolve = build_settings_resolver(content, description, folder, classes)
+    resolve, resolve_earlier = (
+        build_settings_resolver(planned, description, folder, classes)
+        for planned in (content, earlier)
+    )
     for configuration in configurations:
-        epochs, names = resolve(trainer, configuration).settings.epochs, (BASELINE, trainer)
-        kept = [earlier.get(name, {}).get(configuration, {}).get("epochs") for name in names]
-        settings[f"{trainer}.{configuration}.epochs"] = epochs
-        if kept[0] and kept[1] == epochs:
-            settings[f"{BASELINE}.{configuration}.epochs"] = kept[0]
+        method = resolve(trainer, configuration).settings
+        settings[f"{trainer}.{configuration}.epochs"] = method.epochs
+        kept = earlier.get("semi", {}).get(BASELINE, {}).get(configuration, {}).get("epochs")
+        # a method of other settings may take another time
+        if kept and resolve_earlier(trainer, configuration).settings == method:
+            settings[f"{BASELINE}.{configuration}.epochs"] = kept
         else:
-            unknown_lengths[configuration] = epochs
+            unknown_lengths[configuration] = method.epochs
     for cost in find_step_costs(folders, plans, [*unknown_lengths], trainer):
         epochs = unknown_lengths[cost.configuration]
         longer = cost.find_epochs(epochs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 from cyclopts import Parameter, Token
@@ -56,16 +58,45 @@ def as_parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
 
 
 def _find_converter(hint: Any) -> Callable[..., Any] | None:
-    """Return the converter of an option, None for that of cyclopts, which makes 2 of "1.5"."""
-    return _convert_whole_number if get_args(hint)[0] in (int, int | None) else None
+    """Return the converter of an option, None for that of cyclopts.
+
+    cyclopts makes 2 of "1.5", and the current folder of "", such as an unset variable of a shell.
+    """
+    try:
+        return _CONVERTERS.get(get_args(hint)[0])
+    except TypeError:  # a type that cannot be a key
+        return None
 
 
-def _convert_whole_number(_: Any, tokens: Sequence[Token]) -> int:
-    text = tokens[0].value
+def _convert_whole_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
         raise ValueError(f"must be a whole number, got {text!r}") from None
+
+
+def _convert_path(text: str) -> Path:
+    if not text:
+        raise ValueError("must name a file or folder, got an empty text")
+    return Path(text)
+
+
+def _convert_one(convert: Callable[[str], Any], _: Any, tokens: Sequence[Token]) -> Any:
+    return convert(tokens[0].value)
+
+
+def _convert_each(convert: Callable[[str], Any], _: Any, tokens: Sequence[Token]) -> list[Any]:
+    return [convert(token.value) for token in tokens]
+
+
+_CONVERTERS: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys((int, int | None), partial(_convert_one, _convert_whole_number)),
+    **dict.fromkeys((Path, Path | None), partial(_convert_one, _convert_path)),
+    **dict.fromkeys(
+        (Sequence[int], Sequence[int] | None), partial(_convert_each, _convert_whole_number)
+    ),
+    **dict.fromkeys((Sequence[Path], Sequence[Path] | None), partial(_convert_each, _convert_path)),
+}
 
 
 def _default_text(default: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY
 from semi_nnunet.raw.layout import DATASET_JSON, SUBSETS_FILE, was_dataset_made
 from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
-from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
+from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, UserError, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
+from semi_nnunet.util.names import list_first
 from semi_nnunet.util.parallel import in_processes
+from semi_nnunet.util.provenance import Inputs, find_changed, recorded
 
 RECORD = "conversion.json"  # the command that made the data set
+MADE_FROM = "conversion_from.json"  # the files that it was made from
 PARTS = {"Tr": "training", "Un": "unlabelled", "Val": "validation", "Ts": "test"}
 
 WriteFile = Callable[[Path], None]  # writes one file; importable by a new process
@@ -119,7 +123,11 @@ class Conversion:
 
 
 def write_conversion(
-    conversion: Conversion, target: Path, record: Mapping[str, Any], num_processes: int
+    conversion: Conversion,
+    target: Path,
+    record: Mapping[str, Any],
+    num_processes: int,
+    inputs: Inputs = MappingProxyType({}),
 ) -> bool:
     """Write a data set under a temporary name, then rename it.
 
@@ -128,18 +136,27 @@ def write_conversion(
         target: the new raw data set.
         record: the options of the command, for conversion.json.
         num_processes: up to 1 means this process.
+        inputs: the files of the download, to notice later changes.
 
     Returns:
         False if the same conversion has already been done, and nothing is written.
 
     Raises:
-        UserError: ``target`` holds something else, source files cannot be used, or the disk is
-            full.
+        UserError: ``target`` holds something else or was made from files that have changed since,
+            source files cannot be used, or the disk is full.
     """
     content = {**record, "cases": conversion.counts}
     if was_dataset_made(target, RECORD, content):
+        if changed := find_changed(target / MADE_FROM, inputs):
+            raise UserError(
+                f"the download has changed since {target} was made from it: {list_first(changed)}",
+                fix=f"choose another number, or remove {target} and convert again",
+            )
         return False
-    with folder_aside(target, "Nothing was converted") as folder:
+    with (
+        folder_aside(target, "Nothing was converted") as folder,
+        recorded(folder / MADE_FROM, inputs),
+    ):
         for case in conversion.cases:
             for kind in ("images", "labels") if case.label else ("images",):
                 (folder / f"{kind}{case.part}").mkdir(parents=True, exist_ok=True)

@@ -120,7 +120,9 @@ def convert(
     from nnunetv2.paths import nnUNet_raw
 
     from semi_nnunet.datasets.conversion import write_conversion
+    from semi_nnunet.datasets.source import DownloadFolder
     from semi_nnunet.raw.layout import name_new_dataset, require_paths
+    from semi_nnunet.util.provenance import LINKED
 
     require_positive({"-np": processes})
     raise_if_any(f"{name} cannot be converted:", find_converter_problems(name, options))
@@ -132,6 +134,10 @@ def convert(
     raw = Path(nnUNet_raw.require())
     conversion = converter_module(name).convert(Path(source).expanduser(), **complete)
     target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name)
-    is_new = write_conversion(conversion, target, {"converter": name, **complete}, processes)
+    record = {"converter": name, **complete}
+    files = list(DownloadFolder(Path(source).expanduser(), name).walk())
+    root, is_linked = Path(source).expanduser(), bool(complete.get("symlink"))
+    inputs = {path.relative_to(root).as_posix(): LINKED if is_linked else path for path in files}
+    is_new = write_conversion(conversion, target, record, processes, inputs)
     published = tuple(len(cases) for cases in conversion.subsets)
     return Converted(target, is_new, dict(conversion.counts), published)

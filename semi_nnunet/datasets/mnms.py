@@ -51,7 +51,7 @@ def convert(
         image=r"(?P<id>[A-Z0-9]{6})_sa\.nii\.gz",
         label=r"(?P<id>[A-Z0-9]{6})_sa_gt\.nii\.gz",
     )
-    unused = [c for c, path in files["image"].items() if path.parents[1].name == "Unlabeled"]
+    unused = [c for c, path in files["image"].items() if path.parent.parent.name == "Unlabeled"]
     subjects = _subjects(folder, unused)
     folder.require(subjects, files["image"], "{}_sa.nii.gz")
     for code in files["image"]:

@@ -14,6 +14,7 @@ from skimage.transform import resize
 from semi_nnunet.raw.readers import BrokenFileError
 
 MASK_THRESHOLD = 127  # JPEG blurs the 0 and 255 of a mask
+JPEG_ENDINGS, JPEG_NOISE = (".jpg", ".jpeg"), 32  # largest value of a mask that is 0 everywhere
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -35,20 +36,24 @@ def read_masks(paths: Sequence[Path]) -> np.ndarray:
     """Read the union of masks (y, x), 0 and 1, over all channels.
 
     Raises:
-        BrokenFileError: the masks differ in size.
+        BrokenFileError: the masks differ in size, or the values of one are too small for a mask.
     """
-    masks = [_bright(io.imread(path)) for path in paths]
+    masks = [_bright(io.imread(path), path) for path in paths]
     if len({mask.shape for mask in masks}) > 1:
         what = f"masks of one picture must have one size, got {[mask.shape for mask in masks]}"
         raise BrokenFileError(what, "resize them to the picture")
     return np.any(masks, axis=0).astype(np.uint8)
 
 
-def _bright(mask: np.ndarray) -> np.ndarray:
+def _bright(mask: np.ndarray, path: Path) -> np.ndarray:
     if mask.dtype == bool:
         return mask
     mask = _opaque(mask)
     mask = mask if mask.ndim == 2 else mask.max(axis=-1)
+    noise = JPEG_NOISE if path.suffix.lower() in JPEG_ENDINGS else 0
+    if noise < mask.max() <= MASK_THRESHOLD:
+        what = f"must be a mask of 0 and 255, got values up to {mask.max()}"
+        raise BrokenFileError(what, "write 255 inside, 0 outside")
     return np.asarray(mask > MASK_THRESHOLD)
 
 

@@ -48,10 +48,14 @@ class DownloadFolder:
             kind -> {case: file}, each sorted by case.
         """
         compiled = {kind: re.compile(rf"(?:.*/)?{text}") for kind, text in patterns.items()}
+        others = tuple(endings), tuple(ending.lower() for ending in endings)
         by_kind: dict[str, Files] = {kind: {} for kind in patterns}
-        for path in self._walk():
+        for path in self.walk():
             name = path.relative_to(self.root).as_posix()
-            if not name.endswith(tuple(endings)):
+            if not name.endswith(others[0]):
+                if name.lower().endswith(others[1]):
+                    what = f"must end with {' or '.join(endings)}, in small letters"
+                    self.add_problem(name, what, "rename it")
                 continue
             matches = ((kind, pattern.fullmatch(name)) for kind, pattern in compiled.items())
             kind, match = next(((k, m) for k, m in matches if m), ("", None))
@@ -62,7 +66,7 @@ class DownloadFolder:
                 self._add(by_kind[kind], match["id"], path)
         return {kind: dict(sorted(files.items())) for kind, files in by_kind.items()}
 
-    def _walk(self) -> Iterator[Path]:
+    def walk(self) -> Iterator[Path]:
         """Yield all files; follow links to folders that are neither visited nor parents."""
         seen, waiting = set(self.root.resolve().parents), deque([self.root])
         while waiting:

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ MARKER = ".semi_nnunet_demo"
 DATASET = "Dataset900_Phantom"
 PLANS = "nnUNetPlans_cpu"
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-NOT_KEPT = (*NNUNET_FOLDERS, "predictions")
+NOT_KEPT = (*(f"{folder}/{DATASET}" for folder in NNUNET_FOLDERS), "predictions")
 KEPT = ("logs", "results.json", "results.md", "curves.png", "overlays.png")
 STAGES = 8
 MINUTES = 6
@@ -181,13 +181,19 @@ def prepare_demo_folder(out: Path) -> None:
 
 
 def remove_entries(out: Path, names: Sequence[str]) -> None:
-    """Delete these files and folders of the demo, nothing else."""
+    """Delete these files and folders of the demo, nothing else, and folders that are empty then.
+
+    A user may have worked on in nnU-Net's three folders of the demo.
+    """
     for name in names:
         path = out / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+        if path.parent != out:
+            with suppress(OSError):  # it does not exist, or is not empty
+                path.parent.rmdir()
 
 
 # ---- the stages ----

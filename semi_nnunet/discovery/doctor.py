@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def check_folder(path: _EnvPath, is_written: bool) -> Finding:
     if not value:
         return Finding(name, "is not set", f"export {name}=/a/folder")
     if not Path(value).is_dir():
-        return Finding(name, f"{value} does not exist", f"mkdir -p {value}")
+        return Finding(name, f"{value} does not exist", f"mkdir -p {shlex.quote(value)}")
     if is_written and not os.access(value, os.W_OK):
         fix = "choose another folder or change its permissions"
         return Finding(name, f"{value} is not writable", fix)
@@ -150,7 +151,12 @@ def check_datasets() -> Iterator[Finding]:
     if not raw or not Path(raw).is_dir():
         return
     for folder in sorted(Path(raw).glob("Dataset[0-9][0-9][0-9]_*")):
-        yield dataset(folder, Path(preprocessed) / folder.name if preprocessed else None)
+        if not folder.is_dir():  # a zip, for example
+            continue
+        try:
+            yield dataset(folder, Path(preprocessed) / folder.name if preprocessed else None)
+        except UserError as error:  # the others are checked, too
+            yield Finding(folder.name, error.what, error.fix or "correct this data set")
 
 
 def dataset(folder: Path, preprocessed: Path | None) -> Finding:
@@ -164,7 +170,9 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
 
     try:
         ending = read_json(folder / DATASET_JSON)["file_ending"]
-    except (UserError, KeyError) as error:
+        if not isinstance(ending, str):
+            raise TypeError(f"'file_ending' must be a text, got {ending!r}")
+    except (UserError, KeyError, TypeError) as error:
         return Finding(
             folder.name, f"dataset.json cannot be used ({error})", "correct dataset.json"
         )

@@ -44,7 +44,7 @@ def _import_user_trainers(folders: tuple[Path, ...]) -> dict[str, tuple[Path, ty
     trainers: dict[str, tuple[Path, type[SemiTrainer]]] = {}
     for folder in folders:
         files = _find_classes(folder)
-        if any("semi_nnunet" in path.read_text(encoding="utf-8") for path in files.values()):
+        if any(b"semi_nnunet" in path.read_bytes() for path in files.values()):
             from semi_nnunet.discovery.classes import import_user_trainers  # takes seconds
 
             classes = import_user_trainers(folder, files.keys() - TRAINERS.keys())
@@ -95,6 +95,6 @@ def _find_classes(folder: Path) -> dict[str, Path]:
 def _parse(path: Path) -> ast.Module:
     """Return the syntax tree of a file; an empty one if it is no Python."""
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return ast.parse(path.read_bytes())  # as Python reads it, with its encoding
     except (OSError, ValueError, SyntaxError):
         return ast.Module([], [])

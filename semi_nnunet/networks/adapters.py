@@ -116,7 +116,10 @@ def _read_encoder_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"--encoder-weights {path} does not exist", fix="correct the path")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
+        return state
     except Exception as error:  # torch raises many kinds
         raise UserError(
             f"--encoder-weights {path} cannot be read ({type(error).__name__})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from semi_nnunet.settings.overrides import (
 )
 from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import OURS, Resolved, find_variant_values, resolve
+from semi_nnunet.util.errors import UserError
 
 NOT_FOLLOWED = "planned before you edited another setting; the rule would now give"
 
@@ -89,14 +91,17 @@ def list_preprocessed(
 
 
 def list_origins(preprocessed: Path, plans: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Return plans, those from which they were derived, and so on."""
+    """Return plans, those from which they were derived, and so on, as far as they can be read."""
     found, names = list[Mapping[str, Any]](), set[str | None]()
     while plans:
         found.append(plans)
         names.add(plans["plans_name"])
         name = plans.get("semi_planned", {}).get("from")
         exists = name not in names and (preprocessed / f"{name}.json").is_file()
-        plans = read_plans(preprocessed, name) if exists else None
+        plans = None
+        if exists:
+            with suppress(UserError):  # only hints are taken from them
+                plans = read_plans(preprocessed, name)
     return found
 
 

@@ -5,6 +5,7 @@ Some cases of the source are labelled in the new data set, perhaps sparsely, the
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from semi_nnunet.raw.layout import (
     UNLABELLED_IMAGES,
     was_dataset_made,
 )
-from semi_nnunet.raw.readers import find_spacing_file
+from semi_nnunet.raw.readers import COPY_AGAIN, find_spacing_file
 from semi_nnunet.raw.sparse_labels import SparseLabelWriter, Sparsity
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import (
@@ -43,12 +44,11 @@ from semi_nnunet.util.files import (
     write_json,
 )
 from semi_nnunet.util.names import list_first
-from semi_nnunet.util.provenance import find_changed, recorded
+from semi_nnunet.util.provenance import LINKED, find_changed, recorded
 
 RECORD = "split.json"  # in the new data set: its options and cases
 HIDDEN = "hidden_labels"  # key of RECORD
 MADE_FROM = "split_from.json"  # in the new data set: the files that it was made from
-LINKED = "linked"  # instead of a record: the new data set follows changes of the file
 
 
 @dataclass(frozen=True)
@@ -316,8 +316,9 @@ def write_split(
 
     Raises:
         UserError: ``target`` is something else, or was split from files that have changed since;
-            ``hidden_labels`` lies inside it; a label is missing or cannot be made sparse; or a case
-            of ``source`` is labelled and unlabelled.
+            ``hidden_labels`` lies inside it or in ``source``, or holds other labels; a file of
+            ``source`` is missing; a label cannot be made sparse; or a case of ``source`` is
+            labelled and unlabelled.
     """
     description = read_json(source / DATASET_JSON)
     record: dict[str, Any] = {"source": source.name, "labelled": list(labelled)}
@@ -332,9 +333,11 @@ def write_split(
         if Path(earlier[HIDDEN]).is_dir():  # not if all was moved since
             hidden_labels = Path(earlier[HIDDEN])
     exists = was_dataset_made(target, RECORD, record)
-    if target.resolve() in [hidden_labels.resolve(), *hidden_labels.resolve().parents]:
+    around = [hidden_labels.resolve(), *hidden_labels.resolve().parents]
+    if target.resolve() in around or source.resolve() in around:
         raise UserError(
-            f"the hidden labels must lie outside the new data set, got {hidden_labels}",
+            f"the hidden labels must lie outside the new data set and its source, got "
+            f"{hidden_labels}",
             fix="another --hidden-labels",
         )
     if "dataset" in description:
@@ -344,6 +347,14 @@ def write_split(
         )
     kept_labels = Path("labelsTr") if sparsity is None else hidden_labels  # the full ones
     transfers = plan_transfers(source, description, labelled, held_out, kept_labels, hidden_labels)
+    raise_if_any(
+        f"{source} cannot be split:",
+        [
+            Problem(f"{file.parent.name}/{file.name}", "is no file that can be read", COPY_AGAIN)
+            for file, _ in transfers
+            if not file.is_file()
+        ],
+    )
     is_linked = LINKED in optional_json(target / MADE_FROM).values() if exists else symlink
     inputs: dict[str, Path | str] = {DATASET_JSON: json.dumps(description, sort_keys=True)}
     for file in (part for whole, _ in transfers for part in list_parts(whole)):
@@ -353,9 +364,21 @@ def write_split(
         if changed := find_changed(target / MADE_FROM, inputs):
             raise UserError(
                 f"{source} has changed since {target} was split from it: {list_first(changed)}",
-                fix=f"another --new-id; or remove {target} and {hidden_labels}, then split again",
+                fix=f"another --new-id and --hidden-labels; or remove {target} and its labels in "
+                f"{hidden_labels}, then split again",
             )
         return Split(target, hidden_labels, False, describe_subsets(target))
+    others = [
+        file.name
+        for file, folder in transfers
+        if folder == hidden_labels and (folder / file.name).exists()
+        if not filecmp.cmp(file, folder / file.name, shallow=False)
+    ]
+    if others:
+        raise UserError(
+            f"{hidden_labels} holds other labels of these names: {list_first(others)}",
+            fix="another --hidden-labels, or move them away",
+        )
     with folder_aside(target, "Nothing was split") as aside, recorded(aside / MADE_FROM, inputs):
         put = FileTransfer(symlink)
         if sparsity is not None:

@@ -18,6 +18,7 @@ from semi_nnunet.util.files import optional_json, sha256_of_file, sha256_of_vers
 
 # Name within a record, such as "reference case_1" -> the file, or text such as a digest of settings
 Inputs = Mapping[str, Path | str]
+LINKED = "linked"  # such a text: the result holds links to the file, and follows its changes
 
 
 @dataclass(frozen=True)

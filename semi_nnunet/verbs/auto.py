@@ -43,10 +43,10 @@ def auto(
     All candidates and the supervised baseline train briefly, the better half twice as long, and
     the best candidate at least four times as long, with a baseline of the same time. Cases that
     did not choose the method then decide: labelled test cases, or validation cases of other folds.
-    The folder auto_NAME holds the exported model for stock nnU-Net, the predictions of imagesTs,
-    the report, and a README.md that begins with the answer. Every step is a command that is
-    printed and that you could type. If it is interrupted, the same command continues; --hours
-    counts over restarts.
+    The folder auto_NAME (with -c auto_NAME_CONFIGURATION) holds the exported model for stock
+    nnU-Net, the predictions of imagesTs, the report, and a README.md that begins with the answer.
+    Every step is a command that is printed and that you could type. If it is interrupted, the same
+    command continues; --hours counts over restarts.
 
     Args:
         dataset: Number or name of the data set.

@@ -294,8 +294,8 @@ def find_network_problems(
 def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
     """Yield a problem if some test cases have labels and others do not, or labels lie elsewhere.
 
-    Headers are compared of formats that have a position in space, without reading voxels. nibabel
-    may turn images and labels into one orientation.
+    Headers are compared of formats that have a position in space, without reading voxels. Some
+    readers turn images and labels into one orientation; they are not checked.
     """
     labels, ending = folders.test_labels, folders.file_ending
     if labels is None or folders.test_images is None:
@@ -305,7 +305,7 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
         yield Problem(str(labels), message, fix)
     reader = optional_json(folders.raw / DATASET_JSON).get("overwrite_image_reader_writer", "")
-    if ending not in PLACED_ENDINGS or reader.startswith("Nibabel"):
+    if ending not in PLACED_ENDINGS or reader.startswith("Nibabel") or "Reorient" in reader:
         return
     for case, images in find_cases(folders.test_images, ending).items():
         label = labels / f"{case}{ending}"

@@ -16,7 +16,7 @@ from semi_nnunet.automatic import run
 from semi_nnunet.automatic.commands import AutoCommands
 from semi_nnunet.automatic.run import choose_configuration
 from semi_nnunet.automatic.schedule import TrainingRate, TrainingRound
-from semi_nnunet.automatic.state import AutoState
+from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
@@ -156,11 +156,12 @@ def test_rounds_that_trained_others_than_the_better_half_are_forgotten(
     state.rounds["longer"] = TrainingRound("longer", ("Base", "A", "B"), ("0",), 1000)
     state.ranked["longer"] = ["B", "A", "Base"]
     state.rounds["full"] = TrainingRound("full", ("Base", "B"), ("all",), 2000)
+    state.forecast["full"] = RoundForecast(4000, 60.0)
     assert (
         auto_run.choose_candidates("short", ["A", "B", "C"], dice)
         == [trainer for trainer in dice if trainer != "Base"][:2]
     )
-    assert {*state.rounds} == kept
+    assert {*state.rounds} == kept and bool(state.forecast) == ("full" in kept)
     assert {*AutoState.of(state.path, {}).rounds} == kept
     if "full" in kept:  # the last round trained B
         auto_run.choose_candidates("longer", ["A", "B"], {"A": 0.9, "B": 0.8, "Base": 0.7})
@@ -173,20 +174,26 @@ def test_the_time_of_trainings_in_a_queue_counts_once(
     state, done = auto_run.state, [False]
 
     class Training:
+        def __init__(self, name: str):
+            self.name = name
+
+        def __str__(self) -> str:
+            return self.name
+
         @property
         def is_done(self) -> bool:
-            return done[0]
+            return self.name == "done here before" or done[0]
 
-    jobs: list[Any] = [Training() for _ in range(3)]
+    jobs: list[Any] = [Training(name) for name in ("a", "b", "c", "done here before")]
     monkeypatch.setattr(run, "read_training_seconds", lambda job: 100.0)
     with state.running():
-        assert not auto_run.are_done(jobs, "short")
+        assert not auto_run.are_done(jobs)
     done[0] = True
     again = AutoState.of(state.path, {})
     auto_run.state = again
     for _ in range(2):
         with again.running():
-            assert auto_run.are_done(jobs, "short")
+            assert auto_run.are_done(jobs)
     assert 200 <= AutoState.of(state.path, {}).seconds < 210  # two of three at a time
 
 

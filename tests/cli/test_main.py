@@ -211,6 +211,8 @@ def test_a_folder_may_come_after_the_options(tmp_path) -> None:
         ("plan -d 901 --budget soon", "--budget"),
         ("plan -d 901 --budget 1 --device nowhere", "--device nowhere"),
         ("plan -d 901 -c 4d", "no configuration 4d"),
+        ("plan -d 901 --patch 64.5 64", "must be a whole number, got '64.5'"),
+        ("split -d 901 --new-id 902 --labelled 2 --hidden-labels=", "--hidden-labels: must name"),
         ("plan -d 901 --new-plans my__plans", "'__'"),
         ("plan -d 901 --new-plans dataset", "dataset.json is another file of the data set"),
         ("plan -d 901 --new-plans my_plans_", "nor end with '_'"),

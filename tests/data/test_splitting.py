@@ -183,6 +183,33 @@ def test_the_same_split_again_changes_nothing_and_another_one_is_refused(tmp_pat
         write_split(source, target, ["b"], hidden, False)
 
 
+@pytest.mark.parametrize("symlink", [False, True])
+def test_hidden_labels_never_replace_other_files(tmp_path: Path, symlink: bool) -> None:
+    source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"
+    before = {path: path.read_bytes() for path in source.rglob("*.gz")}
+    for folder in (source / "labelsTr", source / "below", source):
+        with pytest.raises(UserError, match="outside"):
+            write_split(source, target, ["a"], folder, symlink)
+    hidden.mkdir()
+    (hidden / "b.nii.gz").write_text("an annotation of the user")
+    with pytest.raises(UserError, match=r"other labels .* b\.nii\.gz"):
+        write_split(source, target, ["a"], hidden, symlink)
+    assert (hidden / "b.nii.gz").read_text() == "an annotation of the user"
+    assert {path: path.read_bytes() for path in source.rglob("*.gz")} == before
+    (hidden / "b.nii.gz").write_bytes(before[source / "labelsTr" / "b.nii.gz"])  # an earlier split
+    assert write_split(source, target, ["a"], hidden, symlink).is_new
+
+
+@pytest.mark.parametrize("symlink", [False, True])
+def test_source_files_that_cannot_be_read_are_named(tmp_path: Path, symlink: bool) -> None:
+    source = make_source(tmp_path)
+    (source / "imagesUn").mkdir()
+    (source / "imagesUn" / "u_0000.nii.gz").symlink_to(tmp_path / "moved")
+    (source / "imagesUn" / "v_0000.nii.gz").mkdir()
+    with pytest.raises(UserError, match=r"(?s)u_0000.*v_0000"):
+        write_split(source, tmp_path / "Dataset041_New", ["a"], tmp_path / "hidden", symlink)
+
+
 @pytest.mark.parametrize("change", ["label", "image", "added", "removed", "description"])
 def test_a_source_that_changed_since_is_named(tmp_path: Path, change: str) -> None:
     source, target, hidden = make_source(tmp_path), tmp_path / "Dataset041_New", tmp_path / "hidden"

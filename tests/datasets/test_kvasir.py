@@ -45,6 +45,14 @@ def test_masks_are_thresholded(source: Path, convert: Converter) -> None:
     np.testing.assert_array_equal(picture, read_jpg(source / "images/cju03.jpg"))
 
 
+def test_a_corrected_download_is_named(source: Path, convert: Converter) -> None:
+    convert("kvasir", source, "--incomplete")
+    mask = np.zeros((*SHAPE, 3), np.uint8)
+    write_picture(source / "masks/cju03.jpg", mask, quality=60)
+    message = convert.error("kvasir", source, "--incomplete", "--new-id", 700)
+    assert "has changed" in message and "masks/cju03.jpg" in message
+
+
 def test_pictures_are_resized_on_request(source: Path, convert: Converter) -> None:
     dataset = convert("kvasir", source, "--incomplete", "--size", 16)
     assert read(next(dataset.glob("images*/cju03_0000.png"))).shape == (16, 16, 3)

@@ -45,6 +45,15 @@ def test_masks_of_different_size_are_reported(tmp_path: Path) -> None:
         read_masks([tmp_path / "a.png", tmp_path / "b.png"])
 
 
+@pytest.mark.parametrize("value", [1, 2, 127])
+def test_masks_whose_values_are_too_small_are_reported(tmp_path: Path, value: int) -> None:
+    write_picture(tmp_path / "a.png", np.full((8, 6), value, np.uint8))
+    with pytest.raises(BrokenFileError, match=f"0 and 255, got values up to {value}"):
+        read_masks([tmp_path / "a.png"])
+    write_picture(tmp_path / "a.jpg", np.full((8, 6), min(value, 2), np.uint8))  # noise of JPEG
+    assert not read_masks([tmp_path / "a.jpg"]).any()
+
+
 @pytest.mark.parametrize("size", [3, 9, 16])
 def test_resizing_a_mask_makes_no_new_values(size: int) -> None:
     mask = np.random.default_rng(0).choice([0, 1, 3], (12, 10)).astype(np.uint8)

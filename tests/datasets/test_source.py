@@ -39,6 +39,14 @@ def test_files_are_sorted_by_kind_and_case(root: Path) -> None:
     source.raise_problems()
 
 
+def test_files_whose_ending_has_capitals_are_named(root: Path) -> None:
+    (root / "a" / "img05.NII.GZ").touch()
+    source = DownloadFolder(root, "Toy")
+    assert "05" not in find(source)["image"]
+    with pytest.raises(UserError, match=r"img05\.NII\.GZ.*small letters"):
+        source.raise_problems()
+
+
 def test_folders_behind_links_are_searched_once(
     root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from semi_nnunet.demo.run import (
+    DATASET,
     KEPT,
     MARKER,
     METHODS,
@@ -32,17 +33,23 @@ def test_an_earlier_demo_is_replaced_and_other_files_in_it_stay(tmp_path: Path):
     out = tmp_path / "new" / "demo"
     prepare_demo_folder(out)
     assert (out / MARKER).is_file()
-    (out / "nnUNet_raw").mkdir()
+    (out / "nnUNet_raw" / DATASET).mkdir(parents=True)
+    (out / "nnUNet_results" / DATASET / "model").mkdir(parents=True)
+    theirs = out / "nnUNet_results" / "Dataset042_Mine" / "checkpoint_final.pth"
+    theirs.parent.mkdir()
+    theirs.touch()
     (out / "results.json").write_text("old")
     (out / "notes.txt").write_text("mine")
     prepare_demo_folder(out)
-    assert {path.name for path in out.iterdir()} == {MARKER, "logs", "notes.txt"}
+    left = {MARKER, "logs", "notes.txt", "nnUNet_results"}
+    assert {path.name for path in out.iterdir()} == left
+    assert theirs.is_file() and len([*(out / "nnUNet_results").iterdir()]) == 1
 
 
 def test_only_results_are_kept(tmp_path: Path):
     prepare_demo_folder(tmp_path)
     for name in NOT_KEPT:
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
     for name in KEPT[1:]:
         (tmp_path / name).touch()
     remove_entries(tmp_path, NOT_KEPT)

@@ -105,6 +105,25 @@ def test_a_broken_description_is_reported(tmp_path: Path) -> None:
     assert doctor.dataset(tmp_path, None).fix == "correct dataset.json"
 
 
+def test_odd_data_sets_do_not_keep_others_from_being_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, preprocessed = tmp_path / "raw", tmp_path / "preprocessed"
+    for number, text in enumerate(("[]", '{"file_ending": null}', '{"file_ending": ".png"}', "{")):
+        folder = raw / f"Dataset00{number}_Odd"
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text(text)
+        (preprocessed / folder.name).mkdir(parents=True)
+        (preprocessed / folder.name / "semi_skipped.json").write_text("{")
+    (raw / "Dataset009_Download.zip").touch()
+    monkeypatch.setenv("nnUNet_raw", str(raw))
+    monkeypatch.setenv("nnUNet_preprocessed", str(preprocessed))
+    findings = list(doctor.check_datasets())
+    assert [finding.topic for finding in findings] == [f"Dataset00{n}_Odd" for n in range(4)]
+    assert all(finding.fix for finding in findings)
+    assert "semi_skipped.json" in findings[2].state
+
+
 def test_the_state_follows_a_long_name_on_the_next_line() -> None:
     short, long = str(Finding("a", "state")), str(Finding("Dataset001_" + 20 * "x", "state"))
     assert short.index("state") == long.splitlines()[1].index("state")

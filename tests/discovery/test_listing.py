@@ -64,6 +64,11 @@ def test_nnunets_trainers_are_known_and_none_of_ours() -> None:
 def test_a_trainer_of_the_user_is_known_without_an_import_of_its_file(users_folder: Path) -> None:
     (users_folder / "mine.py").write_text("class MyTrainer: pass\nraise SystemExit('it ran')\n")
     (users_folder / "notes.py").write_text("this is no Python")
+    marked = "\ufeffclass MarkedTrainer: pass\n".encode()
+    coded = "# coding: latin-1\nclass CodedTrainer: name = 'M\xfcller'\n".encode("latin-1")
+    for name, content in (("marked", marked), ("coded", coded)):
+        (users_folder / f"{name}.py").write_bytes(content)
+    assert not list(unknown_trainers(["MarkedTrainer", "CodedTrainer"]))
     assert "MyTrainer" in other_trainers() - stock_trainers()
     assert "MyTrainer" in all_trainers() and "MyTrainer" not in our_trainers()
     assert not list(unknown_trainers(["MyTrainer"]))

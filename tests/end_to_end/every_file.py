@@ -311,6 +311,7 @@ KINDS = (
     FileKind("raw/*/split.json", "split", (split,)),
     FileKind("raw/*/split_from.json", "split", (split,)),
     FileKind("raw/*/conversion.json", "convert"),
+    FileKind("raw/*/conversion_from.json", "convert"),
     FileKind("raw/*/labelled_subsets.json", "convert"),
     FileKind("raw/hidden_labels_*", "split"),
     FileKind("raw/pseudo_labels_*", "pseudo-dataset"),

@@ -147,6 +147,9 @@ def test_an_encoder_starts_with_the_weights_of_a_file(make_trainer, prepared_dat
     (tmp_path / "encoder.pth").write_text("no weights")
     with pytest.raises(UserError, match="cannot be read"):
         make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
+    torch.save([torch.zeros(1)], tmp_path / "encoder.pth")
+    with pytest.raises(UserError, match="cannot be read"):
+        make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)
     (tmp_path / "encoder.pth").unlink()
     with pytest.raises(UserError, match="does not exist"):
         make_trainer("SemiBaselineTrainer", dataset=dataset, **settings)

@@ -13,6 +13,7 @@ from semi_nnunet.planning.properties import (
     NOT_FOLLOWED,
     DatasetProperties,
     collect_properties,
+    list_origins,
     resolve_settings,
 )
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
@@ -116,6 +117,8 @@ def test_classes_that_differ_only_in_position_are_collected(phantom: Any, tmp_pa
     for origin in (phantom.plans, derived):
         same = collect_properties(coarser, "2d", phantom.dataset_json, tmp_path, origin)
         assert same.lookalike_classes == properties.lookalike_classes
+    (tmp_path / "nnUNetPlans.json").write_text("{")  # only hints are taken from it
+    assert list_origins(tmp_path, derived) == [derived]
     regions = {"background": 0, "all": [1, 2, 3], "one": [3]}
     with_regions = phantom.dataset_json | {"labels": regions, "regions_class_order": [1, 3]}
     properties = collect_properties(phantom.plans, "2d", with_regions, tmp_path)

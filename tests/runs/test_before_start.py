@@ -236,6 +236,7 @@ def test_test_labels_that_lie_elsewhere_are_named_before_a_training(empty, endin
     (problem,) = before_start.find_test_label_problems(empty)
     assert problem.where == f"labelsTs/thick{ending}"
     assert f"imagesTs/thick_0000{ending}" in problem.what and "1.25" in problem.what
-    reader = {"overwrite_image_reader_writer": "NibabelIOWithReorient"}  # may turn both
-    write_json(empty.raw / "dataset.json", {"file_ending": ending, **reader})
-    assert not list(before_start.find_test_label_problems(empty))
+    for reader in ("NibabelIOWithReorient", "SimpleITKIOWithReorient"):  # may turn both
+        description = {"file_ending": ending, "overwrite_image_reader_writer": reader}
+        write_json(empty.raw / "dataset.json", description)
+        assert not list(before_start.find_test_label_problems(empty))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from semi_nnunet.benchmarking.plan_length import plan_longer_baseline
 from semi_nnunet.cli.main import main
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.longer_baseline import name_longer_plans
+from semi_nnunet.settings.overrides import merge_layers
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
@@ -48,13 +50,20 @@ def test_a_planned_length_stays_until_the_length_of_the_method_changes(folders):
     base, ours = jobs_of(folders)
     leave(base, steps_per_epoch=1), leave(ours, steps_per_epoch=1)
     leave_history(base, [2.0]), leave_history(ours, [8.0])
-    longer = {BASE: {"2d": {"epochs": 5}}, OURS: {"2d": {"epochs": 2}}}
-    write_json(folders.preprocessed / f"{LONGER}.json", {"semi": longer})
-    name = folders.preprocessed.name
-    assert plan_longer_baseline(name, "tiny", ["2d"], OURS)[f"{BASE}.2d.epochs"] == 5
-    longer[OURS]["2d"]["epochs"] = 3  # then; now it has two
-    write_json(folders.preprocessed / f"{LONGER}.json", {"semi": longer})
-    assert plan_longer_baseline(name, "tiny", ["2d"], OURS)[f"{BASE}.2d.epochs"] == 8
+    name, path = folders.preprocessed.name, folders.preprocessed / f"{LONGER}.json"
+    plans = read_json(folders.preprocessed / "tiny.json")
+
+    def plan(**then: Any) -> int:
+        """Return the epochs of the baseline; the method was planned with these settings before."""
+        longer = merge_layers(
+            plans["semi"], {BASE: {"2d": {"epochs": 5}}, OURS: {"2d": {"epochs": 2, **then}}}
+        )
+        write_json(path, {**plans, "plans_name": LONGER, "semi": longer})
+        return plan_longer_baseline(name, "tiny", ["2d"], OURS)[f"{BASE}.2d.epochs"]
+
+    assert plan() == 5
+    assert plan(epochs=3) == 8  # now it has two
+    assert plan(cutmix_probability=0.0) == 8  # another method may take another time
 
 
 def test_without_a_known_time_the_benchmark_is_named(folders):
