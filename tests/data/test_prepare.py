@@ -378,7 +378,10 @@ def test_too_large_images_are_named_before_any_is_preprocessed(copy: Copy, explo
         copy.prepare()
     (problem,) = error.value.problems
     assert problem.where == f"imagesUn/{exploding}_0000.nii.gz"
-    assert "for 2d its (12, 32, 32) voxels of (2.5, 1000, 1000) mm become (12, " in problem.what
+    assert (
+        "for 2d its (12, 32, 32) voxels of (2.5, 1000, 1000) mm are resampled to (12, "
+        in problem.what
+    )
     there = prepare.memory_bytes()
     assert there is not None and f"this machine has {there / GIB:.1f} GiB" in problem.what
     assert "correct the spacing" in problem.fix
