@@ -104,7 +104,7 @@ BASELINE_RULE = "This is the choice with which the other rules are compared."
 
 
 def describe_rule(rule: Rule) -> str:
-    """Return what is known of a rule in comparison with a random choice."""
+    """Return a sentence that compares a rule with a random choice."""
     return f"{MEASURED.get(rule, BASELINE_RULE)} {COMPARE}"
 
 
@@ -124,10 +124,12 @@ def write_next_page(
     for chosen in choice.cases:
         label = None if request is None else request.label_path(chosen.case)
         drawn = label if label is not None and label.is_file() else None
-        scored = "" if chosen.uncertainty is None else f"uncertainty {chosen.uncertainty:.3f}"
+        caption = "image"
+        if chosen.uncertainty is not None:
+            caption = f"uncertainty {chosen.uncertainty:.3f}"
         files = images[chosen.case]
         viewers[chosen.case] = view_case(
-            chosen.case, raw.description, files, drawn, classes, scored or "image"
+            chosen.case, raw.description, files, drawn, classes, caption
         )
     text = fill_page_template(
         "next.html.j2",

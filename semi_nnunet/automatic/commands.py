@@ -28,8 +28,11 @@ RATE = "rate"  # name of the round in which a few steps are timed
 USUAL: dict[str, Any] = {  # nnU-Net's
     "steps_per_epoch": 250, "validation_steps_per_epoch": 50, "optimizer": "sgd", "initial_lr": 0.01
 }  # fmt: skip
-RATE_LENGTH = ("epochs=2", "steps_per_epoch=10", "validation_steps_per_epoch=1")
-TIMED_STEPS = 20  # of RATE_LENGTH
+RATE_EPOCHS, RATE_STEPS = 2, 10  # steps of each epoch
+TIMED_STEPS = RATE_EPOCHS * RATE_STEPS
+RATE_LENGTH = (
+    f"epochs={RATE_EPOCHS}", f"steps_per_epoch={RATE_STEPS}", "validation_steps_per_epoch=1"
+)  # fmt: skip
 ADAM_BELOW = 5000  # steps; after 4,800 SGD is behind by .3 (Hippocampus) and 4.6 points (ACDC)
 # SGD with momentum .99 needs its first hundreds of steps to get under way: 600 steps on cardiac
 # slices gave a Dice of .45 with SGD, .55 with Adam (docs/results/journal.md, "Adam or SGD")

@@ -62,10 +62,7 @@ def _find_converter(hint: Any) -> Callable[..., Any] | None:
 
     cyclopts makes 2 of "1.5", and the current folder of "", such as an unset variable of a shell.
     """
-    try:
-        return _CONVERTERS.get(get_args(hint)[0])
-    except TypeError:  # a type that cannot be a key
-        return None
+    return _CONVERTERS.get(get_args(hint)[0])
 
 
 def _convert_whole_number(text: str) -> int:

@@ -23,13 +23,17 @@ from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
 from semi_nnunet.raw.description import UNLABELLED_DOMAIN
 from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY
-from semi_nnunet.raw.layout import DATASET_JSON, SUBSETS_FILE, was_dataset_made
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    SUBSETS_FILE,
+    require_unchanged_source,
+    was_dataset_made,
+)
 from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
-from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
-from semi_nnunet.util.names import list_first
 from semi_nnunet.util.parallel import in_processes
-from semi_nnunet.util.provenance import Inputs, find_changed, recorded
+from semi_nnunet.util.provenance import Inputs, recorded
 
 RECORD = "conversion.json"  # the command that made the data set
 MADE_FROM = "conversion_from.json"  # the files that it was made from
@@ -147,11 +151,8 @@ def write_conversion(
     """
     content = {**record, "cases": conversion.counts}
     if was_dataset_made(target, RECORD, content):
-        if changed := find_changed(target / MADE_FROM, inputs):
-            raise UserError(
-                f"the download has changed since {target} was made from it: {list_first(changed)}",
-                fix=f"choose another number, or remove {target} and convert again",
-            )
+        fix = f"choose another number, or remove {target} and convert again"
+        require_unchanged_source(target / MADE_FROM, inputs, "the download", fix)
         return False
     with (
         folder_aside(target, "Nothing was converted") as folder,

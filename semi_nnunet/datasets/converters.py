@@ -132,12 +132,15 @@ def convert(
     }
     require_paths("raw")
     raw = Path(nnUNet_raw.require())
-    conversion = converter_module(name).convert(Path(source).expanduser(), **complete)
+    root = Path(source).expanduser()
+    conversion = converter_module(name).convert(root, **complete)
     target = name_new_dataset(raw, number, conversion.name if new_name is None else new_name)
     record = {"converter": name, **complete}
-    files = list(DownloadFolder(Path(source).expanduser(), name).walk())
-    root, is_linked = Path(source).expanduser(), bool(complete.get("symlink"))
-    inputs = {path.relative_to(root).as_posix(): LINKED if is_linked else path for path in files}
+    is_linked = bool(complete.get("symlink"))
+    inputs = {
+        path.relative_to(root).as_posix(): LINKED if is_linked else path
+        for path in DownloadFolder(root, name).walk()
+    }
     is_new = write_conversion(conversion, target, record, processes, inputs)
     published = tuple(len(cases) for cases in conversion.subsets)
     return Converted(target, is_new, dict(conversion.counts), published)

@@ -48,12 +48,12 @@ class DownloadFolder:
             kind -> {case: file}, each sorted by case.
         """
         compiled = {kind: re.compile(rf"(?:.*/)?{text}") for kind, text in patterns.items()}
-        others = tuple(endings), tuple(ending.lower() for ending in endings)
+        exact, lower = tuple(endings), tuple(ending.lower() for ending in endings)
         by_kind: dict[str, Files] = {kind: {} for kind in patterns}
         for path in self.walk():
             name = path.relative_to(self.root).as_posix()
-            if not name.endswith(others[0]):
-                if name.lower().endswith(others[1]):
+            if not name.endswith(exact):
+                if name.lower().endswith(lower):
                     what = f"must end with {' or '.join(endings)}, in small letters"
                     self.add_problem(name, what, "rename it")
                 continue

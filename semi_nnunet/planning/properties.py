@@ -55,11 +55,14 @@ def collect_properties(
     plans_manager = PlansManager(dict(plans))
     manager = plans_manager.get_configuration(configuration)
     labels = plans_manager.get_label_manager(dict(dataset_json))
-    labelled, unlabelled = list_preprocessed(preprocessed, manager.data_identifier)
-    for earlier in () if preprocessed is None or labelled else list_origins(preprocessed, origin):
-        if configuration in earlier["configurations"] and not labelled:
-            same = PlansManager(dict(earlier)).get_configuration(configuration)
-            labelled, unlabelled = list_preprocessed(preprocessed, same.data_identifier)
+    managers = [manager]
+    for earlier in [] if preprocessed is None else list_origins(preprocessed, origin):
+        if configuration in earlier["configurations"]:
+            managers.append(PlansManager(dict(earlier)).get_configuration(configuration))
+    for candidate in managers:
+        labelled, unlabelled = list_preprocessed(preprocessed, candidate.data_identifier)
+        if labelled:
+            break
     patch = tuple(int(size) for size in manager.patch_size)
     median = tuple(float(size) for size in manager.median_image_size_in_voxels)[-len(patch) :]
     lookalikes = None

@@ -276,7 +276,7 @@ def preprocess_cases(
     }
     remove_other_files(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]
-    temporary = folder.with_name(f"{folder.name}.tmp") if shard is None else shard.aside
+    temporary = shard.aside if shard else folder.with_name(f"{folder.name}.tmp")
     manifest = Manifest(folder, None if shard is None else shard.finished)
     problems: list[Problem] = []
     preprocess = partial(preprocess_case, spec=spec, folder=folder, temporary=temporary)

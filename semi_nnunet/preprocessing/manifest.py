@@ -162,7 +162,7 @@ class Manifest:
         return {case: entry for case, entry in self.read().items() if entry.is_present(self.folder)}
 
     def list_damaged(self, cases: Iterable[str]) -> list[str]:
-        """Return the cases with an entry of which a file is missing or has another size."""
+        """Return the recorded cases with a missing file, or a file of another size."""
         entries = self.read()
         return [
             case for case in cases if case in entries and not entries[case].is_present(self.folder)

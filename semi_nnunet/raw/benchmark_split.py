@@ -31,6 +31,7 @@ from semi_nnunet.raw.folds import (
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     UNLABELLED_IMAGES,
+    require_unchanged_source,
     was_dataset_made,
 )
 from semi_nnunet.raw.readers import COPY_AGAIN, find_spacing_file
@@ -44,7 +45,7 @@ from semi_nnunet.util.files import (
     write_json,
 )
 from semi_nnunet.util.names import list_first
-from semi_nnunet.util.provenance import LINKED, find_changed, recorded
+from semi_nnunet.util.provenance import LINKED, recorded
 
 RECORD = "split.json"  # in the new data set: its options and cases
 HIDDEN = "hidden_labels"  # key of RECORD
@@ -328,7 +329,7 @@ def write_split(
         record |= {"sparse": str(sparsity), "seed": seed}
     record |= {key: description[key] for key in (PATIENT, ANNOTATED) if key in description}
     hidden_labels = hidden_labels.absolute()
-    if (path := target / RECORD).is_file() and HIDDEN in (earlier := read_json(path)):
+    if HIDDEN in (earlier := optional_json(target / RECORD)):
         record[HIDDEN] = earlier[HIDDEN]
         if Path(earlier[HIDDEN]).is_dir():  # not if all was moved since
             hidden_labels = Path(earlier[HIDDEN])
@@ -345,7 +346,8 @@ def write_split(
             f"{source}/{DATASET_JSON} lists its files one by one, which split does not support",
             fix="use the folders imagesTr and labelsTr",
         )
-    kept_labels = Path("labelsTr") if sparsity is None else hidden_labels  # the full ones
+    # sparse labels replace the full ones, which are hidden
+    kept_labels = hidden_labels if sparsity else Path("labelsTr")
     transfers = plan_transfers(source, description, labelled, held_out, kept_labels, hidden_labels)
     raise_if_any(
         f"{source} cannot be split:",
@@ -358,15 +360,15 @@ def write_split(
     is_linked = LINKED in optional_json(target / MADE_FROM).values() if exists else symlink
     inputs: dict[str, Path | str] = {DATASET_JSON: json.dumps(description, sort_keys=True)}
     for file in (part for whole, _ in transfers for part in list_parts(whole)):
-        follows = is_linked and (sparsity is None or file.parent.name != "labelsTr")
+        was_thinned = sparsity is not None and file.parent.name == "labelsTr"
+        follows = is_linked and not was_thinned
         inputs[file.relative_to(source).as_posix()] = LINKED if follows else file
     if exists:
-        if changed := find_changed(target / MADE_FROM, inputs):
-            raise UserError(
-                f"{source} has changed since {target} was split from it: {list_first(changed)}",
-                fix=f"another --new-id and --hidden-labels; or remove {target} and its labels in "
-                f"{hidden_labels}, then split again",
-            )
+        fix = (
+            f"another --new-id and --hidden-labels; or remove {target} and its labels in "
+            f"{hidden_labels}, then split again"
+        )
+        require_unchanged_source(target / MADE_FROM, inputs, str(source), fix)
         return Split(target, hidden_labels, False, describe_subsets(target))
     others = [
         file.name

@@ -15,7 +15,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import (
 
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json
-from semi_nnunet.util.names import find_name_defect
+from semi_nnunet.util.names import find_name_defect, list_first
+from semi_nnunet.util.provenance import Inputs, find_changed
 
 DATASET_JSON = "dataset.json"
 PLANNED_FROM = "semi_planned_from.json"  # the labelled cases that the fingerprint describes
@@ -249,6 +250,21 @@ def was_dataset_made(target: Path, record_file: str, record: Any) -> bool:
         f"{target} exists already and was not made by this command from the present data",
         fix="choose another number or name, or remove it",
     )
+
+
+def require_unchanged_source(record: Path, inputs: Inputs, source: str, fix: str) -> None:
+    """Raise a UserError if a data set was made from files that have changed since.
+
+    Args:
+        record: of the files, in the data set's folder.
+        inputs: the files now.
+        source: their name.
+    """
+    if changed := find_changed(record, inputs):
+        raise UserError(
+            f"{source} has changed since {record.parent} was made from it: {list_first(changed)}",
+            fix=fix,
+        )
 
 
 def read_skipped_cases(preprocessed: Path) -> dict[str, list[str]]:

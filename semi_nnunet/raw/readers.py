@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,15 @@ def describe_geometry_difference(first: Geometry, second: Geometry, spacing_rtol
         ),
     ]
     return "; ".join(filter(None, differences))
+
+
+def find_misplaced_label(
+    label: Geometry, image: Geometry, label_name: str, image_name: str
+) -> Iterator[Problem]:
+    """Yield a problem if a label does not lie on the voxels of its image."""
+    if difference := describe_geometry_difference(label, image, SPACING_RTOL):
+        message = f"label must lie on the voxels of {image_name}, but has {difference}"
+        yield Problem(label_name, message, "resample the label to the image, or fix the headers")
 
 
 def _describe_difference(

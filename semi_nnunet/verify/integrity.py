@@ -30,9 +30,9 @@ from semi_nnunet.raw.layout import DATASET_JSON, UNLABELLED_IMAGES, find_unfinis
 from semi_nnunet.raw.readers import (
     COPY_AGAIN,
     READER_SPACING_RTOL,
-    SPACING_RTOL,
     choose_reader,
     describe_geometry_difference,
+    find_misplaced_label,
     get_spacing_file,
     shorten_reason,
 )
@@ -299,12 +299,7 @@ def _find_label_mismatch(
     """Compare the grid of the label with that of the case's first image."""
     for name, fact in zip(names, facts, strict=True):
         if label.geometry and fact.geometry:
-            difference = describe_geometry_difference(label.geometry, fact.geometry, SPACING_RTOL)
-            if difference:
-                defect = f"label must lie on the voxels of {name}, but has {difference}"
-                yield Problem(
-                    file_name, defect, "resample the label to the image, or fix the headers"
-                )
+            yield from find_misplaced_label(label.geometry, fact.geometry, file_name, name)
             return
 
 

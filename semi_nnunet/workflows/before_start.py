@@ -38,12 +38,7 @@ from semi_nnunet.raw.layout import (
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
-from semi_nnunet.raw.readers import (
-    PLACED_ENDINGS,
-    SPACING_RTOL,
-    describe_geometry_difference,
-    read_header,
-)
+from semi_nnunet.raw.readers import PLACED_ENDINGS, find_misplaced_label, read_header
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
@@ -309,15 +304,12 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
         return
     for case, images in find_cases(folders.test_images, ending).items():
         label = labels / f"{case}{ending}"
-        places = [read_header(Path(path)) for path in (label, images[0])] if label.is_file() else []
-        if len(places) == 2 and places[0] and places[1]:
-            difference = describe_geometry_difference(places[0], places[1], SPACING_RTOL)
-            if difference:
-                message = (
-                    f"label must lie on the voxels of imagesTs/{Path(images[0]).name}, but has"
-                )
-                fix = "resample the label to the image, or fix the headers"
-                yield Problem(f"labelsTs/{label.name}", f"{message} {difference}", fix)
+        image = Path(images[0])
+        place = read_header(label) if label.is_file() else None
+        place_of_image = read_header(image)
+        if place and place_of_image:
+            names = f"labelsTs/{label.name}", f"imagesTs/{image.name}"
+            yield from find_misplaced_label(place, place_of_image, *names)
 
 
 def collect_warnings(
