@@ -354,7 +354,13 @@ def compare_intensities(
 
 
 def compare_colour(report: CaseReport, labelled: LabelledRanges) -> Iterator[Reason]:
-    """Yield a reason for a grey picture among coloured ones, or the other way round."""
+    """Yield a reason for a grey picture among coloured ones, or the other way round.
+
+    Pictures have three channels and no origin. The channels of a scan, such as T1 and T2, may have
+    nearly equal values by chance.
+    """
+    if len(report.quantiles) != 3 or report.geometry is None or report.geometry.origin is not None:
+        return
     colour = compute_colour(report.quantiles)
     if colour <= GREY and labelled.colour.low[0] >= COLOURED:
         text = "Its channels are equal, as in a grey picture; in all labelled images they differ."
@@ -376,8 +382,6 @@ def compute_colour(quantiles: Sequence[Sequence[float]]) -> float:
     Returns:
         The distance over the widest span of a channel; 0 with one channel.
     """
-    if len(quantiles) < 2:
-        return 0.0
     table = np.array(quantiles, dtype=float)
     span = float((table[:, -1] - table[:, 0]).max())
     return float(np.abs(table - table[0]).max()) / span if span > 0 else 0.0

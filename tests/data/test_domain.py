@@ -135,6 +135,19 @@ def test_each_channel_is_compared_with_itself() -> None:
     assert [text.split("'")[1] for text in outlier.reasons] == ["T1", "CT"]
 
 
+def test_only_pictures_are_compared_by_their_colours() -> None:
+    coloured = [[factor * value for value in MR_VALUES] for factor in (1.0, 0.8, 0.6)]
+    grey, channels = [MR_VALUES] * 3, ["R", "G", "B"]
+    for values, others in ((coloured, grey), (grey, coloured)):
+        picture = report("a", "labelled", values=values, origin=None)
+        (outlier,) = found(
+            report(values=others, origin=None), labelled=[picture], channels=channels
+        )
+        assert "picture" in outlier.reasons[0]
+        scan = report("a", "labelled", values=values)
+        assert not found(report(values=others), labelled=[scan], channels=channels)
+
+
 def test_the_worst_comes_first() -> None:
     mild, worse = report("mild", towards="RPS"), report("worse", shape=(4, 20, 2000))
     worst = report("worst", spacing=(40.0, 0.05, 0.05), values=[[1e5 * v for v in MR_VALUES]])
