@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,6 @@ from semi_nnunet.annotation.review import (
     match_cases,
     read_proposals,
 )
-from semi_nnunet.annotation.rounds import add_to_folds, describe_round
 from semi_nnunet.annotation.segmentations import convert_segmentations
 from semi_nnunet.annotation.transaction import (
     COMMIT,
@@ -47,7 +47,7 @@ from semi_nnunet.preprocessing.planning import (
 from semi_nnunet.preprocessing.prepare import one_at_a_time, prepare_for_training
 from semi_nnunet.raw.classes import ANNOTATED_KEY, find_annotation_problems
 from semi_nnunet.raw.description import RawDataset
-from semi_nnunet.raw.folds import build_patient_finder, load_folds
+from semi_nnunet.raw.folds import add_to_folds, build_patient_finder, load_folds
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
@@ -385,6 +385,35 @@ def stage_round(
         if options.replans:
             _keep_plans(transaction, folders.preprocessed)
     return record
+
+
+def describe_round(
+    number: int, labels: Sequence[ReviewedLabel], labelled_before: int, models: Sequence[str]
+) -> dict[str, Any]:
+    """Return the record of a round.
+
+    Args:
+        labels: the accepted ones.
+        labelled_before: number of labelled cases before the round.
+        models: that proposed the labels.
+    """
+    added = sum(not label.is_correction for label in labels)
+    cases = {
+        label.name: {
+            "correction": label.is_correction,
+            "changed_voxels": label.changed_voxels,
+            "label": label.digest,
+        }
+        for label in labels
+    }
+    return {
+        "round": number,
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "models": list(models),
+        "labelled_before": labelled_before,
+        "labelled_after": labelled_before + added,
+        "cases": cases,
+    }
 
 
 def _stage_label(transaction: Transaction, raw: RawDataset, label: ReviewedLabel) -> None:

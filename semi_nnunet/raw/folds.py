@@ -240,6 +240,40 @@ def extend_fold(
     return {"train": [*fold["train"], *added], "val": validation}
 
 
+def add_to_folds(
+    folds: Sequence[Fold], cases: Iterable[str], patient_of: PatientOf, validates: bool
+) -> list[Fold]:
+    """Return the folds with new labelled cases; the cases that they have stay where they are.
+
+    A case whose patient validates in a fold is not trained on in this fold.
+
+    >>> folds = [{"train": ["a"], "val": ["b", "c"]}, {"train": ["b", "c"], "val": ["a"]}]
+    >>> add_to_folds(folds, ["d"], str, validates=True)[1]
+    {'train': ['b', 'c'], 'val': ['a', 'd']}
+
+    Args:
+        validates: each new patient is validated in the smallest fold; otherwise all new cases are
+            only trained on.
+    """
+    joined = [{side: list(fold[side]) for side in ("train", "val")} for fold in folds]
+    for patient, group in group_by_patient(sorted(cases), patient_of).items():
+        if validates and (fold := _choose_fold(joined, patient, patient_of)) is not None:
+            fold["val"] += group
+        joined = [extend_fold(fold, group, patient_of) for fold in joined]
+    return joined
+
+
+def _choose_fold(folds: Sequence[Fold], patient: str, patient_of: PatientOf) -> Fold | None:
+    """Return the fold that validates on a patient, or else the smallest that may, or None."""
+
+    def has_patient(fold: Mapping[str, Sequence[str]], side: str) -> bool:
+        return any(patient_of(case) == patient for case in fold[side])
+
+    validating = [fold for fold in folds if has_patient(fold, "val")]
+    free = [fold for fold in folds if not has_patient(fold, "train")]
+    return min(validating or free, key=lambda fold: len(fold["val"]), default=None)
+
+
 def count_folds(patients: int) -> int:
     """Return the number of folds that so many labelled patients make."""
     return min(MAX_FOLDS, patients) if patients > 1 else 0

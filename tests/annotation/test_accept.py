@@ -14,10 +14,10 @@ import pytest
 import SimpleITK as sitk
 
 import semi_nnunet
-from semi_nnunet.annotation.rounds import add_to_folds
 from semi_nnunet.cli.main import main
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import RawDataset
+from semi_nnunet.raw.folds import add_to_folds
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.workflows.before_start import find_raw_changes

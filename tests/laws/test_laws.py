@@ -16,8 +16,8 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
-from semi_nnunet.core.ema import EmaTeacher
 from semi_nnunet.networks.frozen import FrozenNetworks
+from semi_nnunet.training.teacher import EmaTeacher
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.seeds import derived_seed
 from tests.trainers import (

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.core.ema import ema_decay_at
 from semi_nnunet.networks.frozen import FrozenNetworks
 from semi_nnunet.training import initial_weights
+from semi_nnunet.training.teacher import ema_decay_at
 from semi_nnunet.util.errors import UserError
 from tests.trainers import run_epochs, same_weights, save_as_trained, weights_of
 

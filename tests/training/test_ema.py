@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from semi_nnunet.core.ema import EmaTeacher, ema_decay_at
+from semi_nnunet.training.teacher import EmaTeacher, ema_decay_at
 
 
 def small_network() -> nn.Module:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from semi_nnunet.core.noise_schedule import NoiseSchedule
+from semi_nnunet.networks.label_diffusion import NoiseSchedule
 
 
 @pytest.fixture(autouse=True)
