@@ -47,22 +47,18 @@ def as_parameter(parameter: inspect.Parameter, hint: Any) -> inspect.Parameter:
     if not has_option(hint):
         by_place = parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
         kind = inspect.Parameter.POSITIONAL_ONLY if by_place else parameter.kind
+        if hint in _CONVERTERS:
+            hint = Annotated[hint, Parameter(converter=_CONVERTERS[hint])]
         return parameter.replace(kind=kind, annotation=hint)
     default = parameter.default
     shows_default = default is not inspect.Parameter.empty and default not in (None, False, "", ())
     text = _default_text if shows_default else False
     return parameter.replace(
         kind=inspect.Parameter.KEYWORD_ONLY,
-        annotation=Annotated[hint, Parameter(show_default=text, converter=_find_converter(hint))],
+        annotation=Annotated[
+            hint, Parameter(show_default=text, converter=_CONVERTERS.get(get_args(hint)[0]))
+        ],
     )
-
-
-def _find_converter(hint: Any) -> Callable[..., Any] | None:
-    """Return the converter of an option, None for that of cyclopts.
-
-    cyclopts makes 2 of "1.5", and the current folder of "", such as an unset variable of a shell.
-    """
-    return _CONVERTERS.get(get_args(hint)[0])
 
 
 def _convert_whole_number(text: str) -> int:
@@ -74,7 +70,7 @@ def _convert_whole_number(text: str) -> int:
 
 def _convert_path(text: str) -> Path:
     if not text:
-        raise ValueError("must name a file or folder, got an empty text")
+        raise ValueError("the name of a file or folder is empty")
     return Path(text)
 
 
@@ -86,6 +82,7 @@ def _convert_each(convert: Callable[[str], Any], _: Any, tokens: Sequence[Token]
     return [convert(token.value) for token in tokens]
 
 
+# cyclopts makes 2 of "1.5", and the current folder of "", such as an unset variable of a shell
 _CONVERTERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((int, int | None), partial(_convert_one, _convert_whole_number)),
     **dict.fromkeys((Path, Path | None), partial(_convert_one, _convert_path)),

@@ -212,7 +212,10 @@ def test_a_folder_may_come_after_the_options(tmp_path) -> None:
         ("plan -d 901 --budget 1 --device nowhere", "--device nowhere"),
         ("plan -d 901 -c 4d", "no configuration 4d"),
         ("plan -d 901 --patch 64.5 64", "must be a whole number, got '64.5'"),
-        ("split -d 901 --new-id 902 --labelled 2 --hidden-labels=", "--hidden-labels: must name"),
+        (
+            "split -d 901 --new-id 902 --labelled 2 --hidden-labels=",
+            "--hidden-labels: the name of a file",
+        ),
         ("plan -d 901 --new-plans my__plans", "'__'"),
         ("plan -d 901 --new-plans dataset", "dataset.json is another file of the data set"),
         ("plan -d 901 --new-plans my_plans_", "nor end with '_'"),
@@ -247,6 +250,14 @@ def test_unset_variables_are_all_named(
     assert main(["preprocess", "-d", "1"]) == 2
     message = capsys.readouterr().err
     assert "export nnUNet_raw" in message and "export nnUNet_preprocessed" in message
+
+
+@pytest.mark.parametrize(
+    "words", [["install", ""], ["convert", "kvasir", "", "--new-id", "902"], ["run", "kvasir", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(words: list[str], capsys) -> None:
+    assert main(words) == 2
+    assert "the name of a file or folder is empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
