@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Every method against the baseline on a data set whose test labels are known, with few labelled cases.
+# Nine published methods against the baseline on a data set whose test labels are known, with few labelled cases.
 #
 #     bash scripts/evidence.sh 504 4 mirror=false [more options of `semi_nnunet crossval`]
 #
 # 504: number of the data set with all labels; 4: labelled cases, of its published list; then settings
-# of `semi_nnunet plan --set`, with commas, or "-". Trains all methods with three seeds in 2d, within
-# the budget of two CPU cores, into data set 504 + 100 + 4; prints the comparison, writes a report.
+# of `semi_nnunet plan --set`, with commas, or "-". Trains them with three seeds in 2d, within the
+# budget of two CPU cores, into data set 504 + 100 + 4; prints the comparison, writes a report.
 # Run it again to go on where it was interrupted. $TRAINERS, $SEEDS, $EPOCHS, $PRECISION (bfloat16 is
 # faster where `lscpu` names avx512_bf16 or amx_bf16), $SPLIT (instead of --published, such as
 # "--seed 1"), $NEW (another number than 608), $PATCH (smaller than the budget's, of images as

@@ -149,7 +149,7 @@ class PoolScores:
 def collect_pool(raw: RawDataset, preprocessed: Path, cache: Path, processes: int) -> CasePool:
     """Check the unlabelled images, and leave out unsuitable ones.
 
-    These are damaged images, images that preprocessing set aside, and near-twins of labelled ones.
+    These are damaged images, images that preprocessing skipped, and near-twins of labelled ones.
     No label is read.
 
     Args:
@@ -189,7 +189,7 @@ def collect_pool(raw: RawDataset, preprocessed: Path, cache: Path, processes: in
     ]
     bad = [r for r in checked if r.subset == "unlabelled" and (r.problems or not r.thumbnail)]
     counts = {
-        "already labelled or set aside by preprocess": len(unlabelled) - len(present),
+        "already labelled or skipped by preprocess": len(unlabelled) - len(present),
         "damaged": len(bad),
         "nearly the same as a labelled image": len(present) - len(bad) - len(free),
     }

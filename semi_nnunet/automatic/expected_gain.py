@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 # What few cases do not say about their spread: in Dice, as of so many cases. Over the patients of
 # docs/values, differences spread by .015 (Hippocampus) to .074 (ACDC). With 3, 6 and 20 patients,
-# .02 ships better models than .03 or .04, and a loss above one point in less than 1 % of the draws.
+# .02 ships better models than .03 or .04, and a loss above one point in about 1 % of the draws.
 USUAL_SPREAD, SPREAD_WEIGHT = 0.02, 3
 HARM = 0.01  # Dice: a loss of more than one point
 RISK_LIMIT = 0.1  # probability of such a loss above which the baseline ships

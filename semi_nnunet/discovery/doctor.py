@@ -188,7 +188,7 @@ def dataset(folder: Path, preprocessed: Path | None) -> Finding:
         fix = f"semi_nnunet preprocess -d {read_dataset_number(folder)}"
     done = ", ".join(f"{name} {n[0]}+{n[1]}" for name, n in counts.items()) or "nothing"
     state = f"{labelled} labelled, {unlabelled} unlabelled; preprocessed: {done}"
-    state += f" ({skipped} set aside for the reasons in {SKIPPED_FILE})" if skipped else ""
+    state += f" ({skipped} skipped for the reasons in {SKIPPED_FILE})" if skipped else ""
     return Finding(folder.name, state, fix)
 
 

@@ -11,8 +11,8 @@ weak view of unlabelled patches are learned in two ways:
   agree with the teacher's probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
 
 The gradient of this consistency term is limited to a multiple of that of the labelled patches with
-their boxes. The multiple falls from 2 to 1/4: the network first learns mainly from unlabelled
-images, later mainly from labels.
+their boxes. The multiple falls from 2 to 1/4: early in a training the unlabelled gradient may be
+larger than that of the labels, at the end it may not.
 
 This combination is not published. A tournament of components on validation cases of four data sets
 chose ``variant=full`` (docs/results/tournament.md): boxes in copies of the labelled patches, and
@@ -37,7 +37,7 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUnifiedTrainer(ConsistentTeacherTrainer):
-    """Mean Teacher, and boxes of unlabelled patches with its labels, pasted into labelled ones."""
+    """Mean Teacher, plus boxes of unlabelled patches with its labels, pasted into labelled ones."""
 
     settings_class = UnifiedSettings
 
@@ -71,7 +71,7 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
 
         Args:
             labelled, unlabelled: the batch.
-            probs: of the teacher, for the unlabelled patches.
+            probs: the teacher's probabilities for the unlabelled patches.
         """
         inside, box = self.draw_boxes(labelled, unlabelled, probs)
         annotated = self.annotated_mask(labelled.target)
@@ -91,7 +91,7 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
 
         Args:
             labelled, unlabelled: the batch.
-            probs: of the teacher, for the unlabelled patches.
+            probs: the teacher's probabilities for the unlabelled patches.
         """
         inside, box = self.draw_boxes(labelled, unlabelled, probs)
         around = TargetPatches(labelled.x, *self.annotation(labelled.target), labelled.annotated)

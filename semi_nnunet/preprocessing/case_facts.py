@@ -13,11 +13,11 @@ from semi_nnunet.preprocessing.manifest import ManifestEntry
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 MIN_VOXELS = 10  # a class of fewer voxels has no reliable position
 
-# Only their position separates two classes if, in the cases that show both, their mean intensities
-# differ by less than ALIKE on average, and their centres differ by more than APART, in the same
-# order, in a share of IN_ORDER of the cases (both in standard deviations within the classes). The
-# two halves of the hippocampus are .16 and 3.5 apart; the ventricles of the heart (ACDC), which
-# their shape separates, .9 and 2.9.
+# Two classes look alike if, in the cases that show both, their mean intensities differ by less than
+# ALIKE on average. They have a constant order if their centres differ by more than APART, in the
+# same direction, in at least the share IN_ORDER of these cases. Both are in standard deviations
+# within the classes: the halves of the hippocampus are .16 and 3.5 apart, the ventricles of the
+# heart (ACDC) .9 and 2.9.
 ALIKE, APART, IN_ORDER = 0.4, 1.0, 0.95
 MIN_CASES, MAX_CASES = 3, 200
 
@@ -25,7 +25,10 @@ MIN_CASES, MAX_CASES = 3, 200
 def compute_image_facts(
     data: np.ndarray, properties: Mapping[str, Any], voxels: int = 200_000
 ) -> dict[str, Any]:
-    """Return shape, original spacing (mm) and the quantiles of the non-zero voxels of each channel.
+    """Return shape, original spacing (mm) and the quantiles of each channel.
+
+    The quantiles are over the voxels that are not zero in all channels, or over all voxels if there
+    are none.
 
     Args:
         data: a preprocessed image (C, z, y, x).
@@ -50,7 +53,8 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
 
     Args:
         ignore: nnU-Net's ignore label; its fraction of all voxels is returned as "ignored", and its
-            fraction of the voxels of slices with any annotation as "ignored_in_slices".
+            fraction of the voxels of slices with any annotation as "ignored_in_slices". Without an
+            annotated slice all three are 1.
     """
     if ignore is None:
         return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}

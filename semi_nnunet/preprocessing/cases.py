@@ -139,7 +139,7 @@ class PreprocessingSpec:
 def find_outdated_problems(
     spec: PreprocessingSpec, folder: Path, command: str
 ) -> Iterator[Problem]:
-    """Yield a problem if plans or labels were edited after labelled or unlabelled preprocessing.
+    """Yield a problem if the plans or the classes in dataset.json were edited after preprocessing.
 
     Args:
         spec: of the present plans and labels.
@@ -248,7 +248,7 @@ def preprocess_cases(
     title: str,
     shard: Shard[Any] | None = None,
 ) -> int:
-    """Preprocess the cases that are not finished yet, and remove all other files.
+    """Preprocess the cases that are not finished yet, and delete the files of all other cases.
 
     Args:
         cases: all cases of ``folder``, or of the shard.
@@ -376,7 +376,7 @@ def _is_newer(made: Path, files: Iterable[str | Path]) -> bool:
 
 
 def copy_ground_truth(cases: Sequence[Case], folder: Path, file_ending: str) -> None:
-    """Copy new and changed labels to the folder that nnU-Net validates on; remove all others.
+    """Copy new and changed labels to the folder that nnU-Net validates on; delete others.
 
     The files that hold the spacing of .tif go with them.
     """

@@ -25,7 +25,7 @@ from semi_nnunet.util.validation import line_as
 
 # The parts of a case's source, in their order; the last is missing in entries of version 0.2.0.
 SOURCE_PARTS = ("image", "label", "preprocessing", "spacing")
-SHORT = 8  # a training records so many characters of each part
+SHORT = 8  # a training records this many characters of each part
 SizeAndDigest = Annotated[list[Any], Field(min_length=2, max_length=2)]
 
 
@@ -52,7 +52,8 @@ class ManifestEntry:
     Args:
         source: hashes of what it was made from, see :data:`SOURCE_PARTS`, joined by "-".
         files: file name -> [bytes, SHA-256]; at least one.
-        facts: shape, spacing and intensity statistics of the preprocessed image.
+        facts: shape and intensity quantiles of the preprocessed image, the original spacing, and
+            facts of the label and its classes.
         when: time of its end, in seconds since 1970; the newer of two entries counts.
     """
 

@@ -1,7 +1,7 @@
 """nnU-Net's plans of a data set: check existing ones, make missing ones, select configurations.
 
-nnU-Net uses any plans that exist. Plans that were copied from another data set or written by
-another version end in a traceback much later, or train on wrongly preprocessed images.
+nnU-Net uses any plans that exist. With plans that were copied from another data set or written by
+another version, a training ends in a traceback much later, or uses wrongly preprocessed images.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def plan_if_needed(
 ) -> dict[str, Any]:
     """Return the plans; make nnU-Net's fingerprint and plans if they are missing or outdated.
 
-    If labelled cases were added or removed, the new plans keep the settings of this package
+    Plans that are made again keep the settings of this package
     (``semi``, ``semi_planned``). ``gpu_memory_gb`` is the memory that nnU-Net plans for; existing
     plans are used as they are.
 
@@ -369,7 +369,7 @@ def is_derived(plans: Mapping[str, Any]) -> bool:
 
 
 def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool:
-    """Return whether nnU-Net's fingerprint was made of the present labelled cases.
+    """Return whether nnU-Net's fingerprint was made from the present labelled cases.
 
     It was not if their number or dataset.json has changed, or if a preprocessed labelled case has
     lost its label: the hidden label would still affect the intensities in the plans. Cases that

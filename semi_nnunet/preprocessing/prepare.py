@@ -301,8 +301,8 @@ def one_at_a_time(preprocessed: Path) -> Iterator[None]:
 
 
 # ---- memory ----
-# A wrong spacing in a header, such as metres for millimetres, makes an image that has a few
-# megabytes in its file fill the memory, and the system kills the process without a message.
+# A wrong spacing in a header, such as one that is 1,000 times too large, makes an image of a few
+# megabytes fill the memory; the system then kills the process without a message.
 
 
 def check_memory(
@@ -340,10 +340,10 @@ def check_memory(
                 problems[report.case] = Problem(file_name, defect, MEMORY_FIX)
     if problems and not skip_bad:
         defect = f"resampling {len(problems)} unlabelled images takes more memory than available"
-        raise UserError(f"{defect} (--skip-bad sets them aside):", list(problems.values()))
+        raise UserError(f"{defect} (--skip-bad skips them):", list(problems.values()))
     if problems:
         number = len(problems)
-        logger.info("set aside %d unlabelled cases that do not fit into the memory:", number)
+        logger.info("skipped %d unlabelled cases that do not fit into the memory:", number)
         for problem in problems.values():
             logger.info("  %s", problem)
     return {case: [str(problem)] for case, problem in problems.items()}

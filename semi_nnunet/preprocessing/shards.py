@@ -1,7 +1,7 @@
 """Preprocess a large imagesUn in shards. Each shard is a job, which may run on another machine.
 
-The launching process verifies all images and plans first; then it writes the list of cases, with
-the hashes of their voxels, for the processes of the shards.
+The launching process first verifies all images and makes the plans. Then it writes the list of
+cases, with the hashes of their voxels, for the shards.
 """
 
 from __future__ import annotations

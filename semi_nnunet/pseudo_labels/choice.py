@@ -153,7 +153,7 @@ def select_cases(scores: Mapping[str, float], choice: SelectionRule) -> dict[str
         UserError: nothing remains.
     """
     if not scores:
-        raise UserError("no case can be selected: all are set aside or completely ignored")
+        raise UserError("no case can be selected: all are skipped or completely ignored")
     limit = choice.most
     certain = {case: score for case, score in scores.items() if limit is None or score <= limit}
     if not certain:

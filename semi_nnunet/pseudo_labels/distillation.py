@@ -190,7 +190,7 @@ def label_and_write(
     patient_of = join_known_twins(build_patient_finder(description), preprocessed)
     folds = load_or_make_folds(preprocessed, labelled, patient_of)
     _, bad = verify_dataset(source, options.processes, options.skip_bad)
-    skipped = {*bad, *list_set_aside_cases(source)}
+    skipped = {*bad, *list_skipped_cases(source)}
     launcher = JobLauncher(device=options.device, jobs=options.jobs)
     reuse_labels(request, source)
     pool = label_pool(request, launcher)
@@ -223,13 +223,13 @@ def label_and_write(
     return DistillationResult((raw,), *counts, following)
 
 
-def list_set_aside_cases(source: Path) -> set[str]:
-    """Return the unlabelled cases that ``semi_nnunet preprocess`` has set aside, and log them."""
+def list_skipped_cases(source: Path) -> set[str]:
+    """Return the unlabelled cases that ``semi_nnunet preprocess`` has skipped, and log them."""
     preprocessed = get_preprocessed_dataset(source.name)
     cases = set(read_skipped_cases(preprocessed))
     if cases:
         path = preprocessed / SKIPPED_FILE
-        logger.info(f"left out {len(cases)} unlabelled cases that preprocess set aside, see {path}")
+        logger.info(f"left out {len(cases)} unlabelled cases that preprocess skipped, see {path}")
     return cases
 
 

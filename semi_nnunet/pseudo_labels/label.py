@@ -34,13 +34,13 @@ class LabelledPool:
         folder: of the segmentations.
         table: uncertainty of each image, the most certain first.
         cases: that are labelled.
-        set_aside: case -> why it could not be labelled.
+        skipped: case -> why it could not be labelled.
     """
 
     folder: Path
     table: Path
     cases: tuple[str, ...]
-    set_aside: dict[str, str]
+    skipped: dict[str, str]
 
 
 def make_labelling_request(
@@ -127,7 +127,7 @@ def label_pool(
     table = write_uncertainty_table(request, state.done)
     logger.info(f"labelled {len(state.done)} cases: {request.labels}; {table}")
     for case, problem in state.bad.items():
-        logger.info(f"set aside: {case}: {problem}")
+        logger.info(f"skipped: {case}: {problem}")
     return LabelledPool(request.labels, table, tuple(state.done), dict(state.bad))
 
 

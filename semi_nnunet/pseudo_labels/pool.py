@@ -201,7 +201,7 @@ class LabellingRequest:
             )
 
     def state(self, cases: Iterable[str]) -> PoolState:
-        """Read which of ``cases`` are done or set aside; images that have changed are neither."""
+        """Read which of ``cases`` are done or skipped; images that have changed are neither."""
         requested, state = {*cases}, PoolState({}, {})
         for case, entry in self.list_entries():
             if case not in requested:
@@ -218,7 +218,7 @@ class LabellingRequest:
         return state
 
     def find_unfinished(self, cases: Collection[str] | None = None) -> list[str]:
-        """Return those of ``cases`` (None: all) that are neither done nor set aside."""
+        """Return those of ``cases`` (None: all) that are neither done nor skipped."""
         cases = self.cases if cases is None else cases
         state = self.state(cases)
         return [case for case in cases if case not in state.done and case not in state.bad]
@@ -240,7 +240,7 @@ class LabellingRequest:
         return self.state(self.cases).done
 
     def bad(self) -> dict[str, str]:
-        """Return the cases that were set aside, with their problem."""
+        """Return the cases that were skipped, with their problem."""
         return self.state(self.cases).bad
 
 
@@ -255,7 +255,7 @@ class SetAside:
 
 @dataclass(frozen=True)
 class PoolState:
-    """Finished cases with their entries, and cases set aside with the reason."""
+    """Finished cases with their entries, and skipped cases with the reason."""
 
     done: dict[str, ManifestEntry]
     bad: dict[str, str]
@@ -269,7 +269,7 @@ def format_records(files: Sequence[Path]) -> str:
 # ---- shards ----
 
 
-def set_aside(shard: Shard[LabellingRequest], case: str, problem: str) -> None:
+def skip_case(shard: Shard[LabellingRequest], case: str, problem: str) -> None:
     """Record a case that cannot be labelled with the present version of its files."""
     versions = shard.work.record_files(case)
     entry = asdict(SetAside(case, versions, " ".join(problem.split())))
@@ -301,7 +301,7 @@ def run_shard(
     too_large, changed = list[str](), list[str]()
     for case in cases:
         if problems := find_image_problems(request.images, description, reader, case, files[case]):
-            set_aside(shard, case, "; ".join(map(str, problems)))
+            skip_case(shard, case, "; ".join(map(str, problems)))
             yield case
             continue
         versions = request.record_files(case)
@@ -321,7 +321,7 @@ def run_shard(
                     fix="run the same command again, on another device or disk",
                 ) from error
             # one strange image must not end the labelling of the others
-            set_aside(shard, case, f"cannot be labelled: {shorten_reason(error)}")
+            skip_case(shard, case, f"cannot be labelled: {shorten_reason(error)}")
         else:
             if not request.is_made_from(versions, case):
                 changed.append(case)

@@ -168,7 +168,7 @@ def build_preprocess_command(
 ) -> Command:
     """Return the command that preprocesses a data set, with its plans if it was given any.
 
-    The pool was checked before: now --skip-bad sets aside images equal to pseudo-labelled ones.
+    The pool was checked before: now --skip-bad skips images equal to pseudo-labelled ones.
     """
     return build_command(
         "preprocess", dataset=number, plans=plans, configurations=plans and configurations,

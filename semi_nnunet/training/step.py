@@ -55,7 +55,7 @@ class BatchCases:
 
 @dataclass(eq=False)
 class OptimizerStep:
-    """Weighs and back-propagates terms one after the other, and updates the networks.
+    """Weigh and back-propagate terms one after the other, then update the networks.
 
     The graph of a term is freed before the next term is computed, so that a step needs about the
     memory of a supervised step.
@@ -95,8 +95,8 @@ class OptimizerStep:
     ) -> None:
         """Compute and back-propagate the terms of one batch.
 
-        While unlabelled terms have no weight, the first of them is computed and the others are not.
-        The recorded values of terms with the same name are summed.
+        While unlabelled terms have no weight, the first of them is computed for the records, and
+        all later terms are skipped. The recorded values of terms with the same name are summed.
 
         Args:
             terms: of the batch; the next one is computed when the last one was back-propagated.

@@ -50,7 +50,7 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def update(self, student: nn.Module, step: int, decay: float) -> None:
-        """Set teacher <- a teacher + (1 - a) student, a = :func:`ema_decay_at`, after ``step``."""
+        """Set teacher = a * teacher + (1 - a) * student, a = ema_decay_at(step, decay)."""
         a = ema_decay_at(step, decay)
         averages: list[torch.Tensor] = list(self.module.parameters())
         weights: list[torch.Tensor] = list(student.parameters())
@@ -107,7 +107,7 @@ class ConsistentTeacherTrainer(TeacherTrainer, is_method=False):
     def consistency_term(
         self, unlabelled: UnlabelledBatch, target: torch.Tensor, mask: torch.Tensor
     ) -> Term:
-        """Compare the student on strong views, after CutMix, with the target mixed alike.
+        """Compare the student on strong views, after CutMix, with the target mixed in the same way.
 
         Args:
             target: probabilities of the teacher (B, C, *spatial).

@@ -92,7 +92,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         raise NotImplementedError
 
     def after_optimizer_step(self, step: int) -> None:
-        """Called after the student's weights changed in optimizer step ``step`` (from 0)."""
+        """Update what follows the student, such as a teacher, after step ``step`` (from 0)."""
 
     @property
     def steps_in_cycle(self) -> int:
@@ -100,7 +100,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         return 1
 
     def diagnose(self, labelled: LabelledBatch) -> None:
-        """Called after the first step of an epoch, to record values that are only informative."""
+        """Record values that are only informative, after the first step of an epoch."""
 
     # ---------------------------------------------------------------- used by a method
 
@@ -108,6 +108,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         self, labelled: LabelledBatch, network: nn.Module | None = None, name: str = "supervised"
     ) -> Term:
         """Compute nnU-Net's loss of the student, or of another network, on labelled patches.
+
+        With ``crf_weight`` the gated CRF loss is added.
 
         With fold "all" the student's predictions also determine the reliability of the network.
         Pasted boxes of unlabelled patches count in the loss only.
@@ -347,7 +349,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         )
 
     def unlabelled_cases(self) -> list[str]:
-        """Return the unlabelled cases of the fold, as in :meth:`unlabelled_selection`."""
+        """Return the unlabelled cases that the fold may train on, before filtering."""
         return self.unlabelled_selection().in_fold
 
     def batch_sizes(self) -> dict[str, int]:

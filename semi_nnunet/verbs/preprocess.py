@@ -50,7 +50,7 @@ def preprocess(
 
     Unlabelled images that differ much from the labelled ones in spacing, size, orientation,
     intensities or colour are named, and shown in the folder domain_check of the preprocessed data
-    set. They are used, unless --skip-outliers sets them aside. If they are meant to differ, write
+    set. They are used, unless --skip-outliers skips them. If they are meant to differ, write
     "unlabelled_domain": "other" into dataset.json.
 
     A large imagesUn can be cut into shards. Each shard is a job, here or on a cluster:
@@ -67,8 +67,8 @@ def preprocess(
         configurations: Such as 2d (default: all of the plans).
         plans: Plans identifier (default: the planner's, nnUNetPlans).
         processes: Worker processes (default: one for each core, up to 8; for a shard its cores).
-        skip_bad: Set bad unlabelled cases aside, listed in semi_skipped.json, and continue.
-        skip_outliers: Set unlabelled cases aside that differ much from the labelled ones.
+        skip_bad: Skip bad unlabelled cases, which are listed in semi_skipped.json, and continue.
+        skip_outliers: Skip unlabelled cases that differ much from the labelled ones.
         planner: nnU-Net's planner, used if there are no plans yet.
         gpu_memory_target: GB of GPU memory to plan for, if there are no plans yet (default: the
             planner's).

@@ -61,7 +61,7 @@ def pseudo_label(
     which is looked for next to it. Folds and views are averaged as logits, models as probabilities,
     as in nnU-Net: without --views the labels are those of nnUNetv2_predict --disable_tta, with
     "flips" those of its default. Each shard of the pool is a process. Repeat the command to
-    continue: a killed process loses its current case only. A bad image is set aside and named.
+    continue: a killed process loses its current case only. A bad image is skipped and named.
     uncertainty.csv lists the uncertainty of each image, the most certain first.
 
     Args:

@@ -197,7 +197,7 @@ def check_domain(
         return {}
     write_outliers(folder, raw, outliers)
     advice = f"look at them, and correct or remove images that do not belong in {UNLABELLED_IMAGES}"
-    advice += "" if skip_outliers else "; --skip-outliers sets them aside"
+    advice += "" if skip_outliers else "; --skip-outliers skips them"
     advice += '; if they are meant to be of another kind (CT and MR), write "'
     advice += f'{UNLABELLED_DOMAIN}": "other" in {DATASET_JSON}'
     if skip_outliers and len(outliers) == total:
@@ -208,7 +208,7 @@ def check_domain(
         )
     images, verb = f"{len(outliers)} of {total} unlabelled images", "differ"
     verb += "s" * (len(outliers) == 1)
-    text = f"set aside {images} for differing" if skip_outliers else f"WARNING: {images} {verb}"
+    text = f"skipped {images} for differing" if skip_outliers else f"WARNING: {images} {verb}"
     logger.info("%s much from the labelled ones:", text)
     for outlier in outliers[:MAX_PRINTED]:
         logger.info("  %s: %s", outlier.case, " ".join(outlier.reasons))

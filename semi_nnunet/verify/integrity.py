@@ -89,12 +89,12 @@ def verify_dataset(
     # a missing file is noticed more than once
     blocking = list({(problem.where, problem.what): problem for problem in blocking}.values())
     if blocking:
-        hint = " (--skip-bad sets bad unlabelled cases aside)"
+        hint = " (--skip-bad skips bad unlabelled cases)"
         helps = bool(of_unlabelled) and not skip_bad
         number = f"{len(blocking)} problem{'s' * (len(blocking) != 1)}"
         raise UserError(f"{number} in {raw.folder}{hint * helps}:", blocking)
     if bad:
-        logger.info("set aside %d bad unlabelled cases:", len(bad))
+        logger.info("skipped %d bad unlabelled cases:", len(bad))
         for problem in of_unlabelled:
             logger.info("  %s", problem)
     if (annotated := AnnotatedClasses.of(raw.description)) is not None:

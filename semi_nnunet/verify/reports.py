@@ -96,7 +96,7 @@ def find_changed_cases(
     Args:
         cases: present ones.
         reports: those of the last preprocessing; without records of files nothing is known.
-        skipped: unlabelled cases that it set aside.
+        skipped: unlabelled cases that it skipped.
 
     Returns:
         The changed cases; and the reports, those of unchanged cases with the present states of

@@ -128,7 +128,7 @@ def test_grey_pictures_among_coloured_ones_are_named(tmp_path: Path, is_grey: bo
     assert row["case"] == "odd" and ("grey" if is_grey else "coloured") in row["reason"]
 
 
-# ---- what is set aside ----
+# ---- what is skipped ----
 
 
 def test_outliers_are_skipped_on_request(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_outliers_are_skipped_on_request(data: Path, capsys: pytest.CaptureFixtu
     aside = checked(data, skip=True)
     assert list(aside) == [case] and aside[case][0].startswith("Its spacing is 2 x 0.1 x 0.1 mm")
     out = capsys.readouterr().out
-    assert "set aside 1 of 3 unlabelled images" in out
+    assert "skipped 1 of 3 unlabelled images" in out
     assert "WARNING" not in out and "Fix" not in out
 
 
@@ -187,7 +187,7 @@ def test_the_command_warns_and_with_skip_outliers_no_training_sees_them(
 
     assert main([*command, "--skip-outliers"]) == 0
     out = capsys.readouterr().out
-    assert "set aside 1 of 4" in out and "2d: 5 labelled and 3 unlabelled cases" in out
+    assert "skipped 1 of 4" in out and "2d: 5 labelled and 3 unlabelled cases" in out
     assert len(Manifest(pool).present()) == 3 and first not in Manifest(pool).present()
     assert not list(pool.glob(f"{first}*"))
     skipped = json.loads((copy.preprocessed / "semi_skipped.json").read_text())

@@ -131,7 +131,7 @@ def test_labels_of_a_model_count_as_none_and_one_label_has_no_spread() -> None:
     assert [facts.distance for facts in compute_domain_facts(constant, domain_of, ["MR"])] == [0, 0]
 
 
-def test_facts_come_from_the_preprocessed_data_without_cases_set_aside(tmp_path: Path) -> None:
+def test_facts_come_from_the_preprocessed_data_without_skipped_cases(tmp_path: Path) -> None:
     assert load_domain_facts(tmp_path) == []
     description = {"channel_names": {"0": "CT"}, "domain": "a|b"}
     write_json(tmp_path / "dataset.json", description)

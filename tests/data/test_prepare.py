@@ -56,7 +56,7 @@ def test_bad_unlabelled_cases_are_skipped_on_request(
     known = copy.raw / f"imagesTr/{names(copy.raw / 'imagesTr')[0]}_0000.nii.gz"
     shutil.copy(known, copy.raw / f"imagesUn/{leaked}_0000.nii.gz")
     assert copy.prepare(skip_bad=True) == {"2d": (5, 2)}
-    assert "set aside 2 bad unlabelled cases" in capsys.readouterr().out
+    assert "skipped 2 bad unlabelled cases" in capsys.readouterr().out
     listed = json.loads((copy.preprocessed / "semi_skipped.json").read_text())
     assert list(listed) == [bad, leaked]
     stems = {
@@ -65,7 +65,7 @@ def test_bad_unlabelled_cases_are_skipped_on_request(
     assert not stems & {bad, leaked}
 
 
-def test_cases_that_were_set_aside_do_not_count_as_gone(copy: Copy) -> None:
+def test_cases_that_were_skipped_do_not_count_as_gone(copy: Copy) -> None:
     duplicate, outlier = names(copy.raw / "imagesUn")[:2]
     known = copy.raw / f"imagesTr/{names(copy.raw / 'imagesTr')[0]}_0000.nii.gz"
     shutil.copy(known, copy.raw / f"imagesUn/{duplicate}_0000.nii.gz")
@@ -374,7 +374,7 @@ def test_too_large_images_are_named_before_any_is_preprocessed(copy: Copy, explo
     skipped = copy.preprocessed / "semi_skipped.json"
     before = {path: path.stat().st_mtime_ns for path in copy.preprocessed.glob("nnUNetPlans_*/*")}
     skipped.unlink(missing_ok=True)
-    with pytest.raises(UserError, match="--skip-bad sets them aside") as error:
+    with pytest.raises(UserError, match="--skip-bad skips them") as error:
         copy.prepare()
     (problem,) = error.value.problems
     assert problem.where == f"imagesUn/{exploding}_0000.nii.gz"
@@ -394,7 +394,7 @@ def test_too_large_cases_are_skipped_on_request(
 ) -> None:
     assert copy.prepare(skip_bad=True) == {"2d": (5, 3)}
     out = capsys.readouterr().out
-    assert "set aside 1 unlabelled cases" in out
+    assert "skipped 1 unlabelled cases" in out
     assert f"imagesUn/{exploding}_0000.nii.gz: for 2d" in out
     assert exploding in (copy.preprocessed / "semi_skipped.json").read_text()
 

@@ -87,7 +87,7 @@ def test_a_preprocessed_data_set_needs_no_fix(phantom: Any) -> None:
     assert "nnUNetPlans_2d 5+6" in finding.state
 
 
-def test_cases_that_were_set_aside_are_not_missed(
+def test_cases_that_were_skipped_are_not_missed(
     phantom: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = tmp_path / phantom.name
@@ -129,7 +129,7 @@ def test_the_state_follows_a_long_name_on_the_next_line() -> None:
     assert short.index("state") == long.splitlines()[1].index("state")
 
 
-def test_cases_that_nnunet_preprocessed_or_we_set_aside_are_counted(
+def test_cases_that_nnunet_preprocessed_or_we_skipped_are_counted(
     phantom: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "preprocessed" / "nnUNetPlans_2d"
@@ -140,4 +140,4 @@ def test_cases_that_nnunet_preprocessed_or_we_set_aside_are_counted(
     assert doctor.count_preprocessed(folder.parent) == {"nnUNetPlans_2d": (2, 0)}
     (folder.parent / doctor.SKIPPED_FILE).write_text('{"x": ["is truncated"], "y": []}')
     state = doctor.dataset(phantom.raw, folder.parent).state
-    assert "2 set aside" in state and "semi_skipped.json" in state
+    assert "2 skipped" in state and "semi_skipped.json" in state

@@ -137,7 +137,7 @@ def test_bad_images_are_in_no_training(raw, pool, capfd):
     assert not list(target.rglob("leak*"))
 
 
-def test_cases_set_aside_by_preprocess_are_in_no_training(raw, pool, capfd):
+def test_cases_skipped_by_preprocess_are_in_no_training(raw, pool, capfd):
     outlier = sorted(list_cases(raw / "imagesUn"))[1]
     preprocessed = Path(os.environ["nnUNet_preprocessed"]) / raw.name
     preprocessed.mkdir(exist_ok=True)

@@ -55,14 +55,14 @@ def test_the_command_labels_in_shards_writes_the_table_and_repeats_no_work(pool,
     assert "begun with other" in capfd.readouterr().err
 
 
-def test_a_bad_image_is_set_aside_and_the_others_are_labelled(pool, capfd):
+def test_a_bad_image_is_skipped_and_the_others_are_labelled(pool, capfd):
     bad = sorted(pool.images.iterdir())[1]
     content = bad.read_bytes()
     bad.write_bytes(content[: len(content) // 2])
     words = ["pseudo-label", "-i", str(pool.images), "-o", str(pool.out), "-m", pool.names[0]]
     assert main([*words, "--device", "cpu"]) == 0
     output = capfd.readouterr().out
-    assert "labelled 3 cases" in output and f"set aside: {bad.name[:-12]}: {bad.name}" in output
+    assert "labelled 3 cases" in output and f"skipped: {bad.name[:-12]}: {bad.name}" in output
     assert main([*words, "--device", "cpu"]) == 0  # as it is, it is not tried again
     assert "0 shards to do" in capfd.readouterr().out
     bad.write_bytes(content)
@@ -197,9 +197,7 @@ def test_finished_cases_are_not_labelled_again(pool, capsys):
     times = {path: path.stat().st_mtime_ns for path in request.labels.iterdir()}
     labelled = pseudo_label(pool.images, pool.out, pool.names[:1], launcher=Launcher(device="cpu"))
     assert (
-        labelled is not None
-        and set(labelled.cases) == {*request.cases}
-        and labelled.set_aside == {}
+        labelled is not None and set(labelled.cases) == {*request.cases} and labelled.skipped == {}
     )
     assert labelled.folder == request.labels and labelled.table.is_file()
     assert "4 cases, 0 shards to do" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from semi_nnunet.pseudo_labels.pool import (
     format_records,
     ignore_unsure_voxels,
     read_uncertainties,
-    set_aside,
+    skip_case,
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller, Prediction
@@ -141,7 +141,7 @@ def test_a_full_disk_is_not_blamed_on_the_image(pool, monkeypatch):
     assert not request.bad() and not request.done()
 
 
-def test_channels_that_do_not_fit_the_model_are_set_aside(pool):
+def test_channels_that_do_not_fit_the_model_are_skipped(pool):
     bad, *good = sorted(pool.images.iterdir())
     shutil.copy(bad, bad.with_name(bad.name.replace("_0000", "_0001")))  # the model knows one
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
@@ -151,7 +151,7 @@ def test_channels_that_do_not_fit_the_model_are_set_aside(pool):
     assert "channel" in str(problem)
 
 
-def test_an_image_that_the_network_rejects_is_set_aside_and_the_others_are_labelled(
+def test_an_image_that_the_network_rejects_is_skipped_and_the_others_are_labelled(
     pool, monkeypatch
 ):
     predict = Labeller.__call__
@@ -341,14 +341,14 @@ def test_a_label_made_again_by_another_shard_is_not_edited(pool):
         request.require_no_edited_label()
 
 
-def test_cases_are_done_set_aside_or_left(pool):
+def test_cases_are_done_skipped_or_left(pool):
     request = LabellingRequest(pool.images, pool.out, (pool.names[0],))
     first, second, third, fourth = request.cases
     finish(request, first, second)
-    set_aside(Shard(request, 0, 1), third, "cannot be\n read")
+    skip_case(Shard(request, 0, 1), third, "cannot be\n read")
     assert set(request.done()) == {first, second} and request.bad() == {third: "cannot be read"}
     assert request.find_unfinished() == [fourth] and request.find_unfinished([first, third]) == []
-    set_aside(Shard(request, 0, 1), second, "an older one")
+    skip_case(Shard(request, 0, 1), second, "an older one")
     assert second not in request.bad()  # it was labelled since
     (request.labels / f"{first}.nii.gz").unlink()
     with (request.shards / "part_0.bad").open("a") as file:

@@ -124,7 +124,7 @@ def test_labels_are_compared_with_those_of_earlier_models(score, dataset, pool, 
     assert main([*select_words[:-2], "-o", "x.csv"]) == 2 and "HTML" in capfd.readouterr().err
 
 
-def test_images_set_aside_are_not_selected(dataset, pool):
+def test_skipped_images_are_not_selected(dataset, pool):
     case = sorted(path.name[:-12] for path in pool.images.glob("*.nii.gz"))[0]
     write_json(dataset / "semi_skipped.json", {case: "bad"})
     words = ["select", "-d", dataset.name, "-m", pool.names[0], "--device", "cpu", "--keep", "1"]

@@ -95,7 +95,7 @@ def test_the_memory_of_this_machine_matters_only_where_it_does_the_work(dataset,
         assert preprocess(dataset, ["2d"], processes=1, launcher=Launcher("slurm")) is None
 
 
-def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
+def test_outliers_are_skipped_in_shards_too(dataset, tmp_path, capsys):
     case = min((tmp_path / "raw" / dataset / "imagesUn").iterdir())
     image = sitk.ReadImage(str(case))
     image.SetSpacing((0.05, 0.05, 40))
@@ -104,7 +104,7 @@ def test_outliers_are_set_aside_in_shards_too(dataset, tmp_path, capsys):
         launcher = Launcher(jobs=1)
         assert preprocess(dataset, ["2d"], processes=1, skip_outliers=True, launcher=launcher)
     out = capsys.readouterr().out
-    assert "set aside 1 of 4 unlabelled images" in out and "3 unlabelled cases, " in out
+    assert "skipped 1 of 4 unlabelled images" in out and "3 unlabelled cases, " in out
 
 
 def test_numbers_that_are_too_small_are_refused_before_anything_is_read():
