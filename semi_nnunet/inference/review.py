@@ -22,7 +22,7 @@ from scipy.ndimage import binary_dilation
 from semi_nnunet.core.uncertainty import entropy, max_entropy
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.evaluation.surfaces import find_bounding_box
-from semi_nnunet.raw.classes import get_declared_classes, has_regions
+from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_classes, has_regions
 from semi_nnunet.raw.layout import SUMMARY_JSON
 from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER, is_older
 from semi_nnunet.util.files import is_filled, optional_json, read_json, write_csv, write_json
@@ -155,6 +155,7 @@ def _list_validated(model: TrainedModel, fold: str, reader: Any) -> Iterator[tup
     if fold == ALL or is_older(folder / SUMMARY_JSON, model.checkpoints[fold]):
         return  # fold "all" validates its training cases; or it is of another network
     declared, ending = model.dataset_json["labels"], model.dataset_json["file_ending"]
+    annotated = AnnotatedClasses.of(model.dataset_json)
     for entry in optional_json(folder / SUMMARY_JSON).get("metric_per_case", ()):
         case = Path(entry["prediction_file"]).name.removesuffix(ending)
         files = folder / f"{case}{ending}", folder / f"{case}.npz"
@@ -165,9 +166,11 @@ def _list_validated(model: TrainedModel, fold: str, reader: Any) -> Iterator[tup
             probabilities = arrays["probabilities"]
         true = [values["Dice"] for values in entry["metrics"].values()]
         true = [dice for dice in true if dice is not None and not math.isnan(dice)]
-        expected = average_expected(expect_dice(labels, probabilities, declared))
-        if true and not math.isnan(expected):
-            yield expected, sum(true) / len(true)
+        expected = expect_dice(labels, probabilities, declared)
+        names = annotated.names(case) if annotated else expected
+        mean = average_expected({name: expected[name] for name in names})
+        if true and not math.isnan(mean):
+            yield mean, sum(true) / len(true)
 
 
 # ---- files ----

@@ -160,21 +160,28 @@ def test_the_worst_case_stands_first_and_nothing_predicted_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("count", [0, 5, 12])
-def test_validation_cases_with_probabilities_calibrate(pool, count):
+@pytest.mark.parametrize("partial", [False, True])
+def test_validation_cases_with_probabilities_calibrate(pool, count, partial):
     model = pool.models[0]
     folder = model.folder / "fold_0" / "validation"
     labels = np.zeros((2, 8, 8), np.uint8)
     labels[:, 2:6, 2:6] = 1
     channels, cases = len(model.dataset_json["labels"]), []
+    _, first, second, *_ = model.dataset_json["labels"]
+    if partial:  # its Dice is unknown
+        labels[:, :2] = 2
+        model.dataset_json["annotated"] = {"case_*": [first]}
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         case = f"case_{number}"
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(folder / f"{case}.nii.gz"))
         probabilities = make_probabilities(labels, 0.99 - 0.04 * number, channels)
+        probabilities[:, labels == 2] = 0.6
         np.savez(folder / f"{case}.npz", probabilities=probabilities)
         declared = model.dataset_json["labels"]
-        (expected,) = filter(None, expect_dice(labels, probabilities, declared).values())
-        metrics = {"1": {"Dice": expected - 0.2}, "2": {"Dice": float("nan")}}
+        expected = expect_dice(labels, probabilities, declared)
+        assert (expected[second] is None) is not partial
+        metrics = {"1": {"Dice": expected[first] - 0.2}, "2": {"Dice": float("nan")}}
         cases.append({"prediction_file": str(folder / f"{case}.nii.gz"), "metrics": metrics})
     write_json(folder / "summary.json", {"metric_per_case": cases})
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
