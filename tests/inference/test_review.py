@@ -170,13 +170,14 @@ def test_validation_cases_with_probabilities_calibrate(pool, count, partial):
     _, first, second, *_ = model.dataset_json["labels"]
     if partial:  # its Dice is unknown
         labels[:, :2] = 2
-        model.dataset_json["annotated"] = {"case_*": [first]}
+        description = {**model.dataset_json, "annotated": {"case_*": [first]}}
+        write_json(model.folder / "dataset.json", description)
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         case = f"case_{number}"
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(folder / f"{case}.nii.gz"))
         probabilities = make_probabilities(labels, 0.99 - 0.04 * number, channels)
-        probabilities[:, labels == 2] = 0.6
+        probabilities[2, labels == 2] = 0.6
         np.savez(folder / f"{case}.npz", probabilities=probabilities)
         declared = model.dataset_json["labels"]
         expected = expect_dice(labels, probabilities, declared)
