@@ -46,4 +46,5 @@ def find_difference_unit(metric: str) -> str:
     """Return "points", the unit in the metric's name, or ""."""
     if metric.startswith(FRACTIONS):
         return "points"
-    return next((unit for unit in ("mm", "ml", "voxels") if metric.endswith(unit)), "")
+    units = "mm", "ml", "mm2", "voxels", "pixels"
+    return next((unit for unit in units if metric.endswith(f"_{unit}")), "")

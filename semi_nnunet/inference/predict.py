@@ -24,6 +24,7 @@ from semi_nnunet.inference.model import (
 from semi_nnunet.inference.review import (
     assess_prediction,
     calibrate_expected_dice,
+    count_near_voxels,
     find_map,
     is_reviewed,
     remove_reviews,
@@ -536,7 +537,9 @@ class FolderPredictor:
             DiskError: the disk is full or not writable; no incomplete file remains.
         """
         if probabilities is not None:
-            percent, facts = assess_prediction(labels, probabilities, self.description)
+            plans = self.predictor.loaded.plans_manager
+            near = count_near_voxels(properties["spacing"], plans, self.predictor.configuration)
+            percent, facts = assess_prediction(labels, probabilities, self.description, near)
             path = find_map(self.out, case, self.ending)
             path.parent.mkdir(exist_ok=True)
             self._write_voxels(path, percent, properties)

@@ -10,13 +10,14 @@ these cases corrects the mean over the classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.ndimage import binary_dilation
 
 from semi_nnunet.core.uncertainty import entropy, max_entropy
@@ -30,7 +31,9 @@ from semi_nnunet.util.files import is_filled, optional_json, read_json, write_cs
 REVIEW_FILE = "review.csv"  # among the predictions
 MAPS = "uncertainty"  # folder of the maps, among the predictions
 PERCENT = 100  # of the largest entropy, the unit of a map
-NEAR_VOXELS = 3  # around the foreground; faint probabilities of a whole background add up to much
+# Margin around the foreground, in voxels of the network; faint probabilities of a whole background
+# would add up to much
+NEAR_VOXELS = 3
 LEAST_CASES = 10  # that a calibration needs
 
 
@@ -44,17 +47,24 @@ class Calibration:
     Args:
         slope, intercept: of the line.
         cases: number of validation cases that it was fitted to; 0: it changes nothing.
+        found: number of validation cases with probabilities.
     """
 
     slope: float = 1.0
     intercept: float = 0.0
     cases: int = 0
+    found: int = 0
 
     def correct(self, dice: float) -> float:
         """Return the Dice to predict for an expected one."""
         return min(1.0, max(0.0, self.intercept + self.slope * dice))
 
     def __str__(self) -> str:
+        if self.found and not self.cases:
+            return (
+                f"the predicted Dice is not calibrated: only {self.found} validation cases have "
+                f"probabilities, at least {LEAST_CASES} of different expected Dice are needed"
+            )
         if not self.cases:
             return (
                 "the predicted Dice is not calibrated: there are no probabilities of validation "
@@ -66,8 +76,26 @@ class Calibration:
         )
 
 
+def count_near_voxels(spacing: Sequence[float], plans: Any, configuration: Any) -> int:
+    """Return the width of the margin around the foreground, in voxels of an image.
+
+    It is the mean over the axes (geometric, as voxels may be anisotropic).
+
+    Args:
+        spacing: of the image, from nnU-Net's reader.
+        plans, configuration: nnU-Net's managers, of the network.
+    """
+    network = np.array(configuration.spacing, dtype=float)
+    image = np.array([spacing[axis] for axis in plans.transpose_forward], dtype=float)
+    ratio = float(np.exp(np.log(network / image[-len(network) :]).mean()))
+    return max(1, round(NEAR_VOXELS * ratio))
+
+
 def assess_prediction(
-    labels: np.ndarray, probabilities: np.ndarray, description: Mapping[str, Any]
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    description: Mapping[str, Any],
+    near: int = NEAR_VOXELS,
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the map of uncertainty in percent (*spatial), and the facts for the review.
 
@@ -75,6 +103,7 @@ def assess_prediction(
         labels: predicted, (Z, Y, X).
         probabilities: (C, Z, Y, X) float32.
         description: content of dataset.json.
+        near: see :func:`count_near_voxels`.
 
     Returns:
         The map, and "expected_dice": class -> Dice, None if the class is not predicted; "slice":
@@ -86,13 +115,16 @@ def assess_prediction(
     for z in range(len(labels)):  # the entropy of a whole image would need much memory
         nats = entropy(torch.from_numpy(probabilities[:, z])[None], exclusive)[0, 0]
         percent[z] = (PERCENT * nats / largest).clamp(0, PERCENT).round().byte().numpy()
-    expected = expect_dice(labels, probabilities, description["labels"])
+    expected = expect_dice(labels, probabilities, description["labels"], near)
     unsure = np.count_nonzero(percent > PERCENT // 2, axis=(1, 2))
     return percent, {"expected_dice": expected, "slice": int(unsure.argmax()) + 1}
 
 
 def expect_dice(
-    labels: np.ndarray, probabilities: np.ndarray, declared: Mapping[str, Any]
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    declared: Mapping[str, Any],
+    near: int = NEAR_VOXELS,
 ) -> dict[str, float | None]:
     """Return class or region -> expected Dice; None if it is not predicted.
 
@@ -104,22 +136,22 @@ def expect_dice(
         labels: (Z, Y, X).
         probabilities: (C, Z, Y, X).
         declared: "labels" of dataset.json.
+        near: see :func:`count_near_voxels`.
     """
     classes = get_declared_classes(declared)
     is_region, expected = has_regions(declared), dict[str, float | None](dict.fromkeys(classes))
     if not labels.any():
         return expected
     box = tuple(
-        slice(max(0, side.start - NEAR_VOXELS), side.stop + NEAR_VOXELS)
-        for side in find_bounding_box(labels > 0)
+        slice(max(0, side.start - near), side.stop + near) for side in find_bounding_box(labels > 0)
     )
     whole = (slice(None), *box)
     labels, probabilities = labels[box], probabilities[whole]
-    near = binary_dilation(labels > 0, iterations=NEAR_VOXELS)
+    counts = binary_dilation(labels > 0, iterations=near)
     for place, (name, values) in enumerate(classes.items()):
         p, mask = probabilities[place if is_region else values[0]], np.isin(labels, values)
         if size := int(np.count_nonzero(mask)):
-            total = float(p[near].sum(dtype=np.float64)) + size
+            total = float(p[counts].sum(dtype=np.float64)) + size
             expected[name] = 2 * float(p[mask].sum(dtype=np.float64)) / total
     return expected
 
@@ -142,11 +174,11 @@ def calibrate_expected_dice(model: TrainedModel, reader: Any) -> Calibration:
     pairs = [pair for fold in model.folds for pair in _list_validated(model, fold, reader)]
     expected, true = np.array(pairs).reshape(-1, 2).T
     if len(pairs) < LEAST_CASES or np.ptp(expected) == 0:
-        return Calibration()
+        return Calibration(found=len(pairs))
     slope, intercept = np.polyfit(expected, true, 1)
     if slope <= 0:  # the expected Dice says nothing about the true one
         slope, intercept = 0.0, float(true.mean())
-    return Calibration(float(slope), float(intercept), len(pairs))
+    return Calibration(float(slope), float(intercept), len(pairs), len(pairs))
 
 
 def _list_validated(model: TrainedModel, fold: str, reader: Any) -> Iterator[tuple[float, float]]:
@@ -155,18 +187,21 @@ def _list_validated(model: TrainedModel, fold: str, reader: Any) -> Iterator[tup
     if fold == ALL or is_older(folder / SUMMARY_JSON, model.checkpoints[fold]):
         return  # fold "all" validates its training cases; or it is of another network
     declared, ending = model.dataset_json["labels"], model.dataset_json["file_ending"]
-    annotated = AnnotatedClasses.of(model.dataset_json)
+    annotated, plans = AnnotatedClasses.of(model.dataset_json), PlansManager(model.plans)
+    configuration = plans.get_configuration(model.configuration)
     for entry in optional_json(folder / SUMMARY_JSON).get("metric_per_case", ()):
         case = Path(entry["prediction_file"]).name.removesuffix(ending)
         files = folder / f"{case}{ending}", folder / f"{case}.npz"
         if not all(map(is_filled, files)):
             continue
-        labels = np.asarray(reader.read_seg(str(files[0]))[0][0])
+        segmentation, properties = reader.read_seg(str(files[0]))
+        labels = np.asarray(segmentation[0])
+        near = count_near_voxels(properties["spacing"], plans, configuration)
         with np.load(files[1]) as arrays:
             probabilities = arrays["probabilities"]
         true = [values["Dice"] for values in entry["metrics"].values()]
         true = [dice for dice in true if dice is not None and not math.isnan(dice)]
-        expected = expect_dice(labels, probabilities, declared)
+        expected = expect_dice(labels, probabilities, declared, near)
         names = annotated.names(case) if annotated else expected
         mean = average_expected({name: expected[name] for name in names})
         if true and not math.isnan(mean):

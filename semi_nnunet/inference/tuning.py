@@ -25,7 +25,7 @@ from semi_nnunet.evaluation.measuring import evaluate_folders
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, make_prediction_options
 from semi_nnunet.inference.predict import FolderPredictor
-from semi_nnunet.raw.description import find_cases
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.folds import load_folds
 from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
@@ -116,11 +116,12 @@ def find_validation_images(folders: Folders, fold: str) -> dict[str, list[str]]:
     splits = folders.preprocessed / SPLITS_FILE
     split = dict(enumerate(load_folds(folders.preprocessed))).get(int(fold))
     names = [] if split is None else split["val"]
-    images = find_cases(folders.raw / "imagesTr", folders.file_ending)
+    cases = RawDataset.of(folders.raw).cases
+    images = {case.case: list(case.images) for case in cases if case.subset == "labelled"}
     validated = {case: images[case] for case in names if case in images}
     if not validated:
         raise UserError(
-            f"no case of {folders.raw / 'imagesTr'} validates fold {fold} ({splits})",
+            f"no labelled case of {folders.raw} validates fold {fold} ({splits})",
             fix="put the data set there",
         )
     return validated

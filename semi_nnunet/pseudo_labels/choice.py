@@ -14,8 +14,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.core.case_uncertainty import checkpoint_disagreement, voxel_change
 from semi_nnunet.pseudo_labels.pool import LabellingRequest, choose_ignore_label, read_uncertainties
 from semi_nnunet.pseudo_labels.uncertainty import encode_classes, list_foreground_values
+from semi_nnunet.raw.readers import BrokenFileError, read_with_nnunet
 from semi_nnunet.training.filtering import select_least_uncertain
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.verify.file_bytes import find_incomplete_images
 
 COMPARISON_SCORES = {"change": voxel_change, "checkpoints": checkpoint_disagreement}
 
@@ -126,7 +128,7 @@ def compare_labellings(
         if not all(file.is_file() for file in files):
             scores[case] = 1.0
             continue
-        labellings = [reader.read_seg(str(file))[0][0] for file in files]
+        labellings = [read_label(file, type(reader)) for file in files]
         if len({labels.shape for labels in labellings}) > 1:
             raise UserError(
                 f"{', '.join(map(str, files))} differ in their shapes",
@@ -137,6 +139,20 @@ def compare_labellings(
             [encode_classes(np.where(valid, labels, 0), classes) for labels in labellings]
         )
     return scores
+
+
+def read_label(file: Path, reader: type[Any]) -> np.ndarray:
+    """Return a label (Z, Y, X).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    problems = [*find_incomplete_images([file])]
+    raise_if_any("a label is damaged:", problems)
+    try:
+        return np.asarray(read_with_nnunet(str(file), reader, is_label=True)[0][0])
+    except BrokenFileError as error:
+        raise UserError(f"{file}: {error}", fix="label this image again") from error
 
 
 def select_cases(scores: Mapping[str, float], choice: SelectionRule) -> dict[str, float]:

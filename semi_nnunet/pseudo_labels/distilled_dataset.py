@@ -52,7 +52,8 @@ from semi_nnunet.util.files import (
 )
 from semi_nnunet.util.names import unknown
 
-FILES = "files"  # key of the record: a checksum of the annotated cases
+# keys of the record: checksums of the annotated cases, and of test cases with the pool's names
+FILES, OTHERS = "files", "other_files"
 
 
 def require_image_folders(source: Path) -> None:
@@ -115,8 +116,11 @@ def write_distilled_dataset(
         "uncertainty": {case: round(value, 6) for case, value in sorted(selected.items())},
     }
     before = optional_json(target / DISTILLED_FILE)
+    record["images"] = before.get("images", record["images"])  # the raw data may have moved
     if FILES in before or not before:  # earlier versions did not record it
         record[FILES] = digest_annotated_cases(source, labelled, ending)
+    if OTHERS in before or not before:
+        record[OTHERS] = digest_other_files(source, ending)
     if was_dataset_made(target, DISTILLED_FILE, to_plain_values(record)):
         return selected
     with folder_aside(target, "No data set was made") as aside:
@@ -154,6 +158,22 @@ def digest_annotated_cases(source: Path, cases: Mapping[str, Sequence[str]], end
     paths += [source / "labelsTr" / f"{case}{ending}" for case in cases]
     return sha256_of_json(
         {f"{path.parent.name}/{path.name}": sha256_of_version(path) for path in paths}
+    )
+
+
+def digest_other_files(source: Path, ending: str) -> str:
+    """Return a checksum of the test cases, and of the names of the unlabelled images."""
+    tests = [
+        source / folder / name
+        for folder in ("imagesTs", "labelsTs")
+        for name in list_files(source / folder)
+        if name.endswith(ending)
+    ]
+    return sha256_of_json(
+        {
+            "tests": {f"{path.parent.name}/{path.name}": sha256_of_version(path) for path in tests},
+            "unlabelled": sorted(find_cases(source / UNLABELLED_IMAGES, ending)),
+        }
     )
 
 

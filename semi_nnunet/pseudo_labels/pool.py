@@ -121,9 +121,14 @@ class LabellingRequest:
         annotation = None if self.completion is None else self.completion.find_label(case)
         return [*map(Path, self.cases[case]), *([Path(annotation)] if annotation else [])]
 
+    def describe_annotation(self, case: str) -> list[str]:
+        """Return a checksum of what is known about the annotation of a case; [] without one."""
+        completes = self.completion is not None and self.completion.find_label(case) is not None
+        return [self.completion.digest(case)] if self.completion and completes else []
+
     def record_files(self, case: str) -> str:
         """Return the records of the files of a case, as text for a list of finished cases."""
-        return format_records(self.files(case))
+        return format_records(self.files(case), self.describe_annotation(case))
 
     def is_made_from(self, source: str, case: str) -> bool:
         """Return whether ``source``, from :meth:`record_files`, is of a case's present files."""
@@ -131,7 +136,10 @@ class LabellingRequest:
         if not source.startswith("["):  # of an earlier version: bytes and time of each file
             stats = [os.stat(path) for path in files]
             return source == " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
-        records = [FileRecord(*values) for values in json.loads(source)]
+        content = json.loads(source)
+        records = [FileRecord(*values) for values in content if isinstance(values, list)]
+        if content[len(records) :] != self.describe_annotation(case):
+            return False
         return len(records) == len(files) and all(
             record.refreshed(path) for record, path in zip(records, files, strict=True)
         )
@@ -261,9 +269,9 @@ class PoolState:
     bad: dict[str, str]
 
 
-def format_records(files: Sequence[Path]) -> str:
-    """Return the records of files as text."""
-    return json.dumps([astuple(FileRecord.of_any(path)) for path in files])
+def format_records(files: Sequence[Path], checksums: Sequence[str] = ()) -> str:
+    """Return the records of files as text, with checksums of what else a label depends on."""
+    return json.dumps([*(astuple(FileRecord.of_any(path)) for path in files), *checksums])
 
 
 # ---- shards ----

@@ -24,7 +24,7 @@ from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
 from semi_nnunet.raw.classes import ANNOTATED_KEY, AnnotatedClasses, has_partial_labels
 from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.files import optional_json, sha256_of_json
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,16 @@ class LabelCompletion:
         """Find out which classes the labels of a folder annotate.
 
         Args:
-            labels: the folder; a dataset.json next to it describes what each case annotates.
-            dataset_json: of a model, used if there is no such file next to the folder.
+            labels: the folder; a dataset.json in it or next to it describes what each case
+                annotates.
+            dataset_json: of a model, used if there is no such file.
 
         Raises:
             UserError: neither describes it, or the folder has no label.
         """
-        own_json = optional_json(labels.parent / DATASET_JSON)
+        own_json = optional_json(labels / DATASET_JSON) or optional_json(
+            labels.parent / DATASET_JSON
+        )
         description = own_json if has_partial_labels(own_json) else dataset_json
         annotated, ending = AnnotatedClasses.of(description), dataset_json["file_ending"]
         if annotated is None:
@@ -132,6 +135,10 @@ class LabelCompletion:
         """Return the label of a case, or None."""
         path = self.labels / f"{case}{self.file_ending}"
         return path if path.is_file() else None
+
+    def digest(self, case: str) -> str:
+        """Return a checksum of what dataset.json says about the label of a case."""
+        return sha256_of_json({"annotated": self.annotated.names(case), "ignore": self.ignore})
 
     def complete(
         self, case: str, prediction: Prediction, reader: Any, label_manager: Any

@@ -35,6 +35,7 @@ from semi_nnunet.runs.folds import count_dataset_folds, find_fold_problems
 from semi_nnunet.runs.seeds import name_seed_plans
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
+from semi_nnunet.training.filtering import count_kept
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.files import read_json
@@ -122,7 +123,7 @@ def plan_rounds(
         if choice.score in COMPARISON_SCORES:
             of_round = replace(of_round, before=tuple(earlier)) if earlier else SelectionRule()
             earlier.append(str(locate_pool_labels(raw)))
-        takes_all = of_round.most is None and (of_round.keep == 1 or of_round.keep >= pool_size)
+        takes_all = of_round.most is None and count_kept(pool_size, of_round.keep) >= pool_size
         rounds.append(LabellingRound(raw, models, of_round, takes_all))
     return rounds
 

@@ -204,7 +204,7 @@ def build_report_from_trainings(
         if any(subset_metrics[metric] for subset_metrics in metrics.values()):
             raise build_undefined_error(metric)
         if stale:
-            raise UserError("All tables of metrics are older than the trainings:", stale)
+            raise UserError("All tables of metrics are outdated:", stale)
         raise build_unmeasured_error(jobs, plans, name)
     report = build_report(name, plans, metric, measured, baseline, preselected)
     equal_time = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.progress import readable_time
 
 MOST_UNCERTAIN = 10
+FILTERING = re.compile(r"filter_epoch_\d+\.csv$")
 TRAINING_DICE = "Dice on patches of training cases"  # fold "all" has no other cases
 
 
@@ -132,8 +134,8 @@ def draw_dice_panel(
 
 def read_pools(job: Job) -> list[Pool]:
     """Read every filtering of a training, in the order of the epochs."""
-    paths = sorted(job.folder.glob("filter_epoch_*.csv"), key=parse_epoch)
-    return [read_pool(job, path) for path in paths]
+    paths = [path for path in job.folder.glob("filter_epoch_*.csv") if FILTERING.match(path.name)]
+    return [read_pool(job, path) for path in sorted(paths, key=parse_epoch)]
 
 
 def parse_epoch(path: Path) -> int:

@@ -64,9 +64,10 @@ class Folders:
 
     @property
     def file_ending(self) -> str:
-        """The file ending of images and labels, from the preprocessed or else the raw data set."""
-        preprocessed = self.preprocessed / DATASET_JSON
-        path = preprocessed if preprocessed.is_file() else self.raw / DATASET_JSON
+        """The file ending of images and labels, also where only the results are left."""
+        known = self.preprocessed / DATASET_JSON, self.raw / DATASET_JSON
+        of_models = sorted(self.results.glob(f"*/{DATASET_JSON}"))
+        path = next((path for path in (*known, *of_models) if path.is_file()), known[0])
         return str(read_json(path)["file_ending"])
 
     def labelled_cases(self) -> list[str]:

@@ -453,13 +453,15 @@ def find_changed_test_inputs(job: Job) -> list[str]:
 
 
 def find_changed_measures(job: Job, subset: str) -> list[str]:
-    """Return what has changed since the predictions were measured; nothing without a record.
+    """Return what has changed since the predictions were measured.
+
+    Nothing counts as changed without a record, or if the preprocessed data are gone.
 
     Args:
         subset: "validation" or "test".
     """
     references = job.folders.references if subset == VALIDATION_FOLDER else job.folders.test_labels
-    if references is None:
-        return []
     description = job.folders.preprocessed / DATASET_JSON
+    if references is None or not (references.is_dir() and description.is_file()):
+        return []
     return find_changed_inputs(job.tables()[subset].parent, references, description)

@@ -235,6 +235,8 @@ def find_resources(
             raise UserError("--device cuda needs a GPU, found none", fix="--device cpu")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         gpus = tuple(visible.split(",")) if visible else tuple(map(str, range(count)))
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps needs a GPU of Apple, found none", fix="--device cpu")
     jobs = jobs or max(1, len(gpus))
     return Resources(device, gpus, jobs, threads or max(1, cores // jobs))
 

@@ -47,8 +47,16 @@ def select_least_uncertain(scores: Mapping[str, float], keep: float) -> list[str
         scores: case -> uncertainty.
         keep: a fraction of the cases (up to 1) or their number (above 1); at least one is kept.
     """
-    count = max(1, round(keep * len(scores)) if keep <= 1 else int(keep))
-    return sorted(rank_by_uncertainty(scores)[:count])
+    return sorted(rank_by_uncertainty(scores)[: count_kept(len(scores), keep)])
+
+
+def count_kept(cases: int, keep: float) -> int:
+    """Return how many of ``cases`` cases are kept at most, see :func:`select_least_uncertain`.
+
+    >>> count_kept(4, 0.9), count_kept(4, 3)
+    (4, 3)
+    """
+    return max(1, round(keep * cases) if keep <= 1 else int(keep))
 
 
 def write_filter_table(path: Path, scores: Mapping[str, float], kept_cases: Sequence[str]) -> None:

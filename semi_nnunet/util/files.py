@@ -249,12 +249,18 @@ def require_place(path: Path) -> None:
         raise UserError(f"could not write {path}: it is a device", fix="give a file")
 
 
-def require_other(path: Path, read: Iterable[Path]) -> None:
-    """Raise a :class:`UserError` if an output would overwrite one of the files it is made from."""
+def require_other(path: Path, read: Iterable[Path], option: str = "-o") -> None:
+    """Raise a :class:`UserError` if an output would overwrite one of the files it is made from.
+
+    Args:
+        path: of the output.
+        read: the inputs.
+        option: by which the output was named.
+    """
     if path.exists() and any(file.exists() and path.samefile(file) for file in read):
         raise UserError(
             f"could not write {path}: it is one of the inputs, and would be lost",
-            fix="choose another file with -o",
+            fix=f"choose another file with {option}",
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -108,7 +109,9 @@ def predict(
         >>> len(predict(model, "imagesTs", "predictions", device="cpu"))
         2
     """
+    from semi_nnunet.deploy.trained import find_model
     from semi_nnunet.inference.predict import predict_images
+    from semi_nnunet.inference.review import REVIEW_FILE
     from semi_nnunet.util.errors import UserError
     from semi_nnunet.workflows.selection import name_folds, select_model
 
@@ -125,16 +128,21 @@ def predict(
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step_size, "coarse": coarse}
     common |= {"device": device, "max_memory": max_memory, "checkpoint": checkpoint}
     common["uncertainty"] = uncertainty
-    results = predict_images(selected, images, out, spacings=spacings, resume=resume, **common)
+    try:
+        results = predict_images(selected, images, out, spacings=spacings, resume=resume, **common)
+    finally:  # a bad image does not cost those of the others
+        if out is not None and uncertainty and (Path(out) / REVIEW_FILE).is_file():
+            _write_review_files(Path(out), find_model(selected, checkpoint).dataset_json)
     if out is not None:
-        if uncertainty:
-            from semi_nnunet.annotation.segmentations import SEGMENTATIONS, write_segmentations
-            from semi_nnunet.deploy.trained import find_model
-            from semi_nnunet.reporting.label_tables import write_label_tables
-
-            description = find_model(selected, checkpoint).dataset_json
-            write_label_tables(out, description)
-            labels = sorted(out.glob(f"*{description['file_ending']}"))
-            write_segmentations(labels, description, out / SEGMENTATIONS)
         logger.info(f"{len(results)} images are predicted in {out}")
     return list(results)
+
+
+def _write_review_files(out: Path, description: Mapping[str, Any]) -> None:
+    """Write the label tables and segmentations that ITK-SNAP and 3D Slicer open."""
+    from semi_nnunet.annotation.segmentations import SEGMENTATIONS, write_segmentations
+    from semi_nnunet.reporting.label_tables import write_label_tables
+
+    write_label_tables(out, description)
+    labels = sorted(out.glob(f"*{description['file_ending']}"))
+    write_segmentations(labels, description, out / SEGMENTATIONS)

@@ -87,7 +87,11 @@ def compare_trainings(
         if path:
             require_place(path)
     if out:
-        require_other(out, files)
+        require_other(out, [*files, *([values_file] if values_file else [])])
+    if values_file:
+        require_other(values_file, files, "--write-values")
+        if out and out.absolute() == values_file.absolute():
+            raise UserError(f"{out} is both -o and --write-values", fix="choose two files")
     jobs, values_of, missing, origin = gather_values(
         dataset, plans, files, metric, configurations, trainers, baseline
     )
@@ -118,12 +122,14 @@ def compare_trainings(
     if errors and not compared:
         if not writes_values:
             raise errors[0]
-        paragraphs += outdated
-        return "\n\n".join(paragraphs) + "\n"  # the file may be compared with another machine's
+        text = "\n\n".join([*paragraphs, *outdated]) + "\n"
+        if out:
+            write_text(out, text)
+        return text  # the values may be compared with another machine's
     if not compared:
         reason = build_empty_error(files)
         if stale:
-            reason = UserError("all measurements are older than the trainings:", stale)
+            reason = UserError("all measurements are outdated:", stale)
         elif dataset:
             reason = build_unmeasured_error(jobs, plans, dataset)
         raise NothingToCompareError(reason, paragraphs)

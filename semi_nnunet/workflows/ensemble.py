@@ -14,9 +14,17 @@ from typing import Any
 
 from nnunetv2.ensembling.ensemble import ensemble_folders
 
-from semi_nnunet.evaluation.tables import average_defined
+from semi_nnunet.evaluation.tables import METRICS_JSON, average_defined
 from semi_nnunet.evaluation.values import Model, credit_absence, read_values
-from semi_nnunet.raw.layout import DATASET_JSON, METRICS_FILE
+from semi_nnunet.preprocessing.manifest import WrittenLabels
+from semi_nnunet.raw.layout import (
+    DATASET_JSON,
+    LESIONS_FILE,
+    MEASURED_FROM,
+    METRICS_FILE,
+    SUMMARY_JSON,
+    WRITTEN_FILE,
+)
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.commands import run_verb
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, Folders
@@ -34,6 +42,9 @@ from semi_nnunet.workflows.matched import find_stale_predictions
 logger = logging.getLogger(__name__)
 
 MEMBERS = "members.json"
+OWN_FILES = {
+    MEMBERS, WRITTEN_FILE, MEASURED_FROM, METRICS_FILE, METRICS_JSON, SUMMARY_JSON, LESIONS_FILE,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,10 +137,9 @@ def write_ensemble(
     The folder appears only when it is complete.
 
     Raises:
-        UserError: ``out`` holds other files.
+        UserError: ``out`` holds other files, or labels in it were edited.
     """
-    if out.is_dir() and any(out.iterdir()) and not (out / MEMBERS).is_file():
-        raise UserError(f"{out} holds other files, which are kept", fix="choose another -o")
+    require_own_files(out)
     folders = members[0].job.folders
     with folder_aside(out, "No ensemble was written") as temporary:
         for group in group_members(members, subset):
@@ -141,11 +151,36 @@ def write_ensemble(
                 dataset_json_file_or_dict=read_json(folders.preprocessed / DATASET_JSON),
                 plans_json_file_or_dict=read_plans(folders.preprocessed, group[0].job.plans),
             )
-        for path in temporary.iterdir():
+        written = WrittenLabels(temporary)
+        for path in list(temporary.iterdir()):
             require_complete_image(path)
+            written.record(path.name, path)
         listed = [{"member": str(m.job), "weight": m.weight} for m in members]
         write_json(temporary / MEMBERS, listed)
         shutil.rmtree(out, ignore_errors=True)
+
+
+def require_own_files(out: Path) -> None:
+    """Check that a folder of an earlier ensemble holds nothing that would be lost.
+
+    Raises:
+        UserError: it holds other files, or labels in it were edited.
+    """
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / MEMBERS).is_file():
+        raise UserError(f"{out} holds other files, which are kept", fix="choose another -o")
+    written = WrittenLabels(out)
+    if not written.read():
+        return  # an earlier version did not list its files
+    unchanged = written.list_unchanged()
+    if edited := sorted({*written.read()} - unchanged):
+        raise UserError(
+            f"labels in {out} were edited since they were written: {list_first(edited)}",
+            fix="move corrections to a folder of their own; remove what is no correction",
+        )
+    if foreign := sorted({path.name for path in out.iterdir()} - unchanged - OWN_FILES):
+        raise UserError(f"{out} holds other files: {list_first(foreign)}", fix="move them")
 
 
 @dataclass(frozen=True)
@@ -237,7 +272,7 @@ def select_trained_jobs(
     Raises:
         UserError: a name was not trained, or no training matches.
     """
-    trained = [job for job in find_jobs(folders, plans) if job.is_trained]
+    trained = [job for job in find_jobs(folders, plans) if job.is_trained and job.segments]
     problems = [
         problem
         for key, names in selection.items()

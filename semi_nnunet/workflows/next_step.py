@@ -14,6 +14,7 @@ from semi_nnunet.raw.layout import (
     get_preprocessed_dataset,
 )
 from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.runs import longer_baseline
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.seeds import split_seed_name
@@ -31,9 +32,11 @@ def suggest_training(dataset: str, plans: str, configuration: str, fold: str = "
     planned = "semi_planned" in read_plans(get_preprocessed_dataset(dataset), plans)
     if detect_device() != "cpu" or planned:
         return [" ".join([f"{train}{option}", *map(str, format_device_option())])]
+    smaller = f"{plans}_cpu"
     return [
         suggest_command("plan", dataset=dataset, plans=plans, budget="cpu"),
-        f"{train} -p {plans}_cpu -device cpu",
+        suggest_preprocessing(dataset, smaller, [configuration]),
+        f"{train} -p {smaller} -device cpu",
     ]
 
 
@@ -159,7 +162,9 @@ def suggest_for_dataset(folders: Folders, plans: str | None = None) -> list[str]
     """Return the commands that come after the trainings of a data set, for all plans or some."""
     groups = defaultdict[str, list[Job]](list)
     for job in find_jobs(folders, plans):
-        groups[plans or split_seed_name(job.plans)[0]].append(job)
+        name = plans or split_seed_name(job.plans)[0]
+        if longer_baseline.MARK not in name:  # it is compared with the method's plans
+            groups[name].append(job)
     return [line for name in sorted(groups) for line in suggest_after_training(groups[name], name)]
 
 

@@ -17,6 +17,7 @@ from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.trained import TrainedModel, find_model, require_same_data
 from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.evaluation import comparison
+from semi_nnunet.evaluation.points import format_difference, format_interval
 from semi_nnunet.evaluation.values import Model, Table, credit_absence, read_values
 from semi_nnunet.planning.architecture import measure_network_size
 from semi_nnunet.planning.checks import require_own_network, require_plans_name
@@ -326,6 +327,6 @@ def compare_with_teacher(students: Sequence[Job], teachers: Sequence[Job]) -> st
     gain = compared.overall
     return (
         f"Dice {compared.mean:.4f}, the teacher's {compared.baseline_mean:.4f}: "
-        f"{100 * gain.mean:+.2f} points ({100 * gain.low:+.2f} to {100 * gain.high:+.2f}) on "
-        f"{gain.cases} {subset} cases"
+        f"{format_difference(gain.mean, METRIC)} points ({format_interval(gain, METRIC)}) on "
+        f"{gain.cases} {subset} case{'s' * (gain.cases != 1)}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from semi_nnunet.inference.review import (
     Calibration,
     assess_prediction,
     calibrate_expected_dice,
+    count_near_voxels,
     expect_dice,
     write_facts,
     write_review,
@@ -193,6 +195,20 @@ def test_validation_cases_with_probabilities_calibrate(pool, count, partial):
     else:
         assert calibration.correct(0.9) == pytest.approx(0.7, abs=1e-6)
         assert calibration.cases == count
+
+
+@pytest.mark.parametrize(
+    ("spacing", "network", "near"),
+    [
+        ((2.0, 1.0, 1.0), (2.0, 1.0, 1.0), 3),
+        ((999.0, 1.0, 1.0), (4.0, 4.0), 12),  # a picture
+        ((2.0, 1.0, 1.0), (4.0, 2.0, 2.0), 6),
+        ((8.0, 8.0, 8.0), (1.0, 1.0, 1.0), 1),
+    ],
+)
+def test_the_margin_is_as_wide_in_images_of_any_resolution(spacing, network, near):
+    plans = SimpleNamespace(transpose_forward=[0, 1, 2])
+    assert count_near_voxels(spacing, plans, SimpleNamespace(spacing=network)) == near
 
 
 @pytest.mark.parametrize("number", [1, 3, 20])

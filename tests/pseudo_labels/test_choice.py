@@ -152,3 +152,9 @@ def test_earlier_labels_of_another_shape_or_of_other_images_are_refused(pool, tm
         with pytest.raises(UserError, match=keyword) as error:
             compare_labellings(request, choice, [case])
         assert error.value.fix and "same images" in error.value.fix
+    whole = (tmp_path / "now/labels" / f"{case}.nii.gz").read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"not an image"):
+        (tmp_path / "before/labels" / f"{case}.nii.gz").write_bytes(content)
+        choice = SelectionRule(score="change", before=(str(tmp_path / "before"),))
+        with pytest.raises(UserError, match=f"before.*{case}"):
+            compare_labellings(request, choice, [case])

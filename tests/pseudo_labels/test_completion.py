@@ -112,6 +112,14 @@ def test_the_command_completes_labels_and_labels_images_without_one(pool, capfd,
         read(pool.out / "labels" / f"{cases[0]}.nii.gz") == 1, read(truths[2]) == 1
     )
     assert (pool.out / "labels" / f"{cases[1]}.nii.gz").stat().st_mtime_ns == modified
+    annotated[cases[1]] = ["large", "pair"]  # "small" was declared by mistake
+    write_json(path, {**read_json(path), "annotated": annotated})
+    assert main(words) == 0
+    plain, completed = (
+        read(folder / "labels" / f"{cases[1]}.nii.gz") for folder in (tmp_path / "plain", pool.out)
+    )
+    truth = read(annotations / f"{cases[1]}.nii.gz")
+    assert (completed[(plain == 3) & (truth == 0)] == 3).all()
     assert main([*words[:-4], "-o", str(pool.out)]) == 2
     assert "begun with other" in capfd.readouterr().err
 

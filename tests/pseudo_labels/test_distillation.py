@@ -86,6 +86,18 @@ def test_the_most_certain_cases_train_in_every_fold_and_validate_in_none(raw, po
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == times
     assert main([*words, "--max-uncertainty", "0.9"]) == 2
     assert "not made by this command" in capfd.readouterr().err
+    moved = raw.parent / "imagesUn_elsewhere"
+    shutil.copytree(raw / "imagesUn", moved)
+    record_file = target / "distil.json"
+    write_json(record_file, {**read_json(record_file), "images": str(moved)})
+    assert main(words) == 0  # as if the raw data had been moved since
+    for test in [next((raw / "labelsTs").iterdir()), raw / "imagesUn/new_0000.nii.gz"]:
+        before = test.read_bytes() if test.exists() else None
+        source = raw / "labelsTr" if before else raw / "imagesUn"
+        shutil.copy(next(source.iterdir()), test)
+        assert main(words) == 2
+        assert "from the present data" in capfd.readouterr().err
+        test.write_bytes(before) if before else test.unlink()
     label = next((raw / "labelsTr").iterdir())
     corrected = sitk.ReadImage(str(label))
     corrected[0, 0, 0] = 1 - corrected[0, 0, 0]

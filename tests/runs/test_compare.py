@@ -109,9 +109,19 @@ def test_a_single_trainer_is_kept_though_there_is_nothing_to_compare(values_file
     write_values(values_file, {"test": values(OURS, 0)}, "dice", ("Seven", "nnUNetPlans"))
     with pytest.raises(UserError):
         compare_trainings(values=[values_file])
-    again = tmp_path / "again.csv"
-    assert "Not compared: " in compare_trainings(values=[values_file], write_values_to=again)
+    again, out = tmp_path / "again.csv", tmp_path / "table.md"
+    text = compare_trainings(values=[values_file], out=out, write_values_to=again)
+    assert "Not compared: " in text and out.read_text() == text
     assert again.read_text() == values_file.read_text()  # for another machine's
+
+
+def test_no_output_takes_the_place_of_an_input_or_of_the_other_one(values_file, tmp_path):
+    before, new = values_file.read_bytes(), tmp_path / "new"
+    for options in ({"write_values_to": values_file}, {"out": values_file},
+                    {"out": new, "write_values_to": new}):  # fmt: skip
+        with pytest.raises(UserError, match=r"lost|both"):
+            compare_trainings(values=[values_file], trainers=[OURS], **options)
+    assert values_file.read_bytes() == before and not new.exists()
 
 
 def test_impossible_comparisons_are_refused_with_the_fix(values_file, tmp_path):

@@ -57,7 +57,20 @@ def test_it_is_the_mean_of_the_members(folders, tmp_path, capfd):
         1,
         1,
     ]
+    assert main(["ensemble", *dataset, "-o", str(out)]) == 0  # again
+    corrected = next((out / "test").glob("*.nii.gz"))
+    sitk.WriteImage(sitk.ReadImage(str(corrected)) * 0, str(corrected))
+    with pytest.raises(UserError, match=corrected.name):
+        write_weighted(members, [1, 1], out / "test")
+    corrected.unlink()
+    (out / "test/notes.txt").touch()
+    with pytest.raises(UserError, match=f"edited.*{corrected.name}"):
+        write_weighted(members, [1, 1], out / "test")
     merged = write_weighted(members, [1, 3], tmp_path / "weighted")
+    (merged / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        write_weighted(members, [1, 3], merged)
+    (merged / "notes.txt").unlink()
     inputs = [job.test for job in members]
     for path in merged.glob("*.nii.gz"):
         case = path.name.removesuffix(".nii.gz")

@@ -54,6 +54,11 @@ def test_the_ending_is_that_of_the_prepared_data_set_or_of_the_raw_one(empty):
     assert empty.file_ending == ".nii.gz"
     (empty.preprocessed / "dataset.json").unlink()
     assert empty.file_ending == ".png"
+    (empty.raw / "dataset.json").unlink()
+    model = empty.results / "Trainer__plans__2d"
+    model.mkdir()
+    write_json(model / "dataset.json", {"file_ending": ".bmp"})
+    assert empty.file_ending == ".bmp"
 
 
 def test_patients_come_from_the_first_existing_description(empty):

@@ -38,15 +38,17 @@ def has_gpu(monkeypatch, cuda: bool = False, mps: bool = False) -> None:
 
 
 def test_without_a_gpu_networks_are_planned_smaller_first(dataset):
-    plan, train = suggest_training(dataset, "nnUNetPlans", "2d")
+    plan, preprocess, train = suggest_training(dataset, "nnUNetPlans", "2d")
     parsed = parse_command(plan.split())
     assert (parsed.dataset, parsed.plans, parsed.budget) == (dataset, "nnUNetPlans", "cpu")
+    parsed = parse_command(preprocess.split())  # coarser images are other files
+    assert (parsed.plans, parsed.configurations) == ("nnUNetPlans_cpu", ["2d"])
     assert train.startswith(f"nnUNetv2_train {dataset} 2d 0 -tr ")
     assert train.endswith(" -p nnUNetPlans_cpu -device cpu")
 
 
 def test_the_fold_of_all_cases_is_trained_where_there_is_no_other(dataset):
-    for command in suggest_training(dataset, "nnUNetPlans", "2d", "all")[1:]:
+    for command in suggest_training(dataset, "nnUNetPlans", "2d", "all")[2:]:
         assert command.startswith(f"nnUNetv2_train {dataset} 2d all -tr ")
 
 
