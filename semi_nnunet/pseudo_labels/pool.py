@@ -123,8 +123,9 @@ class LabellingRequest:
 
     def describe_annotation(self, case: str) -> list[str]:
         """Return a checksum of what is known about the annotation of a case; [] without one."""
-        completes = self.completion is not None and self.completion.find_label(case) is not None
-        return [self.completion.digest(case)] if self.completion and completes else []
+        if self.completion is None or self.completion.find_label(case) is None:
+            return []
+        return [self.completion.digest(case)]
 
     def record_files(self, case: str) -> str:
         """Return the records of the files of a case, as text for a list of finished cases."""

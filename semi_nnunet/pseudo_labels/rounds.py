@@ -186,7 +186,8 @@ def average_test_dice(models: Sequence[str]) -> float | None:
     ]
     if not all((folder / METRICS_JSON).is_file() for folder in folders):
         return None
-    return fmean(read_json(folder / METRICS_JSON)["foreground_mean"]["dice"] for folder in folders)
+    values = [read_json(folder / METRICS_JSON)["foreground_mean"]["dice"] for folder in folders]
+    return None if None in values else fmean(values)  # null: no case shows any foreground
 
 
 # ---- checks before the first round ----

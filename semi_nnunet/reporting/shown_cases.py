@@ -78,7 +78,11 @@ def build_viewers(
         return [], "Images, references or predictions of the cases are missing."
     labelling = load_labelling(files, list(existing.values()))
     names = name_viewer_panels(measured, method, baseline)
-    if has_flat_images(existing[ranked[0]], labelling):
+    try:
+        is_flat = has_flat_images(existing[ranked[0]], labelling)
+    except BrokenFileError as error:
+        return [], f"The reference of {ranked[0]} {error}."
+    if is_flat:
         indices = np.linspace(0, len(ranked) - 1, min(MAX_IMAGES, len(ranked))).round().astype(int)
         title = "Every image, the worst first"
         if len(indices) < len(ranked):

@@ -292,5 +292,8 @@ def test_the_test_cases_of_all_models_and_folds_are_averaged(tmp_path):
         description = {"labels": labels, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
         write_json(Path(model) / "dataset.json", description)
     assert average_test_dice(models) == 1.0
-    (Path(models[1]) / "fold_1/test/metrics.json").unlink()
+    last = Path(models[1]) / "fold_1/test/metrics.json"
+    write_json(last, {"foreground_mean": {"dice": None}})  # no case shows any foreground
+    assert average_test_dice(models) is None
+    last.unlink()
     assert average_test_dice(models) is None

@@ -160,3 +160,6 @@ def test_a_prediction_of_another_shape_is_reported_and_the_other_cases_are_shown
     assert shown and "Worst case" not in [viewer.title for viewer in shown]
     for viewer in shown:
         assert len(viewer.frames) == len(viewer.cases) > viewer.start >= 0
+    reference = files.find(worst, METHOD, BASELINE).labels["reference"]
+    reference.write_bytes(reference.read_bytes()[:60])
+    assert build_viewers(files, results, METHOD, BASELINE)[0] == []  # instead of a traceback
