@@ -1,6 +1,10 @@
 """Simulate which model ships: the rule of `auto` on resampled cases of every recorded training.
 
     python scripts/simulate_shipping.py docs/values/*.csv [--cases 20] [--draws 20] [--shift POINTS]
+    python scripts/simulate_shipping.py docs/values/*equal_time*.csv docs/values/*/*equal_time*.csv
+
+The first line of the output is the prior of all given files; the second command prints that of
+`auto`.
 
 Every training of a method is paired with the baseline of the same file, plans and seed. A draw
 takes --cases patients with replacement; the mean difference of all patients counts as the true
@@ -73,7 +77,7 @@ def is_significant(differences: np.ndarray, rng: np.random.Generator) -> bool:
 
 
 def prior_of(pairs: Sequence[PairedTraining], without: str) -> GainPrior:
-    """Return the prior of a collection: the gains of all others."""
+    """Return the prior of a collection, from the gains of all others; "": of all."""
     gains = defaultdict(list)
     for pair in pairs:
         if pair.collection != without:
@@ -108,6 +112,8 @@ def main() -> None:
             ships = expected.is_worth_shipping(args.risk_limit)
             gained["the higher expected Dice"].append(gain * ships)
             gained["the truly better model"].append(max(0.0, gain))
+    prior = prior_of(pairs, "")
+    print(f"prior: mean {100 * prior.mean:+.1f} points, spread {100 * prior.spread:.1f}")
     print(f"{len(pairs)} trainings, {args.draws} draws of {args.cases} patients each")
     print("| what ships | mean gain over the baseline, points | a loss above one point ships |")
     print("|---|---|---|")
