@@ -25,7 +25,7 @@ from semi_nnunet.annotation.review import (
     match_cases,
     read_proposals,
 )
-from semi_nnunet.annotation.segmentations import convert_segmentations
+from semi_nnunet.annotation.segmentations import convert_segmentations, name_segmentation
 from semi_nnunet.annotation.transaction import (
     COMMIT,
     PREPARE,
@@ -255,6 +255,7 @@ def _accept(
     proposed, sound = read_proposals(given, proposals), _without_problems(checked)
     compared, untouched = compare_with_proposals(sound, raw, proposed, options.keeps_untouched)
     problems += untouched
+    problems = [name_segmentation(problem, folder, given) for problem in problems]
     problems += find_running_trainings(folders)
     with collect_errors(problems, str(folders.preprocessed / SPLITS_FILE)):
         load_folds(folders.preprocessed)
@@ -273,6 +274,8 @@ def _accept(
     transaction.save(PREPARE)
     try:
         record = stage_round(transaction, folders, raw, compared, proposed, specs, options)
+        started = find_running_trainings(folders)  # while the cases were preprocessed
+        raise_if_any("The labels cannot be accepted (nothing was moved):", [*started])
         transaction.seal()
     except BaseException:
         transaction.discard()

@@ -85,6 +85,9 @@ def compare_label(
         counts = label != ignore
         is_whole = bool(counts.all())
         label, prediction = label * counts, prediction * counts
+    if annotated is not None:
+        known = [value for name in annotated for value in classes[name]]
+        prediction = np.where(np.isin(prediction, known), prediction, 0)
     values = sorted({value for group in classes.values() for value in group})
     size = max(values) + 1
     confusion = _count_pairs(label, prediction, size)

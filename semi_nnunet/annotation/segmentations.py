@@ -8,6 +8,7 @@ reference geometry is written, too: without it, Slicer crops an exported label t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,19 @@ def convert_segmentations(folder: Path, raw: RawDataset) -> tuple[Path, list[Pro
         case = images.get(name.removesuffix(ENDING))
         problems += _convert(folder / name, case, values, converted, ending)
     return converted, problems
+
+
+def name_segmentation(problem: Problem, converted: Path, given: Path) -> Problem:
+    """Name the segmentation in a problem of a label that was converted from it.
+
+    Args:
+        converted, given: folders of the labels and of the segmentations.
+    """
+    label = Path(problem.where)
+    if converted == given or label.parent != converted:
+        return problem
+    name = label.name.split(".")[0]
+    return replace(problem, where=str(given / f"{name}{ENDING}"))
 
 
 def _convert(

@@ -49,7 +49,12 @@ from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.planning.budget import CPU_LENGTH
 from semi_nnunet.raw.description import RawDataset, find_cases
 from semi_nnunet.raw.layout import UNLABELLED_IMAGES
-from semi_nnunet.raw.readers import choose_reader, read_with_nnunet
+from semi_nnunet.raw.readers import (
+    BrokenFileError,
+    choose_reader,
+    find_spacing_file,
+    read_with_nnunet,
+)
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
@@ -73,6 +78,7 @@ CANDIDATES = (  # in the order of preference: docs/results/tournament.md
 )
 SHARE_SPENT = 0.92  # of the hours, by trainings; the rest is for the report and wrong estimates
 MOST_STEPS = 250_000  # nnU-Net's
+OWN_PAGE, PREDICTIONS = "README.md", "predictions"  # among the results
 LATER = "next: when the cluster's queue is empty, the same command again"
 
 
@@ -91,8 +97,12 @@ class ShippedModel:
     folder: Path
 
 
-def require_valid_options(hours: float, candidates: Sequence[str], out: Path) -> None:
+def require_valid_options(hours: float, candidates: Sequence[str], out: Path, dataset: str) -> None:
     """Check the options.
+
+    Args:
+        hours, candidates, out: as in :func:`semi_nnunet.auto`.
+        dataset: name of the data set, with which the page of an earlier run begins.
 
     Raises:
         UserError: naming all that is wrong with them.
@@ -102,6 +112,12 @@ def require_valid_options(hours: float, candidates: Sequence[str], out: Path) ->
         problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
     if file := file_in_the_way(out):
         problems.append(Problem("-o", f"must be a folder, but {file} is a file", "give a folder"))
+    page = out / OWN_PAGE
+    is_ours = page.is_file() and page.read_text("utf-8", "replace").startswith(f"# {dataset}\n")
+    theirs = [path.name for path in (page, out / PREDICTIONS) if path.exists() and not is_ours]
+    if theirs:
+        message = f"{out} holds other files that would be replaced: {', '.join(theirs)}"
+        problems.append(Problem("-o", message, "give a new folder"))
     if not candidates:
         message = f"must name a candidate other than {BASELINE}, got none"
         problems.append(Problem("-tr", message, f"add one, such as {RECOMMENDED}"))
@@ -132,13 +148,20 @@ def find_training_resources(launcher: JobLauncher) -> Resources:
 
 
 def choose_configuration(folders: Folders, device: str) -> str:
-    """Return 3d_fullres for volumes on a GPU, else 2d; on a CPU 3-D takes many times as long."""
+    """Return 3d_fullres for volumes on a GPU, else 2d; on a CPU 3-D takes many times as long.
+
+    Raises:
+        UserError: the first image is damaged.
+    """
     if device == "cpu":
         return "2d"
     raw = RawDataset.of(folders.raw)
     images = raw.cases[0].images
     reader = choose_reader(raw.content, images)
-    array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
+    try:
+        array, _, _ = read_with_nnunet(images[0], reader, is_label=False)
+    except BrokenFileError as error:
+        raise UserError(f"{images[0]} {error}", fix=error.fix) from error
     return "3d_fullres" if array.shape[1] > 1 else "2d"
 
 
@@ -225,8 +248,8 @@ class AutoRun:
         if proof.ships != method:
             export = typed(self.commands.build_export(method, Path("FOLDER")))
         page = partial(format_answer_page, folders.raw.name, proof, choice, export)
-        write_text(out / "README.md", page([]))
-        write_text(out / "README.md", page(self.choose_next_cases(proof.ships)))
+        write_text(out / OWN_PAGE, page([]))
+        write_text(out / OWN_PAGE, page(self.choose_next_cases(proof.ships)))
         return ShippedModel(proof.ships, proof.answer, self.commands.out)
 
     def choose_next_cases(self, shipped: str) -> list[str]:
@@ -426,7 +449,7 @@ class AutoRun:
         """Write the page of the unfinished choice."""
         name = self.commands.folders.raw.name
         page = format_progress_page(name, self.state, self.cases, self.hours)
-        write_text(self.commands.out / "README.md", page)
+        write_text(self.commands.out / OWN_PAGE, page)
 
     @cached_property
     def cases(self) -> CaseCounts:
@@ -460,8 +483,10 @@ class AutoRun:
         job = self.commands.find_last_job(trainer)
         if not job.test.is_dir():
             return
-        target = self.commands.out / "predictions"
+        target = self.commands.out / PREDICTIONS
         shutil.rmtree(target, ignore_errors=True)  # of a model or of images that are gone
         target.mkdir(parents=True)
         for case in sorted(job.predicted_cases("test")):
-            shutil.copyfile(job.test / f"{case}{ending}", target / f"{case}{ending}")
+            label = job.test / f"{case}{ending}"
+            for path in filter(None, (label, find_spacing_file(label, is_label=True))):
+                shutil.copyfile(path, target / path.name)

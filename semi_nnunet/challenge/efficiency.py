@@ -30,7 +30,7 @@ from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.raw.description import find_cases
 from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.runs.commands import interrupt_on_signals
-from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, write_csv, write_json
 
 JSON = "efficiency.json"
@@ -103,7 +103,7 @@ def measure_efficiency(
         message = "must be new or empty, or of the same command that was interrupted"
         problems.append(Problem(str(folder), message, "choose another -o, or remove it"))
     require_idle_machine(problems)
-    rows, case_problems = unfinished or ({}, [])
+    rows, case_problems = unfinished or {}, list[Problem]()
     outputs = folder / "outputs"
     outputs.mkdir(parents=True, exist_ok=True)
     write_unfinished_result(folder, command, rows, case_problems)
@@ -221,8 +221,8 @@ def write_unfinished_result(
 
 def load_unfinished_result(
     folder: Path, command: str, cases: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, Any]], list[Problem]] | None:
-    """Load the measurements and problems of an interrupted call.
+) -> dict[str, dict[str, Any]] | None:
+    """Load the measurements of an interrupted call, without failed cases, which are tried again.
 
     Args:
         folder: of the measurement.
@@ -236,7 +236,8 @@ def load_unfinished_result(
     rows = content.get("cases", {})
     if content.get("command") != command or "mean" in content or not {*rows} <= {*cases}:
         return None
-    return dict(rows), [Problem(**problem) for problem in content.get("problems", [])]
+    failed = {problem["where"] for problem in content.get("problems", [])}
+    return {case: row for case, row in rows.items() if case not in failed}
 
 
 # ---- one case ----
@@ -257,6 +258,11 @@ def measure_case(
         The cost, and the files in the output folder.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise UserError(
+            f"{folder} holds files of another user, such as root in a container",
+            fix='remove it, and run the container with --user "$(id -u)"',
+        )
     inputs, outputs = folder / "inputs", folder / "outputs"
     for path in (inputs, outputs):
         path.mkdir(parents=True)

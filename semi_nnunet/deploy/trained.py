@@ -127,7 +127,8 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
     root = nnUNet_results.get()
     number, _, rest = text.partition("/")
     relative = f"{resolve_dataset_name(number)}/{rest}" if number.isdecimal() and rest else text
-    candidates = [Path(text).expanduser(), *([Path(root) / relative] if root else [])]
+    named = Path(text).expanduser().absolute()  # "." has no name
+    candidates = [named, *([Path(root) / relative] if root else [])]
     for path in candidates:
         is_fold = path.name.startswith("fold_")
         if is_fold and path.is_dir() and read_fold(path) is None:

@@ -59,11 +59,6 @@ class RawCase:
     named_by_channel: bool = True
     unknown_values: frozenset[int] = frozenset()
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Its images, and its label if there is one."""
-        return self.images if self.label is None else (*self.images, self.label)
-
 
 @dataclass(frozen=True)
 class RawDataset:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from semi_nnunet.settings.overrides import use_current_names
+from semi_nnunet.settings.overrides import merge_layers, use_current_names
 from semi_nnunet.util.errors import UserError
 
 
@@ -36,7 +36,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     semi: dict[str, Any] = {}
     for assignment in assignments:
         path, separator, text = assignment.partition("=")
-        if not separator:
+        if not (separator and all(path.split("."))):
             raise UserError(
                 f"--set needs KEY=VALUE, TRAINER.KEY=VALUE or CONFIG.KEY=VALUE, got {assignment!r}"
             )
@@ -48,7 +48,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
                 raise UserError(
                     f"--set uses {section!r} both as a setting and, in {assignment!r}, as a section"
                 )
-        layer[key] = _parse_value(text)
+        layer.update(merge_layers(layer, {key: _parse_value(text)}))
     return use_current_names(semi)
 
 

@@ -78,7 +78,7 @@ def auto(
     candidates = unique([name for name in trainers or run.CANDIDATES if name != BASELINE])
     name = f"auto_{folders.raw.name}" + (f"_{configuration}" if configuration else "")
     target = Path(out or name).absolute()
-    run.require_valid_options(hours, candidates, target)
+    run.require_valid_options(hours, candidates, target, folders.raw.name)
     auto_run = run.AutoRun.of(folders, configuration, candidates, hours, jobs, target)
     if dry_run:
         auto_run.show_commands()

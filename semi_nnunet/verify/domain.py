@@ -3,8 +3,8 @@
 A method learns from everything in imagesUn, also from an image of a wrong organ, unit, axis or
 scanner. Every unlabelled image is compared with the range of the labelled images, widened by a
 factor, as a few labelled images do not show all ordinary variation. A reason names the values of
-both. Its severity is 1 at the end of the widened range and grows
-by 1 with every further factor, so that different quantities can be ranked together.
+both. Its severity is 1 at the end of the widened range and grows by 1 with every further factor, so
+that different quantities can be ranked together.
 
 Widening of the ranges:
 
@@ -296,7 +296,11 @@ def compare_axes(geometry: Geometry, labelled: LabelledRanges) -> Iterator[Reaso
 def compare_geometry(geometry: Geometry, labelled: LabelledRanges) -> Iterator[Reason]:
     """Yield reasons for an unusual spacing, physical size or origin."""
     spacing, size = np.array(geometry.spacing), np.array(compute_size_mm(geometry))
-    axes = max(count_axes(geometry), labelled.axes)
+    axes = min(count_axes(geometry), labelled.axes)
+    if labelled.axes > axes:
+        yield Reason("It is flat, the labelled images are volumes.", 1.0)
+    elif count_axes(geometry) > axes:
+        yield Reason("It is a volume, the labelled images are flat.", 1.0)
     unit = "pixels" if axes == 2 and geometry.origin is None else "mm"
     order = f"{unit} ({'z, y, x' if axes == 3 else 'y, x'})"
     severity = labelled.spacing.of_last(axes).factors_beyond(spacing[-axes:], SPACING_FACTOR)

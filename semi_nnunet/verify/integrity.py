@@ -44,6 +44,7 @@ from semi_nnunet.verify.reports import (
     CaseReport,
     KnownReports,
     compute_report_source,
+    list_files_of,
     record_files,
 )
 
@@ -184,8 +185,9 @@ def _reuse_or_report(rules: _Rules, job: tuple[RawCase, CaseReport | None]) -> C
     rules_of_case = f"{rules} {case.named_by_channel}"
     if case.unknown_values:
         rules_of_case += f" {sorted(case.unknown_values)}"
-    records = record_files(case.files)
-    source = compute_report_source(case.files, records, rules_of_case)
+    files = list_files_of(case)
+    records = record_files(files)
+    source = compute_report_source(files, records, rules_of_case)
     if source and earlier is not None and earlier.source == source:
         return replace(earlier, records=records)
     return replace(_report_safely(rules, case), source=source, records=records)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.raw.description import RawCase
-from semi_nnunet.raw.readers import Geometry
+from semi_nnunet.raw.readers import Geometry, find_spacing_file
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import sha256_of_file, write_text
 from semi_nnunet.util.provenance import FileRecord
@@ -63,6 +63,17 @@ class CaseReport:
 
 
 KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
+
+
+def list_files_of(case: RawCase) -> tuple[str, ...]:
+    """Return the images and the label of a case, each after the file of its spacing."""
+    named = [(path, False) for path in case.images]
+    named += [] if case.label is None else [(case.label, True)]
+    files = list[str]()
+    for path, is_label in named:
+        spacing = find_spacing_file(path, is_label)
+        files += [path] if spacing is None else [str(spacing), path]
+    return tuple(dict.fromkeys(files))  # several channels may share one
 
 
 def record_files(paths: Sequence[str]) -> tuple[FileRecord, ...]:
@@ -113,10 +124,11 @@ def find_changed_cases(
         if report is None:
             changed.append(f"{case.case} (new)")
             continue
-        pairs = zip(case.files, report.records, strict=False)
+        files = list_files_of(case)
+        pairs = zip(files, report.records, strict=False)
         states = [record.refreshed(Path(path)) for path, record in pairs]
         records = tuple(state for state in states if state is not None)
-        if len(records) != len(case.files) or len(records) != len(report.records):
+        if len(records) != len(files) or len(records) != len(report.records):
             changed.append(case.case)
         elif records != report.records:
             refreshed[case.subset, case.case] = replace(report, records=records)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,25 @@ def test_a_running_training_keeps_its_data(loop):
     with held(fold / ".semi_training.lock"), pytest.raises(UserError, match="trains"):
         semi_nnunet.accept("977", loop.reviewed)
     assert "phantom_0004" not in labelled(loop)
+
+
+def test_a_training_that_starts_while_cases_are_preprocessed_keeps_its_data(loop, monkeypatch):
+    from semi_nnunet.annotation import accept as under_test
+    from semi_nnunet.util.lock import held
+
+    loop.review(4)
+    before, preprocess = loop.snapshot(), under_test.preprocess_cases
+    fold = loop.results / "SemiBaselineTrainer__nnUNetPlans__2d/fold_0"
+    with ExitStack() as stack:
+
+        def start_training(*args, **options):
+            stack.enter_context(held(fold / ".semi_training.lock"))
+            return preprocess(*args, **options)
+
+        monkeypatch.setattr(under_test, "preprocess_cases", start_training)
+        with pytest.raises(UserError, match="trains"):
+            semi_nnunet.accept("977", loop.reviewed)
+    assert loop.snapshot() == before
 
 
 # ---- undo ----

@@ -146,6 +146,13 @@ def test_ignored_voxels_and_classes_that_are_not_annotated_do_not_count():
     partial = compare(np.where(truth == 1, 1, 0), truth, annotated=["left"])
     suspicion = score_labels({"a": partial}, [*CLASSES])["a"]
     assert suspicion.score == 0 and {*suspicion.dice} == {"left"}
+    moved, only = np.where(np.roll(truth, 3, 2) == 1, 1, 0), np.where(truth == 1, 1, 0)
+    known = compare(moved, only, annotated=["left"])  # as if nothing else were predicted
+    other = compare(moved, truth, annotated=["left"])
+    assert {*other.overlaps} == {*known.overlaps}
+    assert any("moved" in name for name in known.overlaps)
+    for name, overlap in known.overlaps.items():
+        assert np.array_equal(other.overlaps[name], overlap)
 
 
 def test_swapped_values_are_seen_in_regions():

@@ -167,6 +167,13 @@ def test_reviewed_segmentations_are_accepted(loop: Loop, capsys):
     with no_processes():
         assert main(words) == 0
     assert "nothing to do" in capsys.readouterr().out
+    again = folder / f"{names[0]}.seg.nrrd"
+    segmentation = sitk.ReadImage(str(again))
+    segmentation[0, 0, 0] = 1 - segmentation[0, 0, 0]
+    sitk.WriteImage(segmentation, str(again))
+    with no_processes():
+        assert main(words) == 2  # it is labelled, and this one differs
+    assert str(again) in capsys.readouterr().err
     (folder / "stranger.seg.nrrd").write_bytes((folder / f"{names[0]}.seg.nrrd").read_bytes())
     (folder / labels[0].name).write_bytes(labels[0].read_bytes())
     with no_processes():

@@ -22,6 +22,7 @@ from semi_nnunet.discovery.register import TRAINERS_FOLDER
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.launching import JobLauncher
 from semi_nnunet.runs.local import Resources
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_csv, read_json
 from semi_nnunet.util.lock import held
 from tests.automatic.test_cases import cases_of
@@ -96,6 +97,15 @@ def test_a_second_launch_ends_and_names_the_first(workspace: Path) -> None:
     assert not list((workspace / "preprocessed").iterdir())
 
 
+@pytest.mark.parametrize("name", ["README.md", "predictions/mine.nii.gz"])
+def test_files_of_the_user_are_not_replaced(workspace: Path, name: str) -> None:
+    file = workspace / "mine" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("# My notes")
+    code, output = auto(workspace, "-o", "mine")
+    assert code == 2 and "would be replaced" in output and file.read_text() == "# My notes"
+
+
 def test_volumes_are_trained_in_3d_only_on_a_gpu(workspace: Path) -> None:
     folders = Folders(*(workspace / name / DATASET for name in ("raw", "preprocessed", "results")))
     assert choose_configuration(folders, "cpu") == "2d"
@@ -103,6 +113,10 @@ def test_volumes_are_trained_in_3d_only_on_a_gpu(workspace: Path) -> None:
     flat = workspace / "raw" / "Dataset907_Flat"
     write_phantom_dataset(flat, labelled=1, unlabelled=1, test=0, shape=(1, 32, 32))
     assert choose_configuration(Folders(flat, flat, flat), "cuda") == "2d"
+    for image in flat.glob("images*/*"):
+        image.write_bytes(b"")
+    with pytest.raises(UserError, match="_0000"):
+        choose_configuration(Folders(flat, flat, flat), "cuda")
 
 
 def test_where_none_can_choose_only_the_first_candidate_is_timed(

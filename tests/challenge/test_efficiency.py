@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,25 @@ def test_the_same_command_continues_after_an_interruption(setting, tmp_path, mon
     assert result.cases["good"]["dice"] == 1.0 and not result.problems
     with pytest.raises(UserError, match="new or empty"):  # it is finished
         measure_efficiency(command, images, out, references=references)
+
+
+def test_a_failed_case_is_measured_again(setting, tmp_path, monkeypatch):
+    command, images, _ = setting
+    out, called, one_case = tmp_path / "out", list[str](), under_test.measure_case
+
+    def measured(words, folder, files, limit):
+        called.append(Path(files[0]).name)
+        if len(called) == 2:
+            raise KeyboardInterrupt
+        cost, written = one_case(words, folder, files, limit)
+        return replace(cost, exit_code=3 if len(called) == 1 else cost.exit_code), written
+
+    monkeypatch.setattr(under_test, "measure_case", measured)
+    with pytest.raises(KeyboardInterrupt):
+        measure_efficiency(command, images, out)
+    result = measure_efficiency(command, images, out)
+    assert called == [f"{name}_0000.nii.gz" for name in ("good", "half", "good", "half")]
+    assert not result.problems and [*result.cases] == ["good", "half"]
 
 
 def test_a_case_without_any_class_has_no_dice_and_does_not_spoil_the_mean(setting, tmp_path):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.verify import integrity
 from semi_nnunet.verify.integrity import check_dataset
 from semi_nnunet.verify.reports import (
     CaseReport,
     KnownReports,
     compute_report_source,
+    find_changed_cases,
     read_reports,
     record_files,
     write_reports,
@@ -102,6 +104,16 @@ def test_formats_that_may_refer_to_another_file_are_decoded_again(tmp_path) -> N
     assert known and all(report.source == "" for report in known.values())
     for paths in ([str(root / "dataset.json")], ["absent.nii"]):
         assert compute_report_source(paths, record_files(paths), "") == ""
+
+
+@pytest.mark.parametrize("names", [["imagesTr/a"], ["labelsTr/a"], ["imagesUn/u"]])
+def test_a_corrected_spacing_of_a_tiff_is_a_change(tmp_path, names) -> None:
+    root = make_tif(folder(tmp_path), (7, 9, 8))
+    reports = {(report.subset, report.case): report for report in check_dataset(root, 1, False)}
+    cases = RawDataset.of(root).cases
+    assert find_changed_cases(cases, reports, ())[0] == []
+    (root / f"{names[0]}.json").write_text('{"spacing": [5, 1, 1]}')
+    assert find_changed_cases(cases, reports, ())[0] == [names[0][-1]]
 
 
 def test_torn_and_foreign_lines_are_skipped(tmp_path) -> None:

@@ -315,4 +315,6 @@ def test_a_volume_among_flat_images_is_named() -> None:
     flat = [report(c, "labelled", shape=(1, 200, 200), spacing=(999.0, 1.0, 1.0)) for c in "ab"]
     assert found(report(shape=(1, 200, 200), spacing=(1.0, 1.0, 1.0)), labelled=flat) == []
     (outlier,) = found(report(), labelled=flat)
-    assert all("z, y, x" in text for text in outlier.reasons)
+    assert outlier.reasons == ("It is a volume, the labelled images are flat.",)
+    flat_one = report(shape=(1, 200, 200), spacing=(999.0, 1.0, 1.0))
+    assert reason(flat_one) == "It is flat, the labelled images are volumes."

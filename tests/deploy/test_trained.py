@@ -70,6 +70,13 @@ def test_a_model_is_found_below_nnunets_results(model: Path) -> None:
     assert find_model(relative).folder == model
 
 
+def test_a_model_is_found_from_within_its_folder(model: Path, monkeypatch) -> None:
+    monkeypatch.chdir(model)
+    assert find_model(".").folder == model
+    fold = next(model.glob("fold_*")).name
+    assert find_model(fold).folds == (fold.removeprefix("fold_"),)
+
+
 def test_the_number_of_a_data_set_stands_for_its_name(model: Path) -> None:
     number = int(model.parent.name[7:10])
     assert find_model(f"{number}/{model.name}") == find_model(f"{model.parent.name}/{model.name}")

@@ -37,11 +37,20 @@ def test_values_of_other_libraries_become_plain_ones(value, plain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "key_word"), [(["seed"], "KEY=VALUE"), (["seed=1", "seed.2d=3"], "section")]
-)
+    ("words", "key_word"),
+    [
+        (["seed"], "KEY=VALUE"), (["=3"], "KEY=VALUE"), (["2d..epochs=4"], "KEY=VALUE"),
+        (["seed=1", "seed.2d=3"], "section"),
+    ],
+)  # fmt: skip
 def test_other_words_are_refused(words, key_word) -> None:
     with pytest.raises(UserError, match=key_word):
         parse_assignments(words)
+
+
+def test_a_section_keeps_what_other_words_give_it() -> None:
+    words = ["2d.epochs=10", '2d={"steps_per_epoch": 5}', "2d.seed=1"]
+    assert parse_assignments(words) == {"2d": {"epochs": 10, "steps_per_epoch": 5, "seed": 1}}
 
 
 def test_the_earlier_name_of_a_setting_is_replaced() -> None:
