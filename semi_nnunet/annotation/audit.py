@@ -23,6 +23,7 @@ from semi_nnunet.annotation.suspicion import (
 from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS
 from semi_nnunet.evaluation.labelling import Labelling
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.case_files import CaseFiles, FilesOfCase, load_labelling, read_voxels
 from semi_nnunet.runs.folders import ALL, VALIDATION_FOLDER, Folders, find_folders
@@ -65,6 +66,8 @@ def audit_labels(
     :func:`semi_nnunet.audit` documents the arguments and errors.
     """
     require_positive({"-np": processes})
+    if pictures < 0:
+        raise UserError(f"--pictures must be 0 or more, got {pictures}", fix="correct it")
     if out.suffix == ".csv":
         raise UserError("-o is an HTML file, next to which a .csv is written", fix="x.html")
     if (dataset is None) == (model is None):
@@ -89,7 +92,7 @@ def audit_labels(
     shown = find_most_suspicious(scored)  # the picture is of the model that gives the reason
     labels = tuple(AuditedLabel(n, suspicions[n], by_model[shown[n]][n]) for n in ranked)
     audit = LabelAudit(labels, out, list_path)
-    write_csv(list_path, [COLUMNS, *list_rows(audit, folders.raw)])
+    write_csv(list_path, [COLUMNS, *list_rows(audit, RawDataset.of(folders.raw))])
     write_atomically(
         out, lambda path: write_audit_page(path, folders.raw.name, audit, labelling, pictures)
     )

@@ -11,6 +11,7 @@ from statistics import median
 
 from semi_nnunet.annotation.disagreement import AXES
 from semi_nnunet.annotation.suspicion import Suspicion
+from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.reporting.case_files import FilesOfCase
 from semi_nnunet.util.markdown import plain, table
 
@@ -68,9 +69,10 @@ class LabelAudit:
         return dict(Counter(label.suspicion.name for label in self.first).most_common())
 
 
-def list_rows(audit: LabelAudit, raw: Path) -> Iterator[list[object]]:
+def list_rows(audit: LabelAudit, raw: RawDataset) -> Iterator[list[object]]:
     """Yield a row of the list for each class of each label, the most suspicious label first."""
     usual = audit.find_usual_dice()
+    labels = {case.case: case.label for case in raw.cases if case.subset == "labelled"}
     for rank, label in enumerate(audit.labels, start=1):
         item = label.suspicion
         for name, dice in item.dice.items():
@@ -78,7 +80,7 @@ def list_rows(audit: LabelAudit, raw: Path) -> Iterator[list[object]]:
             yield [
                 rank, label.case, f"{item.score:.2f}", item.reason, name, _format_dice(dice),
                 _format_dice(usual[name]), number, AXES[axis],
-                label.files.fold, str(raw / "labelsTr" / label.files.labels["reference"].name),
+                label.files.fold, labels.get(label.case, ""),
             ]  # fmt: skip
 
 

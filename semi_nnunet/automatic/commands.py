@@ -160,14 +160,24 @@ class AutoCommands:
         return [*self.exported.glob(name)]
 
     def remove_outdated_export(self, trainer: str) -> None:
-        """Remove the exported model if it was trained again since."""
+        """Remove exported models of other trainers, and this one if it was trained again since.
+
+        Args:
+            trainer: whose model ships.
+        """
         checkpoint = self.find_last_job(trainer).folder / FINAL_CHECKPOINT
-        name = f"{self.name_plans(FULL)}_{trainer}__{self.configuration}"
-        for model in self.exported.glob(f"*/*__{name}") if checkpoint.is_file() else ():
-            if not is_exported_from(model, checkpoint):
+        if not checkpoint.is_file():
+            return
+        plans, is_kept = self.name_plans(FULL), False
+        for model in self.exported.glob(f"*/*__{plans}_*__{self.configuration}"):
+            ships = model.name.endswith(f"__{plans}_{trainer}__{self.configuration}")
+            if ships and is_exported_from(model, checkpoint):
+                is_kept = True
+            else:
                 shutil.rmtree(model)
-                for archive in self.list_archives(trainer):
-                    archive.unlink()
+        for archive in self.list_archives("*"):
+            if not (is_kept and archive in self.list_archives(trainer)):
+                archive.unlink()
 
     def build_export(self, trainer: str, folder: Path) -> Command:
         """Return the command that exports a model of the last round into a folder."""
