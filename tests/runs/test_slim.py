@@ -107,7 +107,7 @@ def test_the_student_is_trained_and_compared_and_the_command_can_be_repeated(
     for _ in range(2):
         assert main(words(folder, "--share", "0.2", "--set", *short)) == 0
         output = capsys.readouterr().out
-        assert "the teacher's 0." in output and "on 1 validation cases" in output
+        assert "the teacher's 0." in output and "(one case only) on 1 validation case\n" in output
     assert "1 jobs, 1 done before" in output
     student = folder.with_name(f"{STUDENT}__nnUNetPlans_slim__2d") / "fold_0"
     used = json.loads((student / "semi_settings.json").read_text())["settings"]["models"]["value"]
