@@ -255,7 +255,8 @@ def _accept(
     proposed, sound = read_proposals(given, proposals), _without_problems(checked)
     compared, untouched = compare_with_proposals(sound, raw, proposed, options.keeps_untouched)
     problems += untouched
-    problems = [name_segmentation(problem, folder, given) for problem in problems]
+    ending = raw.description["file_ending"]
+    problems = [name_segmentation(problem, folder, given, ending) for problem in problems]
     problems += find_running_trainings(folders)
     with collect_errors(problems, str(folders.preprocessed / SPLITS_FILE)):
         load_folds(folders.preprocessed)
@@ -263,7 +264,6 @@ def _accept(
     with collect_errors(problems, str(folders.preprocessed)):
         specs = find_specs(folders.preprocessed, raw)
     if not labels and not accepted and not problems:
-        ending = raw.description["file_ending"]
         problems.append(Problem(str(folder), f"holds no label CASE{ending}", "correct -i"))
     raise_if_any(f"The labels of {folder} cannot be accepted (nothing was moved):", problems)
     if not labels:

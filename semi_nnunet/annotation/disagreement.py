@@ -85,8 +85,9 @@ def compare_label(
         counts = label != ignore
         is_whole = bool(counts.all())
         label, prediction = label * counts, prediction * counts
+    names = list(classes) if annotated is None else [name for name in classes if name in annotated]
     if annotated is not None:
-        known = [value for name in annotated for value in classes[name]]
+        known = [value for name in names for value in classes[name]]
         prediction = np.where(np.isin(prediction, known), prediction, 0)
     values = sorted({value for group in classes.values() for value in group})
     size = max(values) + 1
@@ -101,7 +102,6 @@ def compare_label(
         for name, changed in _undo_errors(label, prediction, spacing):
             overlaps[name] = _sum_classes(_count_pairs(changed, prediction, size), classes)
     shown = find_slice_axis(spacing)
-    names = list(classes) if annotated is None else [name for name in classes if name in annotated]
     return Disagreement(
         overlaps,
         np.array([name in names for name in classes]),

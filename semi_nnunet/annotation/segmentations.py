@@ -209,17 +209,17 @@ def convert_segmentations(folder: Path, raw: RawDataset) -> tuple[Path, list[Pro
     return converted, problems
 
 
-def name_segmentation(problem: Problem, converted: Path, given: Path) -> Problem:
+def name_segmentation(problem: Problem, converted: Path, given: Path, ending: str) -> Problem:
     """Name the segmentation in a problem of a label that was converted from it.
 
     Args:
         converted, given: folders of the labels and of the segmentations.
+        ending: of the labels.
     """
     label = Path(problem.where)
     if converted == given or label.parent != converted:
         return problem
-    name = label.name.split(".")[0]
-    return replace(problem, where=str(given / f"{name}{ENDING}"))
+    return replace(problem, where=str(given / f"{label.name.removesuffix(ending)}{ENDING}"))
 
 
 def _convert(
