@@ -131,6 +131,7 @@ class LabelledRanges:
         spacing: of each axis, in mm, in nnU-Net's order (Z, Y, X).
         size: of each axis, in mm, in the same order.
         axes: number of axes, 2 if all images are flat.
+        least_axes: 2 if any image is flat.
         origin: in mm; None for formats without one.
         towards: sides to which the axes of the images run; empty if it is unknown for some image.
         quantiles: of the voxels, a range for each channel.
@@ -141,6 +142,7 @@ class LabelledRanges:
     spacing: Range
     size: Range
     axes: int
+    least_axes: int
     origin: Range | None
     towards: frozenset[str]
     quantiles: tuple[Range, ...]
@@ -160,6 +162,7 @@ class LabelledRanges:
             Range.of([geometry.spacing for geometry in geometries]),
             Range.of([compute_size_mm(geometry) for geometry in geometries]),
             max(count_axes(geometry) for geometry in geometries),
+            min(count_axes(geometry) for geometry in geometries),
             Range.of(origins) if len(origins) == len(geometries) else None,
             frozenset() if towards & {"", UNTOLD} else towards,
             tuple(Range.of(rows) for rows in channels),
@@ -297,7 +300,7 @@ def compare_geometry(geometry: Geometry, labelled: LabelledRanges) -> Iterator[R
     """Yield reasons for an unusual spacing, physical size or origin."""
     spacing, size = np.array(geometry.spacing), np.array(compute_size_mm(geometry))
     axes = min(count_axes(geometry), labelled.axes)
-    if labelled.axes > axes:
+    if labelled.least_axes > axes:
         yield Reason("It is flat, the labelled images are volumes.", 1.0)
     elif count_axes(geometry) > axes:
         yield Reason("It is a volume, the labelled images are flat.", 1.0)

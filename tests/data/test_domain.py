@@ -318,3 +318,4 @@ def test_a_volume_among_flat_images_is_named() -> None:
     assert outlier.reasons == ("It is a volume, the labelled images are flat.",)
     flat_one = report(shape=(1, 200, 200), spacing=(999.0, 1.0, 1.0))
     assert reason(flat_one) == "It is flat, the labelled images are volumes."
+    assert found(flat_one, report(), labelled=[flat[0], report("b", "labelled")]) == []
