@@ -175,8 +175,9 @@ class AutoCommands:
                 is_kept = True
             else:
                 shutil.rmtree(model)
+        kept = self.list_archives(trainer) if is_kept else []
         for archive in self.list_archives("*"):
-            if not (is_kept and archive in self.list_archives(trainer)):
+            if archive not in kept:
                 archive.unlink()
 
     def build_export(self, trainer: str, folder: Path) -> Command:

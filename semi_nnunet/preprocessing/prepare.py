@@ -301,8 +301,8 @@ def one_at_a_time(preprocessed: Path) -> Iterator[None]:
 
 
 # ---- memory ----
-# A wrong spacing in a header, such as one that is 1,000 times too large, makes an image of a few
-# megabytes fill the memory; the system then kills the process without a message.
+# With a wrong spacing in its header, an image of a few megabytes can fill the memory when it is
+# resampled. The system then kills the process without a message.
 
 
 def check_memory(

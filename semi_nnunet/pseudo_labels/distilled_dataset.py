@@ -156,9 +156,7 @@ def digest_annotated_cases(source: Path, cases: Mapping[str, Sequence[str]], end
     """Return a checksum of the images and labels of the labelled cases."""
     paths = [Path(file) for files in cases.values() for file in files]
     paths += [source / "labelsTr" / f"{case}{ending}" for case in cases]
-    return sha256_of_json(
-        {f"{path.parent.name}/{path.name}": sha256_of_version(path) for path in paths}
-    )
+    return sha256_of_json(list_checksums(paths))
 
 
 def digest_other_files(source: Path, ending: str) -> str:
@@ -171,10 +169,15 @@ def digest_other_files(source: Path, ending: str) -> str:
     ]
     return sha256_of_json(
         {
-            "tests": {f"{path.parent.name}/{path.name}": sha256_of_version(path) for path in tests},
+            "tests": list_checksums(tests),
             "unlabelled": sorted(find_cases(source / UNLABELLED_IMAGES, ending)),
         }
     )
+
+
+def list_checksums(paths: Iterable[Path]) -> dict[str, str]:
+    """Return FOLDER/NAME -> SHA-256 of files."""
+    return {f"{path.parent.name}/{path.name}": sha256_of_version(path) for path in paths}
 
 
 def list_partial_cases(source: Path) -> list[str]:

@@ -122,7 +122,7 @@ class LabellingRequest:
         return [*map(Path, self.cases[case]), *([Path(annotation)] if annotation else [])]
 
     def describe_annotation(self, case: str) -> list[str]:
-        """Return a checksum of what is known about the annotation of a case; [] without one."""
+        """Return a checksum of what dataset.json says about a label to complete, [] for others."""
         if self.completion is None or self.completion.find_label(case) is None:
             return []
         return [self.completion.digest(case)]
@@ -205,8 +205,8 @@ class LabellingRequest:
             raise UserError(
                 f"labels in {self.labels} were edited since they were written: "
                 f"{list_first(edited)}",
-                fix="move corrections to a folder of their own, from which semi_nnunet accept "
-                "takes them; remove what is no correction",
+                fix="move your corrections to another folder, from which semi_nnunet accept takes "
+                "them, and delete the other edited labels here",
             )
 
     def state(self, cases: Iterable[str]) -> PoolState:

@@ -66,8 +66,8 @@ class Folders:
     def file_ending(self) -> str:
         """The file ending of images and labels, also where only the results are left."""
         known = self.preprocessed / DATASET_JSON, self.raw / DATASET_JSON
-        of_models = sorted(self.results.glob(f"*/{DATASET_JSON}"))
-        path = next((path for path in (*known, *of_models) if path.is_file()), known[0])
+        path = next((path for path in known if path.is_file()), None)
+        path = path or min(self.results.glob(f"*/{DATASET_JSON}"), default=known[0])
         return str(read_json(path)["file_ending"])
 
     def labelled_cases(self) -> list[str]:

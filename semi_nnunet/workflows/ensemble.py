@@ -177,7 +177,7 @@ def require_own_files(out: Path) -> None:
     if edited := sorted({*written.read()} - unchanged):
         raise UserError(
             f"labels in {out} were edited since they were written: {list_first(edited)}",
-            fix="move corrections to a folder of their own; remove what is no correction",
+            fix="move your corrections to another folder, and delete the other edited labels here",
         )
     if foreign := sorted({path.name for path in out.iterdir()} - unchanged - OWN_FILES):
         raise UserError(f"{out} holds other files: {list_first(foreign)}", fix="move them")

@@ -59,7 +59,7 @@ def test_a_model_that_was_trained_again_is_exported_again(empty, tmp_path: Path)
     earlier = [path.with_name(path.name.replace("CPS", "BCP")) for path in (archive, model)]
     archive.rename(earlier[0]), model.rename(earlier[1])  # another method had shipped
     assert ship(b"second") and not any(path.exists() for path in earlier)
-    shutil.rmtree(model)  # nobody can tell what the zip was made from
+    shutil.rmtree(model)  # without it, the origin of the zip is unknown
     assert ship(b"second")
 
 

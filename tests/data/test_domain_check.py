@@ -128,7 +128,7 @@ def test_grey_pictures_among_coloured_ones_are_named(tmp_path: Path, is_grey: bo
     assert row["case"] == "odd" and ("grey" if is_grey else "coloured") in row["reason"]
 
 
-# ---- what is skipped ----
+# ---- skipped images ----
 
 
 def test_outliers_are_skipped_on_request(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
