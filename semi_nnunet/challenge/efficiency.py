@@ -98,15 +98,16 @@ def measure_efficiency(
         problems.append(Problem("--limit", f"must be above 0, got {limit:g}", "correct it"))
     if labels is not None:
         problems += find_reference_problems(cases, labels, class_tolerances, ending)
-    unfinished = load_unfinished_result(folder, command, cases)
+    how = {"command": command, "limit": limit}
+    unfinished = load_unfinished_result(folder, how, cases)
     if unfinished is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        message = "must be new or empty, or of the same command that was interrupted"
+        message = "must be new or empty, or of the same command and --limit, interrupted"
         problems.append(Problem(str(folder), message, "choose another -o, or remove it"))
     require_idle_machine(problems)
     rows, case_problems = unfinished or {}, list[Problem]()
     outputs = folder / "outputs"
     outputs.mkdir(parents=True, exist_ok=True)
-    write_unfinished_result(folder, command, rows, case_problems)
+    write_unfinished_result(folder, how, rows, case_problems)
     for number, (case, files) in enumerate(cases.items(), 1):
         if case in rows:
             continue
@@ -122,13 +123,13 @@ def measure_efficiency(
         spent = f"{cost.seconds:.1f} s, at most {cost.own_memory:.0f} MiB"
         spent += f"; {problem.what}" if problem else ""
         logger.info(f"{number} of {len(cases)} {case}: {spent}")
-        write_unfinished_result(folder, command, rows, case_problems)
+        write_unfinished_result(folder, how, rows, case_problems)
     shutil.rmtree(folder / "case", ignore_errors=True)
     if labels is not None:
         with collect_errors(case_problems, "Dice and NSD"):  # the costs are kept
             add_dice_and_nsd(rows, outputs, labels, class_tolerances)
     result = EfficiencyResult(folder, rows, tuple(case_problems))
-    content = {"command": command, "units": UNITS, "mean": result.means, "cases": rows}
+    content = {**how, "units": UNITS, "mean": result.means, "cases": rows}
     names = [*COLUMNS, *(("dice", "nsd") if labels is not None else ())]
     table = [[case, *(row.get(name) for name in names)] for case, row in rows.items()]
     write_csv(folder / "efficiency.csv", [["case", *names], *table])
@@ -212,29 +213,30 @@ def require_idle_machine(problems: Sequence[Problem]) -> None:
 
 
 def write_unfinished_result(
-    folder: Path, command: str, rows: Mapping[str, Any], problems: Sequence[Problem]
+    folder: Path, how: Mapping[str, Any], rows: Mapping[str, Any], problems: Sequence[Problem]
 ) -> None:
     """Write measurements in case of an interruption; without means they count as unfinished."""
-    content = {"command": command, "cases": rows, "problems": [*map(asdict, problems)]}
+    content = {**how, "cases": rows, "problems": [*map(asdict, problems)]}
     write_json(folder / JSON, content)
 
 
 def load_unfinished_result(
-    folder: Path, command: str, cases: Mapping[str, Any]
+    folder: Path, how: Mapping[str, Any], cases: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]] | None:
     """Load the measurements of an interrupted call, without failed cases, which are tried again.
 
     Args:
         folder: of the measurement.
-        command: as it was typed.
+        how: the command as it was typed, and the limit in seconds.
         cases: to be measured.
 
     Returns:
-        None if there are none, they belong to another command or other cases, or are finished.
+        None if there are none, they belong to another command, limit or cases, or are finished.
     """
     content = optional_json(folder / JSON)
     rows = content.get("cases", {})
-    if content.get("command") != command or "mean" in content or not {*rows} <= {*cases}:
+    differs = any(content.get(key) != value for key, value in how.items())
+    if differs or "mean" in content or not {*rows} <= {*cases}:
         return None
     failed = {problem["where"] for problem in content.get("problems", [])}
     return {case: row for case, row in rows.items() if case not in failed}

@@ -40,7 +40,7 @@ from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import is_filled, optional_json, read_json, write_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import find_changed, recorded
@@ -300,16 +300,21 @@ class Job:
 
     def is_stale(self, subset: str) -> bool:
         """Return whether the table measures other predictions or references than the present."""
-        return self.find_stale_reason(subset) is not None
+        return self.find_stale_problem(subset) is not None
 
-    def find_stale_reason(self, subset: str) -> str | None:
-        """Return why a table is stale, or None if it is up to date or does not exist."""
+    def find_stale_problem(self, subset: str) -> Problem | None:
+        """Return why a table is stale, or None if it is up to date or does not exist.
+
+        Copying files without their times makes a table seem older; the fix covers that, too.
+        """
         table, is_test = self.tables()[subset], subset == TEST_FOLDER
         changed = find_changed_measures(self, subset) if table.is_file() else []
         if is_test and table.is_file():
             changed += find_changed_test_inputs(self)
+        fix = "semi_nnunet crossval measures again"
         if changed:
-            return f"measures {self} before a change of {list_first(changed)}"
+            reason = f"measures {self} before a change of {list_first(changed)}"
+            return Problem(str(table), f"{reason}, and left out", fix)
         records = [MEASURED_FROM, *([PREDICTED_FROM] if is_test else [])]
         if all((table.parent / name).is_file() for name in records):
             return None
@@ -319,7 +324,9 @@ class Job:
         }
         if not is_older(table, sources[subset]):
             return None
-        return f"is older than the training or validation of {self}"
+        reason = f"is older than the training or validation of {self}"
+        fix += "; if it was copied without times, touch the file"
+        return Problem(str(table), f"{reason}, and left out", fix)
 
     def current_tables(self) -> dict[str, Path]:
         """Return the :meth:`tables` that are not stale, existing or not."""

@@ -91,17 +91,6 @@ def list_metric_tables(jobs: Iterable[Job], subset: str) -> list[Table]:
 
 
 def find_stale_tables(jobs: Iterable[Job]) -> list[Problem]:
-    """Return a problem for each table that is older than its training or validation.
-
-    Copying files without their times has the same effect, so the fix covers that case, too.
-    """
-    return [
-        Problem(
-            str(job.tables()[subset]),
-            f"{reason}, and left out",
-            "semi_nnunet crossval measures again; if it was copied without times, touch the file",
-        )
-        for job in jobs
-        for subset in job.tables()
-        if (reason := job.find_stale_reason(subset))
-    ]
+    """Return a problem for each table that is older than its training, validation or inputs."""
+    found = [job.find_stale_problem(subset) for job in jobs for subset in job.tables()]
+    return [problem for problem in found if problem is not None]

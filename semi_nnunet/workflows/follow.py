@@ -23,6 +23,8 @@ from semi_nnunet.workflows.recipe import Recipe, load_recipe
 from semi_nnunet.workflows.recipe_files import STAGES, find_recipe
 
 logger = logging.getLogger(__name__)
+# of recipes: --budget, --patch, auto, distil and --seeds give such names to plans
+TAKEN_NAMES = re.compile(r"^(cpu|auto|slim|\d+(p\d+)?|\d+(x\d+)+)$|_seed\d+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,13 +161,14 @@ def name_recipe_plans(path: Path) -> str:
     'nnUNetPlans_la_4'
 
     Raises:
-        UserError: the name is not valid for plans, or could be that of another recipe's seed.
+        UserError: the name is not valid for plans, or could be that of other plans.
     """
     stem = path.stem
-    if not re.fullmatch("[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", stem) or re.search(r"_seed\d+$", stem):
+    if not re.fullmatch("[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*", stem) or TAKEN_NAMES.search(stem):
         raise UserError(
             f"a recipe's file name must consist of letters, digits and -, joined by single _, and "
-            f"not end in _seed1 or the like, as its plans are named after it; got {path.name!r}",
+            f"not be cpu, auto, slim, 0p5, 80x112x112 or the like, or end in _seed1: its plans "
+            f"are named after it, and other commands use these names; got {path.name!r}",
             fix="rename the file",
         )
     return f"nnUNetPlans_{stem}"

@@ -195,6 +195,8 @@ def test_the_same_command_continues_after_an_interruption(setting, tmp_path, mon
             measure_efficiency(command, images, out, references=references)
     with pytest.raises(UserError, match="new or empty"):
         measure_efficiency(command + " --other", images, out, references=references)
+    with pytest.raises(UserError, match="new or empty"):  # cases that took longer are failed
+        measure_efficiency(command, images, out, references=references, limit=60)
     result = measure_efficiency(command, images, out, references=references)
     good, half = "good_0000.nii.gz", "half_0000.nii.gz"
     assert called == [good, good, half, half] and [*result.cases] == ["good", "half"]

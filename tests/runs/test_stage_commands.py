@@ -92,6 +92,9 @@ def test_recipes_of_one_data_set_have_plans_of_their_own() -> None:
         "la_4_",
         "la_4_seed1",
         "la.2",
+        "cpu",  # the plans of `plan --budget cpu`
+        "0p5",
+        "auto",
     ):
         with pytest.raises(UserError, match="Fix: rename the file"):
             name_recipe_plans(Path(f"{name}.json"))
