@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,9 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from semi_nnunet.automatic.expected_gain import HARM, RISK_LIMIT, ExpectedGain, GainPrior
+from semi_nnunet.automatic.proof import METRIC, list_patient_gains
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.util.files import read_csv
+from semi_nnunet.evaluation.values import Value, credit_absence, read_values_file
 
 RESAMPLES = 400  # of the interval of the significance rule
 
@@ -46,26 +47,19 @@ class PairedTraining:
 
 def read_pairs(path: Path) -> list[PairedTraining]:
     """Read all trainings of one file of ``semi_nnunet compare --write-values``."""
-    _, rows = read_csv(path)
-    dice: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row["dice"]:
-            plans = row["plans"].split("_seed")[0]
-            training: tuple[str, ...] = (
-                row["trainer"],
-                row["configuration"],
-                row["fold"],
-                row["seed"],
-                plans,
-            )
-            dice[training][row["patient"] or row["case"]].append(float(row["dice"]))
+    by_subset, _ = read_values_file(path, METRIC)
+    trainings = defaultdict[Hashable, list[Value]](list)
+    for subset, values in by_subset.items():
+        for value in values:
+            key = (subset, value.model.configuration, value.fold, value.seed)
+            trainings[key].append(value)
     pairs = []
-    for training, patients in dice.items():
-        baseline = dice.get((BASELINE, *training[1:]), {})
-        common = sorted(set(patients) & set(baseline))
-        if training[0] != BASELINE and common:
-            gains = [np.mean(patients[name]) - np.mean(baseline[name]) for name in common]
-            pairs.append(PairedTraining(path.stem.split("_")[0], np.array(gains)))
+    for values in trainings.values():
+        names = {value.model.trainer for value in values}
+        for trainer in sorted(names - {BASELINE} if BASELINE in names else ()):
+            both = [value for value in values if value.model.trainer in (trainer, BASELINE)]
+            if gains := list_patient_gains(credit_absence(both, METRIC), trainer):
+                pairs.append(PairedTraining(path.stem.split("_")[0], np.array(gains)))
     return pairs
 
 

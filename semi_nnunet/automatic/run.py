@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def require_valid_options(hours: float, candidates: Sequence[str], out: Path, da
         UserError: naming all that is wrong with them.
     """
     problems = [*unknown_trainers(candidates)]
-    if hours <= 0:
+    if not 0 < hours < math.inf:
         problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
     if file := file_in_the_way(out):
         problems.append(Problem("-o", f"must be a folder, but {file} is a file", "give a folder"))

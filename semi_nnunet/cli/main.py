@@ -15,8 +15,10 @@ import cyclopts
 
 import semi_nnunet
 from semi_nnunet.cli.commands import command_of, help_text
+from semi_nnunet.datasets.converters import CONVERTERS
 from semi_nnunet.util.errors import UserError, disk_error_message
 from semi_nnunet.util.messages import show_messages
+from semi_nnunet.util.names import unknown
 
 TASKS = {
     "start here": (
@@ -128,6 +130,10 @@ def parse(words: Sequence[str]) -> tuple[Callable[..., Any], dict[str, Any]]:
 
 def usage_error(error: cyclopts.CycloptsError, verb: str | None) -> UserError:
     """Return the message for wrong words."""
+    if isinstance(error, cyclopts.UnknownCommandError) and error.unused_tokens:
+        kind, known = ("converter", (*CONVERTERS,)) if verb == "convert" else ("verb", VERBS)
+        (problem,) = unknown(kind, error.unused_tokens[:1], known)
+        return UserError(f"{problem.where} {problem.what}", fix=problem.fix)
     fix = f"semi_nnunet {verb} --help lists the options"
     if verb not in VERBS:
         fix = "semi_nnunet --help lists the verbs"

@@ -7,6 +7,7 @@ which no training sees.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -149,6 +150,13 @@ def write_conversion(
         UserError: ``target`` holds something else or was made from files that have changed since,
             source files cannot be used, or the disk is full.
     """
+    times = Counter(case.name for case in conversion.cases)
+    repeated = [
+        Problem(case.where, f"another file is case {case.name}, too", "keep one of them")
+        for case in conversion.cases
+        if times[case.name] > 1
+    ]
+    raise_if_any("Each case needs a name of its own:", repeated)
     content = {**record, "cases": conversion.counts}
     if was_dataset_made(target, RECORD, content):
         fix = f"choose another number, or remove {target} and convert again"
@@ -187,8 +195,13 @@ def _write_case(
             label = folder / f"labels{case.part}" / f"{case.name}{ending}"
             case.label(label)
             if is_partial and case.part == "Tr":
-                voxels = sitk.GetArrayViewFromImage(read_volume(label))
-                return frozenset(map(int, np.unique(voxels)))
+                voxels = sitk.GetArrayFromImage(read_volume(label))
+                values = frozenset(map(int, np.unique(voxels)))
+                if values <= {0}:
+                    what = "its label shows no class, so it is unknown which ones were annotated"
+                    fix = "move the image to the unlabelled ones, or remove it"
+                    return Problem(case.where, what, fix)
+                return values
     except BrokenFileError as error:
         return Problem(case.where, str(error), error.fix)
     except Exception as error:  # the other files are checked, too

@@ -72,8 +72,8 @@ def _listed(folder: DownloadFolder) -> list[str]:
     try:
         entries = json.loads((folder.root / DATASET_JSON).read_text("utf-8"))["training"]
         names = [re.fullmatch(rf".*/{SCAN}\.nii\.gz", entry["image"]) for entry in entries]
-        return sorted(match["id"] for match in names if match)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return sorted({match["id"] for match in names if match})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         what = f"must list the training cases under 'training' ({error})"
         folder.add_problem(DATASET_JSON, what, "copy it again from the download")
         return []

@@ -19,7 +19,7 @@ JPEG_ENDINGS, JPEG_NOISE = (".jpg", ".jpeg"), 32  # largest value of a mask that
 
 def read_rgb(path: Path) -> np.ndarray:
     """Read a picture (y, x, 3) of 8 bits; grey becomes colour, transparency is dropped."""
-    picture = _opaque(io.imread(path))
+    picture = _opaque(_read(path))
     picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture
     if picture.dtype != np.uint8 or picture.shape[-1] != 3:
         what = f"must be grey or colour of 8 bits, got {picture.dtype} {picture.shape}"
@@ -38,11 +38,19 @@ def read_masks(paths: Sequence[Path]) -> np.ndarray:
     Raises:
         BrokenFileError: the masks differ in size, or the values of one are too small for a mask.
     """
-    masks = [_bright(io.imread(path), path) for path in paths]
+    masks = [_bright(_read(path), path) for path in paths]
     if len({mask.shape for mask in masks}) > 1:
         what = f"masks of one picture must have one size, got {[mask.shape for mask in masks]}"
         raise BrokenFileError(what, "resize them to the picture")
     return np.any(masks, axis=0).astype(np.uint8)
+
+
+def _read(path: Path) -> np.ndarray:
+    picture = np.asarray(io.imread(path))
+    if path.suffix.lower() in JPEG_ENDINGS and picture.ndim == 3 and picture.shape[-1] == 4:
+        what = "must be grey or RGB, got a JPEG file of CMYK"  # JPEG has no transparency
+        raise BrokenFileError(what, "convert the picture to RGB")
+    return picture
 
 
 def _bright(mask: np.ndarray, path: Path) -> np.ndarray:

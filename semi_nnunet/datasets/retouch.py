@@ -116,6 +116,9 @@ def _reader(path: Path) -> sitk.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as error:
         raise UserError(f"{path} cannot be read", fix="copy it again from the download") from error
+    if (axes := reader.GetDimension()) != 3:
+        what = f"{path} must be a volume of 3 axes, got {axes}"
+        raise UserError(what, fix="copy it again from the download")
     return reader
 
 
@@ -134,7 +137,7 @@ def write_slice(source: Path, number: int, size: int, target: Path) -> None:
     """Write a slice of an OCT volume; more than 8 bits are scaled to the range of the volume."""
     picture = read_slice(source, number)
     if picture.dtype != np.uint8:
-        volume = sitk.GetArrayViewFromImage(sitk.ReadImage(str(source)))
+        volume = sitk.GetArrayFromImage(sitk.ReadImage(str(source)))
         low, high = float(volume.min()), float(volume.max())
         scaled = (picture.astype(np.float64) - low) / max(high - low, 1e-8) * 255
         picture = scaled.round().astype(np.uint8)

@@ -103,6 +103,7 @@ class UnlabelledCases:
     def _require_complete(self, finished: Sequence[str]) -> None:
         """Raise if a file belongs to no finished case: it, or the list of cases, is damaged."""
         names = os.listdir(self.folder) if self.folder.is_dir() else []
+        names = [name for name in names if not name.startswith(".")]  # Finder writes .DS_Store
         stems = {name.removesuffix(".pkl").removesuffix(".b2nd") for name in names}
         cases = {stem.removesuffix("_seg") for stem in stems}  # labels are never read
         if broken := sorted(cases.difference(finished)):

@@ -2,8 +2,7 @@
 
 The teacher is a moving average of the student. It predicts on the weak view of an unlabelled patch;
 the student, shown a strong view of the same voxels with a box of another patch (CutMix), must agree
-with the teacher's probabilities, mixed by the same box. Without boxes, Mean Teacher gains next to
-nothing over a well-trained nnU-Net.
+with the teacher's probabilities, mixed by the same box.
 
 Differs from the papers: the views are voxel-aligned (they differ only in appearance); consistency
 is on full-resolution outputs of unlabelled patches only; and a Dice loss is added to the squared

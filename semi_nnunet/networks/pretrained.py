@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.names import list_first
 
 ADAPTATION_KEY = "nnssl_adaptation_plan"  # key of a checkpoint of nnssl
 Weights = Mapping[str, torch.Tensor]
@@ -111,8 +112,8 @@ def load_fitting_weights(
         heads: names of weights that are not loaded.
 
     Raises:
-        UserError: nothing fits, so that the file belongs to another architecture, or to images of
-            another dimension, of which only vectors would fit.
+        UserError: weights are not finite, or nothing fits, so that the file belongs to another
+            architecture, or to images of another dimension, of which only vectors would fit.
     """
     fits = compare_weights(network, content, heads)
     loaded = {fit.name: fit.value for fit in fits if fit.value is not None}
@@ -123,6 +124,11 @@ def load_fitting_weights(
             f"none of its weights fits this network{reason}",
             fix="give a file of the same architecture, or plan the architecture of the file "
             "(semi_nnunet plan --like FILE)",
+        )
+    if broken := [name for name, value in loaded.items() if not value.isfinite().all()]:
+        raise UserError(
+            f"weights that are not finite: {list_first(broken)}",
+            fix="give another checkpoint, as this training has diverged or the file is damaged",
         )
     network.load_state_dict(loaded, strict=False)  # a tensor may have names without values
     random = [fit for fit in fits if fit.value is None]
@@ -157,7 +163,10 @@ def compare_weights(
             value, note = None, "random, as they depend on the classes"
         elif value is None:
             note = f"{name} is missing"
-        elif id(tensor) in first_layer and value.ndim == tensor.ndim:
+        elif value.is_floating_point() != tensor.is_floating_point():
+            note = f"{name} is of {value.dtype}, not {tensor.dtype}"
+            value = None
+        elif id(tensor) in first_layer and value.ndim == tensor.ndim and value.shape[1]:
             if value.shape[1] != tensor.shape[1]:
                 channels = f"{value.shape[1]} image channel{'s' if value.shape[1] > 1 else ''}"
                 note = f"{channels} spread over {tensor.shape[1]}"

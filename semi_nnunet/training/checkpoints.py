@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from semi_nnunet.networks.pretrained import ADAPTATION_KEY
 from semi_nnunet.preprocessing.manifest import describe_source_changes
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -283,6 +284,10 @@ def _find_defect(content: Any) -> str | None:
     for key, key_type in KEY_TYPES.items():
         if key in content and not isinstance(content[key], key_type):
             return f"{key!r} must be of type {key_type.__name__}, got {content[key]!r:.80}"
+    identity = content.get("semi", {}).get("identity")
+    for key, value in {"identity": identity, ADAPTATION_KEY: content.get(ADAPTATION_KEY)}.items():
+        if value is not None and not isinstance(value, dict):
+            return f"{key!r} must be of type dict, got {value!r:.80}"
     averaged = content.get("semi", {}).get("averaged_with", [])
     if not isinstance(averaged, (list, tuple)):
         return f"'averaged_with' must be a list of networks, got {averaged!r:.80}"

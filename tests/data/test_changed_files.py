@@ -146,6 +146,7 @@ def test_files_that_changed_since_preprocessing_are_named(copy: Copy, monkeypatc
 def test_damaged_unlabelled_cases_are_no_smaller_pool(copy: Copy, damage: str) -> None:
     copy.prepare()
     folder = unlabelled_folder(copy)
+    (folder / ".DS_Store").touch()  # a file browser opened the folder
     cases = UnlabelledCases(folder).all([])
     if damage == "list":
         path = folder.with_name(f"{folder.name}.manifest.jsonl")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -72,6 +73,15 @@ def test_all_broken_files_are_reported_and_nothing_is_written(tmp_path: Path) ->
         write_conversion(conversion("bad", "b", "bad"), target, {}, 1)
     assert [problem.where for problem in error.value.problems] == ["source0", "source2"]
     assert "incomplete" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_files_of_one_case_are_reported(tmp_path: Path) -> None:
+    twice = conversion("a", "b")
+    cases = [replace(case, name="benign_001") for case in twice.cases]
+    with pytest.raises(UserError) as error:
+        write_conversion(replace(twice, cases=cases), tmp_path / "Dataset001_Toy", {}, 1)
+    assert [problem.where for problem in error.value.problems] == ["source0", "source1"]
     assert list(tmp_path.iterdir()) == []
 
 

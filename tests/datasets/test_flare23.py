@@ -45,6 +45,12 @@ def test_a_label_annotates_the_classes_it_contains(source: Path, convert: Conver
     assert annotated.names("FLARETs_0001") == LABELS  # although it has no tumour
 
 
+def test_a_label_without_a_class_is_reported(source: Path, convert: Converter) -> None:
+    write_volume(source / "labelsTr2200/FLARE23_0002.nii.gz", labels=[0])
+    message = convert.error("flare23", source, "--incomplete")
+    assert "FLARE23_0002" in message and "its label shows no class" in message
+
+
 def test_missing_files_are_reported(source: Path, convert: Converter) -> None:
     (source / "labelsTr2200/FLARE23_0002.nii.gz").unlink()
     message = convert.error("flare23", source)

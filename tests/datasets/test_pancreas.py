@@ -80,6 +80,8 @@ def test_files_must_agree_with_dataset_json(source: Path, convert: Converter) ->
     assert "labelsTr/prediction.nii.gz: does not belong" in message
     (source / "dataset.json").write_text("{}")
     assert "the training cases" in convert.error("pancreas", source)
+    (source / "dataset.json").write_text("[" * 100_000)
+    assert "the training cases" in convert.error("pancreas", source)
 
 
 def test_more_test_cases_than_there_are_cases_are_reported(

@@ -28,6 +28,12 @@ def test_sixteen_bits_are_reported(tmp_path: Path) -> None:
         read_rgb(tmp_path / "picture.png")
 
 
+def test_the_inks_of_a_printer_are_no_colours_of_a_screen(tmp_path: Path) -> None:
+    Image.new("CMYK", (6, 8), (255, 0, 0, 128)).save(tmp_path / "picture.jpg")
+    with pytest.raises(BrokenFileError, match="CMYK"):
+        read_rgb(tmp_path / "picture.jpg")
+
+
 @pytest.mark.parametrize("kind", ["1", "L", "LA", "RGB", "RGBA"])
 def test_masks_of_any_kind_are_united(tmp_path: Path, kind: str) -> None:
     first, second = np.zeros((2, 8, 6), np.uint8)

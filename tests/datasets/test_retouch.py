@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from semi_nnunet.datasets.pictures import resize_picture
 from semi_nnunet.datasets.retouch import space_evenly
@@ -102,6 +103,13 @@ def test_missing_volumes_and_files_are_reported(source: Path, convert: Converter
     assert "Topcon/TRAIN050/oct.raw: the file is" in message
     assert "TRAIN099/oct.mhd: does not belong" in message
     assert "Cirrus volumes: there must be 24, got 3" in message
+
+
+def test_a_flat_volume_is_reported(source: Path, convert: Converter) -> None:
+    flat = sitk.GetImageFromArray(np.zeros((16, 16), np.uint8))
+    sitk.WriteImage(flat, str(source / "RETOUCH-TrainingSet-Topcon/TRAIN049/oct.mhd"))
+    message = convert.error("retouch", source, "--incomplete", "--test", 3, "--training", 4)
+    assert "TRAIN049" in message and "3 axes, got 2" in message
 
 
 def test_too_many_slices_are_reported(source: Path, convert: Converter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -93,6 +94,20 @@ def test_weights_of_other_shapes_stay_random_and_another_architecture_is_refused
         load_fitting_weights(
             network, {"network_weights": {"other.weight": torch.zeros(1)}}, heads_of()
         )
+
+
+def test_values_that_are_no_weights_are_not_taken():
+    network, weights = unet(), unet(channels=3).state_dict()
+    first = next(name for name, value in weights.items() if value.ndim == 5)
+    for broken in (weights[first].int(), weights[first][:, :0]):
+        transfer = load_fitting_weights(
+            network, {"network_weights": weights | {first: broken}}, heads_of()
+        )
+        assert first in transfer.mismatched and first not in transfer.loaded
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+    with pytest.raises(UserError, match="not finite"):
+        nan = {name: value * math.nan for name, value in weights.items()}
+        load_fitting_weights(network, {"network_weights": nan}, heads_of())
 
 
 def test_a_network_that_does_not_name_its_encoder_has_no_adaptation_plan():
