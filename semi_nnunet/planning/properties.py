@@ -14,7 +14,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.preprocessing.case_facts import (
     compute_foreground_slices,
-    compute_intensity_shift,
     find_lookalike_classes,
     list_partly_labelled,
 )
@@ -75,7 +74,6 @@ def collect_properties(
         batch_size=int(manager.batch_size),
         patch_size=patch,
         median_shape=median,
-        intensity_shift=compute_intensity_shift(labelled.values(), unlabelled.values()),
         foreground_slices=compute_foreground_slices(labelled.values()),
         foreground_classes=labels.num_segmentation_heads - (0 if labels.has_regions else 1),
         lookalike_classes=lookalikes,

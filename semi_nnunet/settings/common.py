@@ -208,9 +208,10 @@ class SemiSettings:
         "disagreement", "of two networks, as in CPS for FLARE22 (prototype)", choices=FILTER_SCORES,
         topic=FILTERING, scope=UNLABELLED,
     )  # fmt: skip
-    appearance_strength: float = planned(
-        rules.appearance_strength, low=0, topic=AUGMENTATION, scope=UNLABELLED
-    )
+    appearance_strength: float = setting(
+        1.0, "ranges of the Mean Teacher prototype; 2 was worse on retinas of another camera",
+        low=0, topic=AUGMENTATION, scope=UNLABELLED,
+    )  # fmt: skip
     appearance_probability: float = setting(
         0.5, "of each change of the strong view (prototype)", low=0, high=1,
         topic=AUGMENTATION, scope=UNLABELLED,

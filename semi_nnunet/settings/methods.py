@@ -57,7 +57,7 @@ class FidelitySettings(CutMixSettings):
     gradient_clip: float = paper_or(0.0, 12.0, "nnU-Net's limit on the norm; 0: no limit", low=0)
     unlabelled_start_steps: int = paper_or(0, theta_start_steps, low=0)
     ramp_up_steps: int = paper_or(rules.every_step, rules.ramp_up_steps, low=0)
-    appearance_strength: float = paper_or(0.0, rules.appearance_strength, low=0)
+    appearance_strength: float = paper_or(0.0, 1.0, "as for the other trainers", low=0)
     unlabelled_rotation_and_scaling: bool = paper_or(
         True, False, "the branches are most certain on the unchanged image"
     )

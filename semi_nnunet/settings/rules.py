@@ -25,9 +25,6 @@ class DatasetProperties:
         batch_size: of the nnU-Net plan.
         patch_size: of the nnU-Net plan, in voxels.
         median_shape: median image size after resampling, in voxels, as many axes as the patch.
-        intensity_shift: distance between the labelled and unlabelled intensity distributions, in
-            standard deviations of the labelled one (0: same); see
-            :mod:`semi_nnunet.preprocessing.case_facts`.
         foreground_slices: fraction of the labelled cases' slices that show foreground.
         foreground_classes: number of classes without background, or of regions.
         lookalike_classes: names of two classes that look alike and always lie in the same order,
@@ -40,7 +37,6 @@ class DatasetProperties:
     batch_size: int
     patch_size: tuple[int, ...]
     median_shape: tuple[float, ...]
-    intensity_shift: float = 0.0
     foreground_slices: float = 1.0
     foreground_classes: int = 1
     lookalike_classes: tuple[str, str] | None = None
@@ -184,18 +180,6 @@ def unlabelled_from_ignored(properties: DatasetProperties, values: Mapping[str, 
     return True, (
         f"{properties.partly_labelled_cases} labelled cases have ignored voxels; as voxels without "
         f"a label they join those of the unlabelled images"
-    )
-
-
-def appearance_strength(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
-    strength = round(min(2.0, max(1.0, properties.intensity_shift / 0.5)), 2)
-    if strength > 1:
-        return strength, (
-            f"the unlabelled intensities lie {properties.intensity_shift:.2f} sd from the labelled "
-            f"ones: stronger changes bridge the gap"
-        )
-    return 1.0, (
-        "labelled and unlabelled intensities are similar: ranges of the Mean Teacher prototype"
     )
 
 

@@ -77,25 +77,25 @@ def test_properties_are_those_of_plans_and_preprocessed_cases(
         list(properties.median_shape)
         == plan["median_image_size_in_voxels"][-len(properties.patch_size) :]
     )
-    assert properties.foreground_slices == 1.0 and properties.intensity_shift > 0
+    assert properties.foreground_slices == 1.0
     assert properties.foreground_classes == len(description["labels"]) - 1
     for missing in (None, folder / "nowhere"):  # as when predicting on another machine
         blind = collect_properties(phantom.plans, configuration, description, missing)
         assert (blind.labelled_cases, blind.unlabelled_cases) == (5, 0)
-        assert (blind.intensity_shift, blind.foreground_slices) == (0.0, 1.0)
+        assert blind.foreground_slices == 1.0
 
 
 def test_statistics_of_the_preprocessed_cases_are_collected(phantom: Any, tmp_path: Path) -> None:
     labelled = tmp_path / phantom.plans["configurations"]["2d"]["data_identifier"]
     unlabelled = get_unlabelled_folder(tmp_path, labelled.name)
-    for folder, shift in ((labelled, 0.0), (unlabelled, 0.75)):
+    for folder in (labelled, unlabelled):
         for case, share in (("a", 0.25), ("b", 0.75)):
-            facts = {"foreground_slices": share, "quantiles": [[shift, 1 + shift]]}
+            facts = {"foreground_slices": share}
             folder.mkdir(exist_ok=True)
             (image := folder / f"{case}.b2nd").touch()
             Manifest(folder).add(ManifestEntry.of(case, "source", [image], facts))
     properties = collect_properties(phantom.plans, "2d", phantom.dataset_json, tmp_path)
-    assert (properties.foreground_slices, properties.intensity_shift) == (0.5, 0.75)
+    assert properties.foreground_slices == 0.5
     assert properties.unlabelled_cases == 2
 
 

@@ -13,7 +13,7 @@ from semi_nnunet.settings.rules import DatasetProperties
 from semi_nnunet.settings.schema import Resolved, resolve
 from semi_nnunet.util.errors import UserError
 
-PROPERTIES = DatasetProperties(10, 50, 2, (64, 64), (64.0, 64.0), intensity_shift=0.75)
+PROPERTIES = DatasetProperties(10, 50, 2, (64, 64), (64.0, 64.0))
 
 
 def resolved(settings_class: type = FidelitySettings, **values: Any) -> Resolved:

@@ -36,7 +36,6 @@ def any_properties(draw: Any) -> DatasetProperties:
         batch_size=draw(st.integers(1, 512)),
         patch_size=tuple(draw(sizes) for _ in range(dimensions)),
         median_shape=tuple(draw(shape) for _ in range(dimensions)),
-        intensity_shift=draw(st.floats(0, 1e6)),
         foreground_classes=draw(st.integers(1, 200)),
     )
 
@@ -116,20 +115,6 @@ def test_ema_decay_grows_with_the_training_into_the_published_range(values, fact
     assert 0.9 <= decay <= longer <= 0.999
     assert (decay >= 0.99) == (values["epochs"] * values["steps_per_epoch"] >= 3000)
     assert f"{1 / (1 - decay):.0f} steps" in reason
-
-
-@given(st.floats(0, 100), st.floats(0, 100))
-def test_appearance_strength_grows_with_the_shift_between_one_and_two(a, b):
-    low, high = sorted((a, b))
-    weaker, _ = rules.appearance_strength(properties(intensity_shift=low), {})
-    stronger, _ = rules.appearance_strength(properties(intensity_shift=high), {})
-    assert 1 <= weaker <= stronger <= 2
-
-
-def test_appearance_strength_is_one_without_a_shift():
-    assert rules.appearance_strength(properties(), {})[0] == 1.0
-    strength, reason = rules.appearance_strength(properties(intensity_shift=0.75), {})
-    assert strength == 1.5 and "0.75 sd" in reason
 
 
 @given(st.floats(1, 4000), st.floats(1, 4000))
