@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,16 +68,6 @@ def _convert_whole_number(text: str) -> int:
         raise ValueError(f"must be a whole number, got {text!r}") from None
 
 
-def _convert_number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(f"must be a number, got {text!r}") from None
-    if not math.isfinite(number):
-        raise ValueError(f"must be a finite number, got {text!r}")
-    return number
-
-
 def _convert_path(text: str) -> Path:
     if not text:
         raise ValueError("the name of a file or folder is empty")
@@ -96,13 +85,9 @@ def _convert_each(convert: Callable[[str], Any], _: Any, tokens: Sequence[Token]
 # cyclopts makes 2 of "1.5", and the current folder of "", such as an unset variable of a shell
 _CONVERTERS: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((int, int | None), partial(_convert_one, _convert_whole_number)),
-    **dict.fromkeys((float, float | None), partial(_convert_one, _convert_number)),
     **dict.fromkeys((Path, Path | None), partial(_convert_one, _convert_path)),
     **dict.fromkeys(
         (Sequence[int], Sequence[int] | None), partial(_convert_each, _convert_whole_number)
-    ),
-    **dict.fromkeys(
-        (Sequence[float], Sequence[float] | None), partial(_convert_each, _convert_number)
     ),
     **dict.fromkeys((Sequence[Path], Sequence[Path] | None), partial(_convert_each, _convert_path)),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -229,7 +230,7 @@ def plan_for_spacing(
     Raises:
         UserError: the spacing is not positive, or leaves too small an image.
     """
-    if min(spacing) <= 0:
+    if not all(0 < value < math.inf for value in spacing):
         raise UserError(f"--spacing must be positive, got {list(spacing)}", fix="correct it")
     plan = replace_spacing(configuration, spacing)
     topology = plan_topology(spacing, plan["patch_size"])
