@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ from semi_nnunet.util.files import file_in_the_way, read_csv, write_text, writin
 from semi_nnunet.util.lock import held
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.method_names import name_method
-from semi_nnunet.util.names import unique
+from semi_nnunet.util.names import not_above_zero, unique
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +107,7 @@ def require_valid_options(hours: float, candidates: Sequence[str], out: Path, da
     Raises:
         UserError: naming all that is wrong with them.
     """
-    problems = [*unknown_trainers(candidates)]
-    if not 0 < hours < math.inf:
-        problems.append(Problem("--hours", f"must be above 0, got {hours}", "correct it"))
+    problems = [*unknown_trainers(candidates), *not_above_zero({"--hours": hours})]
     if file := file_in_the_way(out):
         problems.append(Problem("-o", f"must be a folder, but {file} is a file", "give a folder"))
     page = out / OWN_PAGE

@@ -253,6 +253,7 @@ def run_in_new_process(task: Callable[[], R]) -> R | None:
         try:
             return pool.submit(task).result()
         except BrokenProcessPool:
+            pool.require_begun()
             return None
 
 

@@ -32,6 +32,7 @@ from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, write_csv, write_json
+from semi_nnunet.util.names import not_above_zero
 
 JSON = "efficiency.json"
 INPUTS, OUTPUTS = "{inputs}", "{outputs}"
@@ -94,8 +95,7 @@ def measure_efficiency(
     if not cases:
         message = f"must hold images CASE_0000{ending}, got none"
         problems.append(Problem(str(images), message, "correct the folder"))
-    if limit is not None and not 0 < limit < math.inf:
-        problems.append(Problem("--limit", f"must be above 0, got {limit:g}", "correct it"))
+    problems += not_above_zero({"--limit": limit})
     if labels is not None:
         problems += find_reference_problems(cases, labels, class_tolerances, ending)
     how = {"command": command, "limit": limit}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from semi_nnunet.util.errors import Problem, UserError
@@ -61,6 +62,17 @@ def below_one(options: Mapping[str, int | None]) -> Iterator[Problem]:
     for option, number in options.items():
         if number is not None and number < 1:
             yield Problem(option, f"must be 1 or more, got {number}", "correct it")
+
+
+def not_above_zero(options: Mapping[str, float | None]) -> Iterator[Problem]:
+    """Yield a problem for each option that is given and not a finite number above 0.
+
+    >>> [problem.what for problem in not_above_zero({"--hours": float("inf"), "--limit": None})]
+    ['must be a finite number above 0, got inf']
+    """
+    for option, number in options.items():
+        if number is not None and not 0 < number < math.inf:
+            yield Problem(option, f"must be a finite number above 0, got {number:g}", "correct it")
 
 
 def require_positive(options: Mapping[str, int | None]) -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -50,6 +51,7 @@ def in_processes(
                 yield result
                 done += 1
         except BrokenProcessPool as error:
+            pool.require_begun()
             raise UserError(
                 f"a process that {what} was killed after {done} of {len(jobs)} cases, probably "
                 f"because memory ran out with {num_processes} processes",
@@ -80,6 +82,7 @@ def attempt_in_processes(
         futures = {pool.submit(function, job): job for job in jobs}
         for future in as_completed(futures):
             if isinstance(future.exception(), BrokenProcessPool):
+                pool.require_begun()
                 lost.append(futures[future])
             else:
                 yield futures[future], _result_or_error(future)
@@ -94,17 +97,32 @@ def _result_or_error(future: Future[Any]) -> Any:
     return future.result() if error is None else error
 
 
-@contextmanager
-def process_pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Open a pool of spawned processes that end with this one, even if it is killed.
+class Workers(ProcessPoolExecutor):
+    """Spawned processes that end with this one, even if it is killed.
 
-    A killed process cannot end its children; these watch their parent instead. An error in the
-    ``with`` block cancels the waiting jobs.
+    A killed process cannot end its children; these watch their parent instead.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        count, mp_context=spawn, initializer=_begin_worker, initargs=(shows_messages(),)
-    ) as pool:
+
+    def __init__(self, count: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._begun = spawn.Event()
+        arguments = (shows_messages(), self._begun)
+        super().__init__(count, spawn, _begin_worker, arguments)
+
+    def require_begun(self) -> None:
+        """Raise a :class:`UserError` if each process ended before its first job."""
+        if not self._begun.is_set():
+            raise UserError(
+                "new processes ended while they began, before their first job",
+                fix='a script needs `if __name__ == "__main__":` around its calls, because new '
+                "processes import it again; otherwise see the first error above",
+            )
+
+
+@contextmanager
+def process_pool(count: int) -> Iterator[Workers]:
+    """Open a pool of processes. An error in the ``with`` block cancels the waiting jobs."""
+    with Workers(count) as pool:
         try:
             yield pool
         except BaseException:
@@ -112,7 +130,8 @@ def process_pool(count: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _begin_worker(show: bool) -> None:
+def _begin_worker(show: bool, begun: Event) -> None:
+    begun.set()
     if show:
         show_messages()
     parent = multiprocessing.parent_process()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +37,7 @@ from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 from semi_nnunet.util.machine import torch_threads
+from semi_nnunet.util.names import not_above_zero
 from semi_nnunet.workflows.crossval import make_jobs, run_crossval
 from semi_nnunet.workflows.plan import plan_dataset
 
@@ -179,8 +179,7 @@ def find_goal_problems(share: float, seconds: float | None) -> Iterator[Problem]
     if not 0 < share <= 1:
         message = f"must be above 0 and at most 1, got {share:g}"
         yield Problem("--share", message, "such as 0.125")
-    if seconds is not None and not 0 < seconds < math.inf:
-        yield Problem("--seconds", f"must be above 0, got {seconds:g}", "correct it")
+    yield from not_above_zero({"--seconds": seconds})
 
 
 def find_teacher_fold_problems(

@@ -49,6 +49,27 @@ def write_or_end(path: Path) -> str:
     return path.name
 
 
+UNGUARDED = """
+from semi_nnunet.util.parallel import {function}
+list({function}(abs, [1, 2], {arguments}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [("in_processes", "2, 'counts'"), ("attempt_in_processes", "num_processes=2")],
+)
+def test_a_script_that_lacks_the_guard_of_new_processes_is_told(
+    function: str, arguments: str, tmp_path: Path
+) -> None:
+    (script := tmp_path / "unguarded.py").write_text(
+        UNGUARDED.format(function=function, arguments=arguments)
+    )
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    last = run.stderr.strip().splitlines()[-1]
+    assert run.returncode and "__main__" in last and "UserError" in last
+
+
 ORPHANS = """
 import time
 from semi_nnunet.util.parallel import in_processes
