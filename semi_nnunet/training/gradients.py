@@ -9,7 +9,7 @@ order.
 An optimizer that normalises its steps (Adam), or a clipped gradient, follows the larger of two
 gradients at any learning rate. If the unlabelled gradient is several times the supervised one, the
 network fits its labelled patches later than it would without unlabelled images. The ratio was two
-to four on left atria in 3-D, and about one on cardiac slices (docs/results/la.md).
+to four on left atria in 3-D, and about one on cardiac slices (docs/results/la_settings.md).
 """
 
 from __future__ import annotations
