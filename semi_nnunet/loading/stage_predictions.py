@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import counted, list_first
 
 
 def find_missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
@@ -34,7 +34,7 @@ def require_predictions(folder: str | None, cases: Sequence[str], command: str) 
     if missing := find_missing_predictions(folder, cases):
         raise UserError(
             f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
-            f"{len(missing)} cases: {list_first(missing, 10)}",
+            f"{counted(missing, 'case')}: {list_first(missing, 10)}",
             fix=command,
         )
 

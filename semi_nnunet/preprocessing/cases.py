@@ -42,7 +42,7 @@ from semi_nnunet.util.files import (
     write_atomically,
     writing,
 )
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import counted, list_first
 from semi_nnunet.util.parallel import attempt_in_processes
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.provenance import read_state
@@ -156,9 +156,9 @@ def find_outdated_problems(
         if outdated:
             yield Problem(
                 str(cases),
-                f"{len(outdated)} cases were preprocessed for another spacing, normalisation, "
-                f"resampling or other labels than those of {spec.plans['plans_name']} and "
-                f"dataset.json now: {list_first(outdated)}",
+                f"preprocessing of {counted(outdated, 'case')} was for another spacing, "
+                f"normalisation, resampling or other labels than those of "
+                f"{spec.plans['plans_name']} and dataset.json now: {list_first(outdated)}",
                 f"{command}; or undo the edit",
             )
 
@@ -263,7 +263,7 @@ def preprocess_cases(
         DiskError: at once, if the disk is full or not writable.
     """
     if shard is None:
-        log_stage(f"preprocessing {title}: {len(cases)} cases")
+        log_stage(f"preprocessing {title}: {counted(cases, 'case')}")
     with writing(folder, folder, state=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
     requested = {case.name: case for case in cases}

@@ -67,7 +67,7 @@ from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, install_error_hook, raise_if_any
 from semi_nnunet.util.files import read_json
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import counted, list_first
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.util.verb_commands import suggest_command
 
@@ -637,7 +637,7 @@ class SuggestedCommands:
         """Raise if files of preprocessed cases are missing or cut."""
         if damaged := Manifest(folder).list_damaged(cases):
             raise UserError(
-                f"preprocessed files of {len(damaged)} cases in {folder} are missing or cut: "
+                f"preprocessed files of {counted(damaged, 'case')} in {folder} are missing or cut: "
                 f"{list_first(damaged)}",
                 fix=self.preprocess,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 
 from semi_nnunet.util.errors import Problem, UserError
 
@@ -39,6 +39,20 @@ def list_first(names: Collection[object], count: int = 5) -> str:
     """
     first = ", ".join(str(name) for name, _ in zip(names, range(count), strict=False))
     return f"{first} and {len(names) - count} more" if len(names) > count else first
+
+
+def counted(things: int | Sized, noun: str) -> str:
+    """Return how many things there are with their noun, in the plural unless it is one.
+
+    >>> counted(["heart_1"], "case"), counted(0, "case")
+    ('1 case', '0 cases')
+
+    Args:
+        things: their number, or the things themselves.
+        noun: in the singular.
+    """
+    number = things if isinstance(things, int) else len(things)
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def unknown(

@@ -45,7 +45,7 @@ from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem, UserError, first_line
 from semi_nnunet.util.files import optional_json, read_json
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import counted, list_first
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.domain_distance import load_domain_facts
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
@@ -211,7 +211,7 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     cases = RawDataset.of(folders.raw).cases
     changed, refreshed = find_changed_cases(cases, reports, skipped)
     if changed:
-        message = f"{len(changed)} cases have changed since preprocessing: {list_first(changed)}"
+        message = f"changed since preprocessing: {counted(changed, 'case')}, {list_first(changed)}"
         command = suggest_command("preprocess", dataset=folders.raw.name)
         fix = f"{command}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
@@ -249,7 +249,9 @@ def find_data_problems(
             yield from find_outdated_problems(spec, folder, command)
             yield from find_network_problems(plans, plans_name, name, description)
             if damaged := Manifest(folder).list_damaged(folders.labelled_cases()):
-                message = f"files of {len(damaged)} cases are missing or cut: {list_first(damaged)}"
+                message = (
+                    f"files of {counted(damaged, 'case')} are missing or cut: {list_first(damaged)}"
+                )
                 yield Problem(str(folder), message, command)
         for stock in sorted({*trainers} - {*classes}):
             # nnU-Net's trainers fail after the training if data of the next stage are missing
@@ -296,7 +298,9 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
     if labels is None or folders.test_images is None:
         return
     if missing := folders.test_cases_without_labels():
-        message = f"holds no labels of {len(missing)} cases of imagesTs: {list_first(missing)}"
+        message = (
+            f"holds no labels of {counted(missing, 'case')} of imagesTs: {list_first(missing)}"
+        )
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
         yield Problem(str(labels), message, fix)
     reader = optional_json(folders.raw / DATASET_JSON).get("overwrite_image_reader_writer", "")

@@ -75,7 +75,7 @@ def test_all_mistakes_are_reported_at_once_and_nothing_is_written(workspace: Pat
     options = ("-tr", "SemiMeanTecherTrainer", "SemiPretrainTrainer", "-o", "file/below")
     code, output = auto(workspace, "--hours", "0", *options)
     assert code == 2 and "Traceback" not in output
-    assert "must be above 0, got 0.0" in output and "did you mean" in output
+    assert "above 0, got 0" in output and "did you mean" in output
     assert "segments nothing" in output and f"{workspace / 'file'} is a file" in output
     assert not list((workspace / "preprocessed").iterdir())
 

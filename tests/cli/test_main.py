@@ -197,7 +197,7 @@ def test_a_folder_may_come_after_the_options(tmp_path) -> None:
         ("preprocess -d 777", "none"),
         ("preprocess -d pancreas", "-d 42"),
         ("preprocess -d Dataset777_Absent", "does not exist"),
-        ("auto -d 901 -c 2d --hours nan", "must be above 0, got nan"),
+        ("auto -d 901 -c 2d --hours nan", "above 0, got nan"),
         ("plan -d 901 -c 2d --spacing nan 1", "--spacing must be positive"),
         ("convert kvasri source --new-id 902", "did you mean 'kvasir'"),
         ("preprocess -d 901 -np 1 -pl Nobody", "no planner 'Nobody'"),

@@ -26,7 +26,7 @@ def test_test_cases_without_labels_are_named_before_training(folders, tmp_path):
         (raw / f"{name}.nii.gz").parent.mkdir(parents=True, exist_ok=True)
         (raw / f"{name}.nii.gz").write_text("x")
     other = replace(folders, raw=raw)
-    with pytest.raises(UserError, match=r"labelsTs.*no labels of 1 cases of imagesTs: b"):
+    with pytest.raises(UserError, match=r"labelsTs.*no labels of 1 case of imagesTs: b"):
         make_jobs(other, "tiny", ["2d"], TRAINERS, ["0"], 1)
     (raw / "labelsTs" / "a.nii.gz").rename(raw / "labelsTs" / ".DS_Store")
     assert other.test_labels is None  # what a file manager leaves is no label

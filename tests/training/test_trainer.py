@@ -115,6 +115,6 @@ def test_a_cut_preprocessed_file_is_named_with_the_command(make_trainer, tmp_pat
     case = trainer.do_split()[0][0]
     file = copy / "nnUNetPlans_2d" / f"{case}{ending}"
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(UserError, match=f"1 cases in .* missing or cut: {case}") as refused:
+    with pytest.raises(UserError, match=f"1 case in .* missing or cut: {case}") as refused:
         trainer.on_train_start()
     assert refused.value.fix.startswith("semi_nnunet preprocess -d")
