@@ -132,7 +132,7 @@ def rows(settings_class: type, fields: Iterable[dataclasses.Field[Any]]) -> Iter
 def shown(value: Any) -> str:
     """A value as ``semi_nnunet plan --set`` takes it."""
     if value is None:
-        return "none"
+        return "none (`null`)"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, float):

@@ -209,7 +209,9 @@ def find_value_problems(
             broken_rule = _find_broken_rule(field, hints[field.name], value)
             if broken_rule:
                 setting_name = f"{source}[{field.name!r}]"
-                problems.append(Problem(setting_name, broken_rule, "correct the value"))
+                is_none = value == "none" and fits(hints[field.name], None)
+                fix = f"{field.name}=null" if is_none else "correct the value"
+                problems.append(Problem(setting_name, broken_rule, fix))
     return problems
 
 
