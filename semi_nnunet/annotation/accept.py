@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if
 from semi_nnunet.util.files import optional_json, read_json, sha256_of_file, write_json
 from semi_nnunet.util.lock import held, holder_of
 from semi_nnunet.util.names import list_first
-from semi_nnunet.verify.reports import read_reports, write_reports
+from semi_nnunet.verify.reports import list_checked_states, read_reports, write_reports
 from semi_nnunet.verify.twins import join_known_twins
 
 logger = logging.getLogger(__name__)
@@ -307,6 +307,7 @@ def list_outdated_trainings(
 ) -> Iterator[str]:
     """Yield the trainings that learned without the added or from the corrected labels.
 
+    Also those that learned from an image, without its label, that their fold validates on now.
     nnU-Net's own trainers do not record their cases: they learned from those of their fold.
     """
     folds = load_folds(folders.preprocessed)
@@ -315,10 +316,12 @@ def list_outdated_trainings(
         learned = {*cases.get("labelled", ())}
         if not any(folder.glob("checkpoint_*.pth")) or (cases and not learned):
             continue  # not begun, or a pre-training without labels
-        trained_now = {*added, *corrected}
+        trained_now, validates_seen = {*added, *corrected}, False
         if number != ALL and int(number or 0) < len(folds):
-            trained_now &= {*folds[int(number or 0)]["train"]}
-        if trained_now - learned or learned.intersection(corrected):
+            fold = folds[int(number or 0)]
+            trained_now &= {*fold["train"]}
+            validates_seen = not {*fold["val"]}.isdisjoint(cases.get("unlabelled", ()))
+        if trained_now - learned or learned.intersection(corrected) or validates_seen:
             yield f"{folder.parent.name}/{folder.name}"
 
 
@@ -514,9 +517,10 @@ def _as_case(label: ReviewedLabel) -> Case:
     report = label.report
     if report is None or report.geometry is None:
         raise UserError(f"{label.path} was not checked", fix="repeat the command")
+    states = list_checked_states(replace(label.case, label=str(label.path)), report)
     return Case(
         label.name, label.case.images, str(label.path), report.content_hash or "",
-        report.geometry.spacing, tuple(record.state for record in report.records),
+        report.geometry.spacing, states,
     )  # fmt: skip
 
 
@@ -539,11 +543,8 @@ def _stage_notes(
     selected = optional_json(preprocessed / SELECTED_FILE)
     if set(added).intersection(selected.get("cases", ())):
         rest_cases = [case for case in selected["cases"] if case not in added]
-        if rest_cases:
-            path = transaction.stage(f"preprocessed/{SELECTED_FILE}")
-            write_json(path, {**selected, "cases": rest_cases})
-        else:
-            transaction.remove(f"preprocessed/{SELECTED_FILE}")
+        path = transaction.stage(f"preprocessed/{SELECTED_FILE}")
+        write_json(path, {**selected, "cases": rest_cases})  # without any, trainings say so
     fingerprint = preprocessed / FINGERPRINT_FILE
     if fingerprint.is_file() and not replans:
         digest, planned = sha256_of_file(fingerprint), optional_json(preprocessed / PLANNED_FROM)

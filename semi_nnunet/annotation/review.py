@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from semi_nnunet.preprocessing.manifest import Manifest, WrittenLabels
-from semi_nnunet.raw.classes import AnnotatedClasses
+from semi_nnunet.raw.classes import ANNOTATED_KEY, AnnotatedClasses
 from semi_nnunet.raw.description import (
     IMAGE_ENDINGS,
     RawCase,
@@ -146,10 +146,10 @@ def match_cases(
             problems.append(Problem(str(path), defect, "keep its image in one place"))
         elif case is None:
             problems.append(_describe_unknown(path, stem, raw, {case for _, case in cases}))
-        elif unlabelled is None and _is_accepted(path, str(case.label)):
+        elif unlabelled is None and _is_accepted(path, case, raw.description, classes):
             accepted.append(stem)
         elif unlabelled is None and not replaces:
-            defect = f"case {stem!r} is labelled already, with another label"
+            defect = f"case {stem!r} is labelled already, with another label or other classes"
             problems.append(Problem(str(path), defect, "--replace, if this corrects the label"))
         else:
             unknown = _list_unknown_values(raw.description, stem, classes)
@@ -158,8 +158,13 @@ def match_cases(
     return labels, accepted, problems
 
 
-def _is_accepted(path: Path, label: str) -> bool:
-    """Return whether a reviewed file is the present label."""
+def _is_accepted(
+    path: Path, case: RawCase, description: Mapping[str, Any], classes: Sequence[str]
+) -> bool:
+    """Return whether a reviewed file is the present label, of the classes that it annotates."""
+    label = str(case.label)
+    if classes and {*classes} != {*description.get(ANNOTATED_KEY, {}).get(case.case, ())}:
+        return False
     try:
         return os.path.samefile(path, label) or sha256_of_file(path) == sha256_of_file(label)
     except OSError:

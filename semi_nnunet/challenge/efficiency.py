@@ -31,7 +31,13 @@ from semi_nnunet.raw.description import find_cases
 from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
-from semi_nnunet.util.files import optional_json, write_csv, write_json
+from semi_nnunet.util.files import (
+    optional_json,
+    sha256_of_json,
+    sha256_of_version,
+    write_csv,
+    write_json,
+)
 from semi_nnunet.util.names import not_above_zero
 
 JSON = "efficiency.json"
@@ -98,10 +104,10 @@ def measure_efficiency(
     problems += not_above_zero({"--limit": limit})
     if labels is not None:
         problems += find_reference_problems(cases, labels, class_tolerances, ending)
-    how = {"command": command, "limit": limit}
+    how = {"command": command, "limit": limit, "images": compute_images_digest(cases)}
     unfinished = load_unfinished_result(folder, how, cases)
     if unfinished is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        message = "must be new or empty, or of the same command and --limit, interrupted"
+        message = "must be new or empty, or of the same command, --limit and images, interrupted"
         problems.append(Problem(str(folder), message, "choose another -o, or remove it"))
     require_idle_machine(problems)
     rows, case_problems = unfinished or {}, list[Problem]()
@@ -220,6 +226,11 @@ def write_unfinished_result(
     write_json(folder / JSON, content)
 
 
+def compute_images_digest(cases: Mapping[str, Sequence[str]]) -> str:
+    """Return a checksum of the names and bytes of all images."""
+    return sha256_of_json({c: list(map(sha256_of_version, files)) for c, files in cases.items()})
+
+
 def load_unfinished_result(
     folder: Path, how: Mapping[str, Any], cases: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]] | None:
@@ -227,11 +238,11 @@ def load_unfinished_result(
 
     Args:
         folder: of the measurement.
-        how: the command as it was typed, and the limit in seconds.
+        how: the command as it was typed, the limit in seconds, and a digest of the images.
         cases: to be measured.
 
     Returns:
-        None if there are none, they belong to another command, limit or cases, or are finished.
+        None if there are none, they belong to another command, limit or images, or are finished.
     """
     content = optional_json(folder / JSON)
     rows = content.get("cases", {})

@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import sys
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Case:
         label: the label file, or None for an unlabelled case.
         content_hash: of the images' voxels, from the integrity check.
         spacing: of the voxels, in nnU-Net's order.
-        states: size, times and inode of each of the :attr:`files` when they were checked; () if
-            they are not known.
+        states: path of each file, and its size, times and inode when it was checked; () if they
+            are not known.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Case:
     label: str | None
     content_hash: str
     spacing: tuple[float, ...] = ()
-    states: tuple[tuple[int, ...], ...] = ()
+    states: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -82,7 +83,7 @@ class Case:
 
     def require_unchanged(self) -> None:
         """Raise a UserError if a file is not the one that was checked, or is still being copied."""
-        for path, state in zip(self.files, self.states, strict=False):
+        for path, state in self.states:
             if read_state(path) != tuple(state):
                 raise UserError(f"{path} changed after its check", fix="repeat the command")
 
@@ -339,8 +340,9 @@ def adopt_stock_preprocessing(
     """Write the missing manifest of a folder that nnU-Net's own command has preprocessed.
 
     nnU-Net copies the labels to ``ground_truth`` after all configurations. A folder is adopted only
-    if all labels and readable files of all cases exist, and nothing else, and neither labels nor
-    images have changed since.
+    if all labels and readable files of all cases exist, and nothing else, neither labels nor images
+    have changed since, and the smallest case is the same if it is preprocessed again: the plans may
+    have been edited.
 
     Returns:
         Whether the folder was adopted.
@@ -362,6 +364,8 @@ def adopt_stock_preprocessing(
         facts = {case.name: _read_facts(folder, case.name, True, ignore) for case in cases}
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return False  # a file is damaged, so all are made again
+    if not _is_repeatable(min(cases, key=_count_bytes), spec, folder):
+        return False
     manifest = Manifest(folder)
     for case in cases:
         paths = [folder / f"{case.name}{ending}" for ending in LABELLED_ENDINGS]
@@ -369,6 +373,28 @@ def adopt_stock_preprocessing(
             ManifestEntry.of(case.name, spec.compute_source(case), paths, facts[case.name])
         )
     return True
+
+
+def _count_bytes(case: Case) -> int:
+    return sum(os.stat(path).st_size for path in case.images)
+
+
+def _is_repeatable(case: Case, spec: PreprocessingSpec, folder: Path) -> bool:
+    """Return whether preprocessing a case again gives the voxels that ``folder`` holds."""
+    with tempfile.TemporaryDirectory(prefix=".again_", dir=folder.parent) as name:
+        again = Path(name)
+        preprocess_case(case, spec, again, again / "tmp")
+        pairs = [
+            [
+                blosc2.open(str(place / f"{case.name}{ending}"), mode="r")[:]
+                for place in (folder, again)
+            ]
+            for ending in LABELLED_ENDINGS[1:]
+        ]
+    return all(
+        first.shape == second.shape and np.allclose(first, second, atol=1e-3)
+        for first, second in pairs
+    )
 
 
 def _is_newer(made: Path, files: Iterable[str | Path]) -> bool:

@@ -387,7 +387,10 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     old_keys, new_keys = (
         _without_own_keys(content) for content in (read_json(description), raw.content)
     )
-    return same_number and old_keys == new_keys and list_preprocessed(preprocessed) <= raw.labelled
+    hidden = list_preprocessed(preprocessed) - raw.labelled
+    if is_current and record.get("cases"):  # only these are in the fingerprint
+        hidden &= {*record["cases"]}
+    return same_number and old_keys == new_keys and not hidden
 
 
 def _without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:

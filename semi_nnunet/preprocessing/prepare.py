@@ -58,7 +58,12 @@ from semi_nnunet.util.names import list_first
 from semi_nnunet.util.shards import Shard, find_unfinished_shards
 from semi_nnunet.verify.domain import check_domain
 from semi_nnunet.verify.integrity import verify_dataset
-from semi_nnunet.verify.reports import CaseReport, read_reports, write_reports
+from semi_nnunet.verify.reports import (
+    CaseReport,
+    list_checked_states,
+    read_reports,
+    write_reports,
+)
 from semi_nnunet.verify.twins import (
     describe_twins,
     find_split_twins,
@@ -283,7 +288,7 @@ def list_usable_cases(
             spacing = report.geometry.spacing if report.geometry else ()
             case = Case(
                 raw_case.case, raw_case.images, raw_case.label, report.content_hash or "", spacing,
-                tuple(record.state for record in report.records),
+                list_checked_states(raw_case, report),
             )  # fmt: skip
             cases[raw_case.subset].append(case)
     return cases["labelled"], cases["unlabelled"]

@@ -25,6 +25,7 @@ SUMMARY_JSON = "summary.json"  # nnU-Net's measures of the predictions in the sa
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 SETTINGS_JSON = "semi_settings.json"  # in the folder of a fold: what it is trained with
 HISTORY_CSV = "semi_history.csv"  # in the folder of a fold: values of every epoch
+STAGE_IMAGES = "semi_stage_images.json"  # the same: images predicted for the next stage
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 SPLITS_FILE = "splits_final.json"
 GROUND_TRUTH = "gt_segmentations"  # folder of the labels that nnU-Net validates on

@@ -13,8 +13,10 @@ from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.evaluation.measuring import find_changed_inputs
 from semi_nnunet.loading.stage_predictions import (
     find_missing_predictions,
+    find_outdated_predictions,
     list_never_validated,
     predicts_unlabelled,
+    read_images,
 )
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.preprocessing.manifest import read_sources
@@ -35,6 +37,7 @@ from semi_nnunet.raw.layout import (
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
+from semi_nnunet.raw.readers import find_spacing_file
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.settings.common import PRETRAINER
@@ -241,6 +244,9 @@ class Job:
                 cases += sorted(set.intersection(*(set(list_pool_cases(pool)) for pool in pools)))
             predictions = self.folder.parent / "predicted_next_stage" / stage
             missing += find_missing_predictions(str(predictions), cases)
+            images = read_images(source, cases)
+            images |= read_images(get_unlabelled_folder(preprocessed, source.name), cases)
+            missing += find_outdated_predictions(str(predictions), images)
         return missing
 
     def _predicted(self, subset: str) -> bool:
@@ -415,7 +421,9 @@ def list_test_inputs(job: Job) -> dict[str, Path | str]:
     """
     folders, inputs = job.folders, dict[str, Path | str]()
     for case, paths in find_cases(folders.raw / "imagesTs", folders.file_ending).items():
-        inputs |= {f"image {Path(path).name}": Path(path) for path in paths}
+        spacings = [find_spacing_file(path, is_label=False) for path in paths]
+        files = [Path(path) for path in (*paths, *spacings) if path is not None]
+        inputs |= {f"image {path.name}": path for path in files}
         if job.previous_stage is not None:
             prediction = job.previous_stage.test / f"{case}{folders.file_ending}"
             inputs[f"first stage {case}"] = prediction

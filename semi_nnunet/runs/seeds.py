@@ -34,27 +34,29 @@ def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed
     """Write the same plans with their seed plus ``seed``, and return their name.
 
     Raises:
-        UserError: plans of that name have other settings, and were used for a training.
+        UserError: plans of that name have other settings, and were used for a training, or the
+            user planned them.
     """
     name = name_seed_plans(plans, seed)
     semi = content.get("semi", {})
     seeded = {**semi, "seed": semi.get("seed", 0) + seed}
     changed = {**content, "plans_name": name, "semi": seeded}
     changed.pop("semi_planned", None)
-    path = folders.preprocessed / f"{name}.json"
+    path, is_planned = folders.preprocessed / f"{name}.json", False
     if path.is_file():
         previous = read_json(path)
+        is_planned = previous.pop("semi_planned", None) is not None  # by semi_nnunet plan
         assigned = {**collect_user_layers(content), "seed": 0}
         older = drop_new_rules(seeded, previous.get("semi", {}), assigned)
         if previous in (changed, {**changed, "semi": older}):
             return name  # the training fills in missing settings by today's rules
     trained = sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth"))
-    if path.is_file() and trained:
+    if path.is_file() and (trained or is_planned):
+        why = f"{trained[0].parent} was trained with it" if trained else "semi_nnunet plan wrote it"
         raise UserError(
-            f"{path} differs from {plans} by more than the seed, and {trained[0].parent} was "
-            f"trained with it",
-            fix="move these results away, or give the new plans another name "
-            "(semi_nnunet plan --new-plans)",
+            f"{path} differs from {plans} by more than the seed, and {why}",
+            fix=f"move {'these results' if trained else 'it'} away, or give the new plans another "
+            f"name (semi_nnunet plan --new-plans)",
         )
     write_json(path, changed)
     return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from semi_nnunet.networks.frozen import (
     unwrap_compiled,
 )
 from semi_nnunet.networks.pretrained import find_output_layers, load_fitting_weights
+from semi_nnunet.raw.folds import PatientOf, find_shared_patients
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.settings.common import POOL, PRETRAINER
 from semi_nnunet.training.checkpoints import read_of_any_trainer
@@ -23,6 +24,7 @@ from semi_nnunet.util.files import sha256_of_file
 from semi_nnunet.util.names import list_first
 
 IN_FOLD = "unlabelled_in_fold"  # key of a checkpoint: unlabelled cases, before any filtering
+LEARNED_BEFORE = "learned_before"  # the same: cases of the trainings that it continues
 
 
 class InitialWeights:
@@ -127,22 +129,55 @@ class InitialWeights:
         """Optimizer steps of the training that this one continues; 0: it continues none."""
         return int(self.record.get("steps", 0))
 
-    def require_unseen(self, validation: Iterable[str], fold: object) -> None:
-        """Raise a UserError if the earlier training has learned from validation cases."""
-        if seen := sorted(self.learned_from.intersection(validation)):
-            raise UserError(
-                f"{'continue_from' if self.continues else 'pretrained'} {self.path} has learned "
-                f"from cases that fold {fold} validates on: {list_first(seen)}",
-                fix="begin with the same fold, or train fold 'all'",
-            )
+    def require_unseen(
+        self, split: tuple[Iterable[str], Iterable[str]], fold: object, group_of: PatientOf
+    ) -> None:
+        """Raise a UserError if the earlier training has learned from validation patients.
+
+        Arguments as for :func:`require_unseen_patients`.
+        """
+        name = f"{'continue_from' if self.continues else 'pretrained'} {self.path}"
+        fix = "begin with the same fold, or train fold 'all'"
+        require_unseen_patients(self.learned_from, split, fold, group_of, name, fix)
+
+
+def require_unseen_patients(
+    learned: Collection[str],
+    split: tuple[Iterable[str], Iterable[str]],
+    fold: object,
+    group_of: PatientOf,
+    name: str,
+    fix: str,
+) -> None:
+    """Raise a UserError if weights have learned from patients of the validation cases.
+
+    Args:
+        learned: cases.
+        split: training and validation cases of the fold. The user may have put cases of one
+            patient into both, so that learned cases of the former do not count.
+        fold: its name.
+        group_of: case -> patient, or group of near-twins.
+        name: of the weights.
+        fix: what to do about it.
+    """
+    training, validation = map(set, split)
+    shared = find_shared_patients({*learned} - training, validation, group_of)
+    if seen := sorted(case for case in validation if group_of(case) in shared):
+        raise UserError(
+            f"{name} learned from patients that fold {fold} validates on: {list_first(seen)}",
+            fix=fix,
+        )
 
 
 def list_learned_cases(checkpoint: Mapping[str, Any]) -> set[str]:
-    """Return the labelled and unlabelled cases that a training of this package has learned from."""
+    """Return the labelled and unlabelled cases that a training of this package has learned from.
+
+    Those of the trainings that it continues count, too.
+    """
     semi = checkpoint.get("semi") or {}
     cases = semi.get("cases", {})
     unlabelled = semi.get(IN_FOLD, cases.get("unlabelled", ()))
-    return {*cases.get("labelled", ()), *unlabelled}
+    return {*cases.get("labelled", ()), *unlabelled, *semi.get(LEARNED_BEFORE, ())}
 
 
 def require_same_weights(

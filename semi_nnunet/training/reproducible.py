@@ -32,16 +32,19 @@ from semi_nnunet.planning.teaching import collect_idle_inputs
 from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
 from semi_nnunet.preprocessing.manifest import Manifest, forget_lists, read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder, describe_left_out
-from semi_nnunet.raw.layout import DATASET_JSON
+from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.cases import require_fold, require_usable_split
 from semi_nnunet.training.distributed import Ranks, select_device, without_ddp_wrapper
 from semi_nnunet.training.initial_weights import (
+    LEARNED_BEFORE,
     InitialWeights,
     find_continued_weights,
     find_initial_weights,
+    list_learned_cases,
+    require_unseen_patients,
 )
 from semi_nnunet.training.interruptions import (
     EpochProgress,
@@ -70,6 +73,7 @@ from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import counted, list_first
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.util.verb_commands import suggest_command
+from semi_nnunet.verify.twins import join_known_twins
 
 
 class ReproducibleTrainer(nnUNetTrainer):
@@ -297,6 +301,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         require_predictions(
             self.folder_with_segs_from_previous_stage,
             [*training_cases, *validation_cases],
+            self.preprocessed_dataset_folder,
             self.commands.train_previous_stage,
         )
         with variable("nnUNet_n_proc_DA", "0"):  # nnU-Net starts no processes; ours start later
@@ -350,7 +355,10 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.ranks.run_on_rank_zero(self._require_current_preprocessing)
         super().on_train_start()
         if self.fold != "all":
-            self.initial_weights.require_unseen(self.do_split()[1], self.fold)
+            group_of = join_known_twins(
+                self.patient_of, Path(self.preprocessed_dataset_folder_base)
+            )
+            self.initial_weights.require_unseen(self.do_split(), self.fold, group_of)
         self._cases = self.current_cases()
         self._sources = self.current_sources(self._cases)
         self.ranks.require_equal({"the checkpoint": self.step, "the cases": self._cases})
@@ -488,6 +496,7 @@ class ReproducibleTrainer(nnUNetTrainer):
                 "sources": self._sources,
                 "processes": self.ranks.world_size,
                 "initial_weights": self.initial_weights.record,
+                LEARNED_BEFORE: sorted(self.initial_weights.learned_from),
             },
         }
 
@@ -520,6 +529,15 @@ class ReproducibleTrainer(nnUNetTrainer):
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Restore the content of a checkpoint."""
         semi = checkpoint["semi"]
+        if self.fold != "all":
+            require_unseen_patients(
+                list_learned_cases(checkpoint),
+                self.do_split(),
+                self.fold,
+                self.patient_of,
+                f"the training in {self.output_folder}",
+                f"move the folder away to train from the start, or restore {SPLITS_FILE}",
+            )
         if self.resuming and (earlier := semi.get("sources")):
             checkpoints.require_unchanged_cases(
                 earlier, self.current_sources(earlier), self.output_folder
@@ -536,6 +554,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.inference_allowed_mirroring_axes = checkpoint["inference_allowed_mirroring_axes"]
         self.run_log.restore(semi)
         self.initial_weights.record = semi.get("initial_weights", {})
+        self.initial_weights.learned_from.update(semi.get(LEARNED_BEFORE, ()))
         self._best_epoch = semi["best_epoch"]
         # the patience may be longer now
         is_over = is_patience_over(self.current_epoch - 1, self._best_epoch, self.settings)

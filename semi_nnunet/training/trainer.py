@@ -8,7 +8,7 @@ and back-propagates the terms, and validates, saves and deploys the network that
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from semi_nnunet.evaluation.tables import drop_unannotated
 from semi_nnunet.loading.stage_predictions import (
     list_never_validated,
     predicts_unlabelled,
+    read_images,
     require_predictions,
 )
 from semi_nnunet.loading.steps import (
@@ -47,7 +48,7 @@ from semi_nnunet.planning.teaching import find_ignored_labels
 from semi_nnunet.preprocessing.case_facts import list_partly_labelled
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import get_channel_names
-from semi_nnunet.raw.layout import GROUND_TRUTH, SUMMARY_JSON, get_unlabelled_folder
+from semi_nnunet.raw.layout import GROUND_TRUTH, STAGE_IMAGES, SUMMARY_JSON, get_unlabelled_folder
 from semi_nnunet.training.batches import Batches, DeviceBatches, list_batch_cases
 from semi_nnunet.training.cases import UnlabelledPool, UnlabelledSelection
 from semi_nnunet.training.checkpoints import LATEST
@@ -63,6 +64,7 @@ from semi_nnunet.training.prediction import CasePredictor, NextStages
 from semi_nnunet.training.reliability import ReliabilityMeter, UnlabelledWeight, describe_collapse
 from semi_nnunet.training.step import BatchCases, OptimizerStep, Term
 from semi_nnunet.util.errors import UserError, raise_if_any
+from semi_nnunet.util.files import write_json
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.verify.file_bytes import find_incomplete_images, require_complete_image
 from semi_nnunet.verify.twins import join_known_twins
@@ -293,7 +295,8 @@ class SemiTrainer(CompanionTrainer, is_method=False):
         )
         previous = self.folder_with_segs_from_previous_stage
         cases = self.unlabelled_selection().trained_on
-        require_predictions(previous, cases, self.commands.train_previous_stage)
+        command = self.commands.train_previous_stage
+        require_predictions(previous, cases, self.pool.folder, command)
         dataset = UnlabelledDataset(
             self.pool.folder, cases, prior, previous, self.pool.located, self.pool.ignored
         )
@@ -451,14 +454,31 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.ranks.run_on_rank_zero(self._correct_partial_summary)
         for path in (folder / "validation").glob("*"):  # nnU-Net does not check what it wrote
             require_complete_image(path)
-        if stages and predicts_unlabelled(self.fold):
+        if stages:
+            images = self._predict_for(next_stages, stages)
+            self.ranks.barrier()
+            if self.ranks.rank == 0:
+                write_json(folder / STAGE_IMAGES, images)
+        self.say(f"next: {self.commands.status}")
+
+    def _predict_for(self, next_stages: NextStages, stages: Sequence[str]) -> dict[str, str]:
+        """Predict what nnU-Net does not predict for the next stages of a cascade.
+
+        Returns:
+            Case -> short hash of its image, of all cases that this fold has predicted for them.
+        """
+        base, labelled = Path(self.preprocessed_dataset_folder_base), list(self.do_split()[1])
+        unlabelled = dict[str, str]()
+        if predicts_unlabelled(self.fold):
             predict = partial(next_stages.predict, self.prediction_network())
-            predict(base.joinpath, stages, list_never_validated(base, self.fold))
+            never_validated = list_never_validated(base, self.fold)
+            predict(base.joinpath, stages, never_validated)
+            labelled += never_validated
             if self.uses_unlabelled:  # also those held out here, which other folds train on
                 cases = self.unlabelled_selection().preprocessed
                 predict(partial(get_unlabelled_folder, base), stages, cases)
-            self.ranks.barrier()
-        self.say(f"next: {self.commands.status}")
+                unlabelled = read_images(self.pool.folder, cases)
+        return read_images(self.preprocessed_dataset_folder, labelled) | unlabelled
 
     def _require_annotated_voxels(self) -> None:
         """Raise a UserError if all voxels of all training labels are ignored."""

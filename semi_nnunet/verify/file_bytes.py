@@ -244,10 +244,17 @@ def _scan_tif(path: str) -> None:
 
 
 def _check_tif_pages(path: str, size: int) -> None:
-    """Check the end of each page: tifffile fills missing bytes with zeros."""
+    """Check the end of each page, which tifffile may fill with zeros, and that all are read."""
     with tifffile.TiffFile(path) as tif:
         for number, page in enumerate(tif.pages, start=1):
             ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
             if (end := max(ends, default=0)) > size:
                 defect = f"page {number} ends at byte {end} of {size}"
                 raise BrokenFileError(f"is truncated: {defect}")
+        first, *others = tif.series
+        if count := sum(series.shape == first.shape for series in others):
+            raise BrokenFileError(
+                f"holds {count + 1} separate images of the same size, of which nnU-Net reads the "
+                f"first only",
+                fix="save them as one stack (tifffile.imwrite of the whole array), or as files",
+            )

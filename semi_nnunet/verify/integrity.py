@@ -37,7 +37,7 @@ from semi_nnunet.raw.readers import (
     shorten_reason,
 )
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import counted, list_first
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.verify.image_files import FileFacts, inspect_file
 from semi_nnunet.verify.reports import (
@@ -87,6 +87,7 @@ def verify_dataset(
     serious = [p for report in reports if report.subset != "unlabelled" for p in report.problems]
     of_unlabelled = [problem for problems in bad.values() for problem in problems]
     blocking = general + serious + ([] if skip_bad else of_unlabelled)
+    blocking += find_empty_labels_problem(raw, reports)
     # a missing file is noticed more than once
     blocking = list({(problem.where, problem.what): problem for problem in blocking}.values())
     if blocking:
@@ -340,6 +341,14 @@ def find_duplicate_problems(reports: Sequence[CaseReport]) -> dict[str, Problem]
                 file_name, defect, f"remove it from {UNLABELLED_IMAGES}"
             )
     return problems
+
+
+def find_empty_labels_problem(raw: RawDataset, reports: Sequence[CaseReport]) -> Iterator[Problem]:
+    """Yield a problem if no label shows a class: nnU-Net cannot plan without any."""
+    labelled = [report for report in reports if report.subset == "labelled"]
+    if labelled and all(report.only_background for report in labelled):
+        defect = f"no label shows a class: all voxels of {counted(labelled, 'label')} are 0"
+        yield Problem(str(raw.folder / "labelsTr"), defect, "export the labels again, or add some")
 
 
 def find_dataset_warnings(reports: Sequence[CaseReport]) -> Iterator[str]:

@@ -76,6 +76,16 @@ def list_files_of(case: RawCase) -> tuple[str, ...]:
     return tuple(dict.fromkeys(files))  # several channels may share one
 
 
+def list_checked_states(
+    case: RawCase, report: CaseReport
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return each file of a case and its state when it was checked; () if a file was missing."""
+    files = list_files_of(case)
+    if len(files) != len(report.records):
+        return ()
+    return tuple(zip(files, (record.state for record in report.records), strict=True))
+
+
 def record_files(paths: Sequence[str]) -> tuple[FileRecord, ...]:
     """Read the files of a case and return their records; () if one is missing or unreadable."""
     try:

@@ -127,6 +127,38 @@ def test_partial_labels_are_recorded(loop):
     assert loop.read(f"raw/{loop.raw.name}/dataset.json")["annotated"] == {name: [first]}
 
 
+def test_classes_that_were_forgotten_are_a_correction(loop):
+    description = loop.read(f"raw/{loop.raw.name}/dataset.json")
+    first = next(name for name in description["labels"] if name != "background")
+    (name,) = loop.review(4)
+    label = loop.reviewed / f"{name}.nii.gz"
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(label)) == 1, sitk.sitkUInt8), str(label))
+    semi_nnunet.accept("977", loop.reviewed)
+    with pytest.raises(UserError, match="--replace"):
+        semi_nnunet.accept("977", loop.reviewed, annotated=[first])
+    semi_nnunet.accept("977", loop.reviewed, annotated=[first], replace=True)
+    assert loop.read(f"raw/{loop.raw.name}/dataset.json")["annotated"] == {name: [first]}
+
+
+def test_the_last_selected_image_leaves_an_empty_selection(loop, make_trainer):
+    (name,) = loop.review(4)
+    path = loop.preprocessed / "semi_selected.json"
+    path.write_text(json.dumps({"cases": [name]}))
+    semi_nnunet.accept("977", loop.reviewed)
+    assert json.loads(path.read_text())["cases"] == []  # not all images of the pool
+
+
+def test_plans_stay_if_a_round_is_taken_back_after_preprocessing(loop):
+    plans = (loop.preprocessed / "nnUNetPlans.json").read_bytes()
+    loop.review(4)
+    semi_nnunet.accept("977", loop.reviewed)
+    with no_processes():
+        assert main(["preprocess", "-d", "977", "-c", "3d_fullres", "-np", "1"]) == 0
+        semi_nnunet.accept("977", undo=True)
+        assert main(["preprocess", "-d", "977", "-c", "2d", "3d_fullres", "-np", "1"]) == 0
+    assert (loop.preprocessed / "nnUNetPlans.json").read_bytes() == plans
+
+
 def test_planning_again_says_what_changed_and_can_be_taken_back(loop):
     before = loop.snapshot()
     loop.review(4, 5)

@@ -181,6 +181,7 @@ def test_all_mistakes_are_reported_together_before_hours_of_work(setting, tmp_pa
 def test_the_same_command_continues_after_an_interruption(setting, tmp_path, monkeypatch):
     command, images, references = setting
     out, called, one_case = tmp_path / "out", list[str](), under_test.measure_case
+    good, half = "good_0000.nii.gz", "half_0000.nii.gz"
 
     def interrupted(words, folder, files, limit):
         called.append(Path(files[0]).name)
@@ -195,10 +196,14 @@ def test_the_same_command_continues_after_an_interruption(setting, tmp_path, mon
             measure_efficiency(command, images, out, references=references)
     with pytest.raises(UserError, match="new or empty"):
         measure_efficiency(command + " --other", images, out, references=references)
+    content = Path(images, half).read_bytes()
+    Path(images, half).write_bytes(Path(images, good).read_bytes())
+    with pytest.raises(UserError, match="new or empty"):  # the mean would be of other images, too
+        measure_efficiency(command, images, out, references=references)
+    Path(images, half).write_bytes(content)
     with pytest.raises(UserError, match="new or empty"):  # cases that took longer are failed
         measure_efficiency(command, images, out, references=references, limit=60)
     result = measure_efficiency(command, images, out, references=references)
-    good, half = "good_0000.nii.gz", "half_0000.nii.gz"
     assert called == [good, good, half, half] and [*result.cases] == ["good", "half"]
     assert result.cases["good"]["dice"] == 1.0 and not result.problems
     with pytest.raises(UserError, match="new or empty"):  # it is finished

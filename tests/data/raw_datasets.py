@@ -86,7 +86,7 @@ def make_tif(root: Path, shape: tuple[int, ...]) -> Path:
         array = voxels(number, shape) % (2 if name == "labelsTr/a" else 256)
         with tifffile.TiffWriter(root / f"{name}.tif") as tif:
             for page in array.astype(np.uint8).reshape(-1, *shape[-2:]):
-                tif.write(page, contiguous=False)
+                tif.write(page, contiguous=False, metadata=None)  # as libtiff and ImageJ
         if len(shape) == 3:
             sidecar = (root / name.removesuffix("_0000")).with_suffix(".json")
             sidecar.write_text('{"spacing": [2, 1, 1]}')

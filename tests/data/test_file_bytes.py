@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from semi_nnunet.util.errors import disk_error_message
 from semi_nnunet.verify.file_bytes import require_complete_image
@@ -59,6 +60,18 @@ def test_a_truncated_tif_is_named(tmp_path: Path, keep: float) -> None:
     root = make_tif(tmp_path, (6, 90, 80))
     truncate(root / "imagesUn/u_0000.tif", keep)
     assert only_problem(root, "imagesUn/u_0000.tif")
+
+
+def test_a_tif_of_which_nnunet_reads_the_first_image_only_is_named(tmp_path: Path) -> None:
+    root = make_tif(tmp_path, (6, 90, 80))
+    image = root / "imagesUn/u_0000.tif"
+    stack = tifffile.imread(image)
+    with tifffile.TiffWriter(image) as tif:
+        for page in stack:
+            tif.write(page, contiguous=False)
+    assert "6 separate images" in only_problem(root, "imagesUn/u_0000.tif")
+    tifffile.imwrite(image, stack)
+    assert problems_in(root) == []
 
 
 def test_a_truncated_label_is_named(data: Path) -> None:

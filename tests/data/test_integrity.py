@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import tifffile
 
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.verify.image_files import QUANTILES
 from semi_nnunet.verify.integrity import (
     check_dataset,
     find_dataset_problems,
     find_dataset_warnings,
     find_duplicate_problems,
+    verify_dataset,
 )
 from semi_nnunet.verify.reports import CaseReport
 from tests.data.raw_datasets import (
@@ -233,6 +235,14 @@ def warned(root: Path) -> list[str]:
 
 def test_a_clean_data_set_has_no_warnings(data: Path) -> None:
     assert warned(data) == []
+
+
+def test_labels_without_any_class_are_a_problem(data: Path) -> None:
+    for case in "ab":
+        write(data / f"labelsTr/{case}.nii.gz", np.zeros(SHAPE, np.uint8))
+    with pytest.raises(UserError, match="labelsTr") as caught:
+        verify_dataset(data, 1, skip_bad=False)
+    assert "no label shows a class" in caught.value.problems[0].what
 
 
 def test_empty_labels_cause_a_warning(data: Path) -> None:

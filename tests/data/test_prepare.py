@@ -26,7 +26,7 @@ from semi_nnunet.util.memory import GIB
 from semi_nnunet.workflows.before_start import find_raw_changes
 from semi_nnunet.workflows.plan import plan_dataset
 from tests.data.copied import Copy, names
-from tests.data.raw_datasets import voxels, write
+from tests.data.raw_datasets import make_tif, voxels, write
 
 
 def test_all_problems_are_reported_before_anything_is_written(copy: Copy) -> None:
@@ -419,6 +419,15 @@ def test_an_image_that_fits_is_not_named(copy: Copy, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(prepare, "memory_bytes", lambda: 100_000)
     with pytest.raises(UserError, match="resampling 4 unlabelled images"):
         copy.prepare()
+
+
+def test_stacks_of_tiff_with_files_of_their_spacing_are_preprocessed(nnunet_folders: Path) -> None:
+    root = nnunet_folders / "raw/Dataset976_Stacks"
+    root.mkdir()
+    make_tif(root, (8, 24, 24))
+    assert main(["preprocess", "-d", "976", "-c", "3d_fullres", "-np", "1"]) == 0
+    made = nnunet_folders / "preprocessed/Dataset976_Stacks"
+    assert (made / "nnUNetPlans_3d_fullres_unlabeled/u.b2nd").is_file()
 
 
 def test_the_spacing_of_a_stack_goes_with_its_label(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import os
@@ -327,6 +328,27 @@ def test_cases_that_nnunet_preprocessed_are_adopted(
     assert adopt_stock_preprocessing(labelled, recipe, folder, stock[1])
     assert run(labelled, recipe, folder) == 0
     assert not adopt_stock_preprocessing(labelled, recipe, folder, stock[1])  # once is enough
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("spacing", [2.0, 2.0]), ("normalization_schemes", ["RescaleTo01Normalization"])],
+)
+def test_cases_that_nnunet_preprocessed_for_other_plans_are_not_adopted(
+    key: str,
+    value: list[Any],
+    stock: tuple[Path, Path],
+    labelled: list[Case],
+    recipe: PreprocessingSpec,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "cases"
+    shutil.copytree(stock[0], folder)
+    plans = copy.deepcopy(recipe.plans)
+    plans["configurations"][CONFIGURATION][key] = value
+    edited = replace(recipe, plans=plans)
+    assert not adopt_stock_preprocessing(labelled, edited, folder, stock[1])
+    assert run(labelled, edited, folder) == len(labelled)
 
 
 @pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])

@@ -12,7 +12,7 @@ import torch
 from semi_nnunet.raw.layout import PSEUDO_LABELLED_FILE
 from semi_nnunet.training.cost import read_cost
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.files import write_json
+from semi_nnunet.util.files import read_json, write_json
 from tests.trainers import (
     TRAINERS,
     WITHOUT_RAMP,
@@ -51,6 +51,13 @@ def test_cascade_trains_on_predictions_of_the_first_stage(name, make_trainer, pr
     assert all(np.isfinite(value) for value in second.run_log.epoch_values.values())
 
     missing = min(cases)
+    record = Path(first.output_folder) / "semi_stage_images.json"
+    images = read_json(record)
+    assert images.keys() == cases
+    write_json(record, {**images, missing: "another image"})
+    with pytest.raises(UserError, match=f"changed since: {missing}"):
+        make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all")
+    write_json(record, images)
     (stored / f"{missing}.b2nd").unlink()
     with pytest.raises(UserError, match=missing) as error:
         make_trainer(name, "3d_cascade_fullres", dataset=dataset, fold="all")

@@ -134,7 +134,7 @@ def test_skipped_images_are_not_selected(dataset, pool):
 
 def test_a_selection_of_other_cases_is_an_error(dataset, make_trainer):
     write_json(dataset / "semi_selected.json", {"cases": ["gone"]})
-    with pytest.raises(UserError, match=r"none of the 1 cases .* select --undo"):
+    with pytest.raises(UserError, match=r"1 image, .* select --undo"):
         make_trainer("SemiMeanTeacherTrainer", start=False).unlabelled_cases()
 
 

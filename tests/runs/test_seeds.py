@@ -51,6 +51,19 @@ def test_plans_of_a_seed_that_was_trained_are_not_replaced_by_others(folders):
         make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
 
 
+def test_plans_that_the_user_made_are_not_replaced(folders):
+    plans = read_json(folders.preprocessed / "tiny.json")
+    own = {**plans, "plans_name": "tiny_seed1", "semi_planned": {"from": "tiny"}}
+    path = folders.preprocessed / "tiny_seed1.json"
+    write_json(path, {**own, "semi": {**plans["semi"], "initial_lr": 0.123}})
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="semi_nnunet plan wrote it"):
+        make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
+    assert path.read_bytes() == before
+    write_json(path, {**own, "semi": {**plans["semi"], "seed": 1}})  # the same seed, planned
+    make_jobs(folders, "tiny", ["2d"], TRAINERS, ["0"], 2)
+
+
 def test_a_newer_rule_does_not_stop_trainings_that_were_begun(folders):
     """Planning again writes its value; what was trained without keeps its plans."""
     plans = read_json(folders.preprocessed / "tiny.json")

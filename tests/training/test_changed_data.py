@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from semi_nnunet.preprocessing.manifest import Manifest, get_manifest_file
+from semi_nnunet.training.initial_weights import IN_FOLD
 from semi_nnunet.util.errors import UserError
 
 NAME = "SemiMeanTeacherTrainer"
@@ -46,6 +48,26 @@ def test_a_training_does_not_continue_on_other_data(kind, part, named, make_trai
             make_trainer(NAME).load_checkpoint(str(path))
     finally:
         get_manifest_file(folder).write_bytes(content)
+
+
+def test_a_training_does_not_continue_to_validate_on_what_it_learned(make_trainer, tmp_path):
+    trainer = make_trainer(NAME)
+    path = tmp_path / "checkpoint.pth"
+    trainer.on_train_start()
+    trainer.save_checkpoint(str(path), 0)
+    splits = Path(trainer.preprocessed_dataset_folder_base) / "splits_final.json"
+    before = splits.read_bytes()
+    first, second, *others = json.loads(before)
+    try:
+        splits.write_text(json.dumps([second, first, *others]))
+        with pytest.raises(UserError, match="validates on"):
+            make_trainer(NAME, start=False).load_checkpoint(str(path))
+    finally:
+        splits.write_bytes(before)
+    content = torch.load(path, weights_only=False)
+    content["semi"][IN_FOLD].append(first["val"][0])  # it had no label when the training began
+    with pytest.raises(UserError, match=f"validates on: {first['val'][0]}"):
+        make_trainer(NAME, start=False).load_checkpoint(content)
 
 
 @pytest.mark.parametrize("key", ["spacing", "normalization_schemes", "labels"])

@@ -107,6 +107,39 @@ def test_images_that_were_filtered_away_later_count_as_seen(make_trainer, tmp_pa
         make_trainer(NAME, continue_from=str(model))
 
 
+def test_what_a_training_continued_from_counts_as_seen(make_trainer, tmp_path):
+    first = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer")
+    seen = make_trainer("SemiBaselineTrainer", start=False).do_split()[1][0]
+    path = first / "fold_0/checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    content["semi"]["cases"]["labelled"].append("of_another_split")
+    torch.save(content, path)
+    second = make_trainer("SemiBaselineTrainer", start=False, continue_from=str(first))
+    run_epochs(second, 1)
+    second.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    resumed = make_trainer("SemiBaselineTrainer", start=False)
+    resumed.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    model = save_as_trained(resumed)
+    stored = torch.load(model / "fold_0/checkpoint_final.pth", weights_only=False)
+    assert "of_another_split" in initial_weights.list_learned_cases(stored)
+    stored["semi"][initial_weights.LEARNED_BEFORE].append(seen)
+    torch.save(stored, path)
+    with pytest.raises(UserError, match=f"validates on: {seen}"):
+        make_trainer("SemiBaselineTrainer", continue_from=str(first))
+
+
+def test_other_cases_of_a_validated_patient_count_as_seen():
+    def check(learned, split):
+        initial_weights.require_unseen_patients(
+            learned, split, 0, lambda case: case[:2], "weights", "fix"
+        )
+
+    check({"p1_a"}, (["p1_a"], ["p2_a"]))
+    check({"p1_a"}, (["p1_a"], ["p1_b"]))  # the user's own split has a patient on both sides
+    with pytest.raises(UserError, match=r"validates on: p2_a\. "):
+        check({"p1_a", "p2_b"}, (["p1_a"], ["p2_a", "p3_a"]))
+
+
 def test_both_kinds_of_initial_weights_and_other_plans_are_refused(make_trainer, tmp_path):
     model = train_earlier(make_trainer, tmp_path, "SemiBaselineTrainer")
     with pytest.raises(UserError, match="exclude"):
