@@ -211,7 +211,7 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     cases = RawDataset.of(folders.raw).cases
     changed, refreshed = find_changed_cases(cases, reports, skipped)
     if changed:
-        message = f"changed since preprocessing: {counted(changed, 'case')}, {list_first(changed)}"
+        message = f"{counted(changed, 'case')} changed since preprocessing: {list_first(changed)}"
         command = suggest_command("preprocess", dataset=folders.raw.name)
         fix = f"{command}, which does only these again"
         yield Problem(str(folders.raw), message, fix)

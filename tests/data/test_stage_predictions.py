@@ -9,6 +9,7 @@ import pytest
 
 from semi_nnunet.loading.stage_predictions import (
     find_missing_predictions,
+    find_outdated_predictions,
     list_never_validated,
     predicts_unlabelled,
     require_predictions,
@@ -18,7 +19,7 @@ from semi_nnunet.util.errors import UserError
 
 def test_a_single_stage_needs_no_predictions() -> None:
     assert find_missing_predictions(None, ["a", "b"]) == []
-    require_predictions(None, ["a"], "train")
+    require_predictions(None, ["a"], "cases", "train")
 
 
 def test_cases_without_a_prediction_are_found(tmp_path: Path) -> None:
@@ -32,9 +33,19 @@ def test_missing_predictions_are_reported_with_their_command(tmp_path: Path) -> 
     cases = [f"case_{number:02d}" for number in range(12)]
     command = "nnUNetv2_train 1 3d_lowres all"
     with pytest.raises(UserError, match="12 cases: case_00") as error:
-        require_predictions(str(tmp_path), cases, command)
+        require_predictions(str(tmp_path), cases, tmp_path / "cases", command)
     assert "case_09" in error.value.what and "case_10" not in error.value.what
     assert error.value.fix == command
+
+
+def test_predictions_of_earlier_images_are_found(tmp_path: Path) -> None:
+    predictions = str(tmp_path / "predicted_next_stage/3d_cascade_fullres")
+    for fold, images in ((0, {"a": "1", "b": "1"}), (1, {"b": "2", "c": "3"})):
+        (tmp_path / f"fold_{fold}").mkdir()
+        (tmp_path / f"fold_{fold}/semi_stage_images.json").write_text(json.dumps(images))
+    now = {"a": "1", "b": "2", "c": "4", "of_stock_nnunet": "5"}
+    assert find_outdated_predictions(predictions, now) == ["c"]
+    assert find_outdated_predictions(None, now) == []
 
 
 def test_only_one_fold_predicts_the_unlabelled_cases() -> None:
