@@ -307,7 +307,7 @@ def test_the_command_predicts_nnunets_labels(pool, tmp_path, capsys):
     (pool.images / "misnamed.nii.gz").touch()
     assert main([*words, "-o", str(out), "--exact"]) == 0
     captured = capsys.readouterr()
-    assert f"predicted in {out}" in captured.out
+    assert f"predicted 1 image: {out}" in captured.out
     assert "left out: misnamed.nii.gz" in captured.err
     (pool.images / "misnamed.nii.gz").unlink()
     predict_with_nnunet(model, pool.images, tmp_path / "nnunet", True)
