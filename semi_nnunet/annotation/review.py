@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from semi_nnunet.preprocessing.manifest import Manifest, WrittenLabels
-from semi_nnunet.raw.classes import ANNOTATED_KEY, AnnotatedClasses
+from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_classes
 from semi_nnunet.raw.description import (
     IMAGE_ENDINGS,
     RawCase,
@@ -162,9 +162,11 @@ def _is_accepted(
     path: Path, case: RawCase, description: Mapping[str, Any], classes: Sequence[str]
 ) -> bool:
     """Return whether a reviewed file is the present label, of the classes that it annotates."""
-    label = str(case.label)
-    if classes and {*classes} != {*description.get(ANNOTATED_KEY, {}).get(case.case, ())}:
+    annotated = AnnotatedClasses.of(description)
+    every = get_declared_classes(description["labels"])
+    if classes and {*classes} != {*(annotated.names(case.case) if annotated else every)}:
         return False
+    label = str(case.label)
     try:
         return os.path.samefile(path, label) or sha256_of_file(path) == sha256_of_file(label)
     except OSError:
