@@ -6,13 +6,14 @@ next to the others, and then all files change in one transaction. Plans stay as 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ from semi_nnunet.preprocessing.planning import (
 from semi_nnunet.preprocessing.prepare import one_at_a_time, prepare_for_training
 from semi_nnunet.raw.classes import ANNOTATED_KEY, find_annotation_problems
 from semi_nnunet.raw.description import RawDataset
-from semi_nnunet.raw.folds import add_to_folds, build_patient_finder, load_folds
+from semi_nnunet.raw.folds import add_to_folds, build_patient_finder, find_seen_patients, load_folds
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
     DATASET_JSON,
@@ -67,7 +68,7 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.raw.plans import is_plans_file
 from semi_nnunet.raw.readers import find_spacing_file, get_spacing_file
-from semi_nnunet.runs.folders import ALL, Folders
+from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.training.one_launch import TRAINING_LOCK
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, sha256_of_file, write_json
@@ -307,21 +308,22 @@ def list_outdated_trainings(
 ) -> Iterator[str]:
     """Yield the trainings that learned without the added or from the corrected labels.
 
-    Also those that learned from an image, without its label, that their fold validates on now.
-    nnU-Net's own trainers do not record their cases: they learned from those of their fold.
+    Also those that learned from patients whom their fold validates on now. nnU-Net's own trainers
+    do not record their cases: they learned from those of their fold.
     """
-    folds = load_folds(folders.preprocessed)
+    folds, patient_of = load_folds(folders.preprocessed), load_patient_finder(folders)
     for folder in list_trained_folds(folders):
         cases, number = optional_json(folder / SETTINGS_JSON).get("cases", {}), read_fold(folder)
         learned = {*cases.get("labelled", ())}
         if not any(folder.glob("checkpoint_*.pth")) or (cases and not learned):
             continue  # not begun, or a pre-training without labels
-        trained_now, validates_seen = {*added, *corrected}, False
+        trained_now, seen = {*added, *corrected}, list[str]()
         if number != ALL and int(number or 0) < len(folds):
             fold = folds[int(number or 0)]
             trained_now &= {*fold["train"]}
-            validates_seen = not {*fold["val"]}.isdisjoint(cases.get("unlabelled", ()))
-        if trained_now - learned or learned.intersection(corrected) or validates_seen:
+            every_case = itertools.chain.from_iterable(cases.values())
+            seen = find_seen_patients(every_case, fold["train"], fold["val"], patient_of)
+        if trained_now - learned or learned.intersection(corrected) or seen:
             yield f"{folder.parent.name}/{folder.name}"
 
 
@@ -517,10 +519,9 @@ def _as_case(label: ReviewedLabel) -> Case:
     report = label.report
     if report is None or report.geometry is None:
         raise UserError(f"{label.path} was not checked", fix="repeat the command")
-    states = list_checked_states(replace(label.case, label=str(label.path)), report)
     return Case(
         label.name, label.case.images, str(label.path), report.content_hash or "",
-        report.geometry.spacing, states,
+        report.geometry.spacing, list_checked_states(label.case, report),
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from semi_nnunet.raw.layout import (
     find_unfinished_round,
     get_preprocessed_dataset,
 )
-from semi_nnunet.raw.readers import find_spacing_file
+from semi_nnunet.raw.readers import with_spacing_files
 from semi_nnunet.reporting.label_tables import write_label_tables
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
@@ -204,6 +204,5 @@ def remove_unchanged_proposals(out: Path, ending: str) -> None:
 
 def _copy_with_spacing(path: Path, folder: Path, is_label: bool) -> None:
     """Copy a file, and the file that holds its spacing, if there is one."""
-    shutil.copy2(path, folder)
-    if spacing := find_spacing_file(path, is_label):
-        shutil.copy2(spacing, folder)
+    for file in with_spacing_files([path], is_label):
+        shutil.copy2(file, folder)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from semi_nnunet.preprocessing.manifest import Manifest, WrittenLabels
-from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_classes
+from semi_nnunet.raw.classes import AnnotatedClasses
 from semi_nnunet.raw.description import (
     IMAGE_ENDINGS,
     RawCase,
@@ -161,10 +161,8 @@ def match_cases(
 def _is_accepted(
     path: Path, case: RawCase, description: Mapping[str, Any], classes: Sequence[str]
 ) -> bool:
-    """Return whether a reviewed file is the present label, of the classes that it annotates."""
-    annotated = AnnotatedClasses.of(description)
-    every = get_declared_classes(description["labels"])
-    if classes and {*classes} != {*(annotated.names(case.case) if annotated else every)}:
+    """Return whether a reviewed file is the present label, and annotates the same classes."""
+    if _list_unknown_values(description, case.case, classes) != case.unknown_values:
         return False
     label = str(case.label)
     try:

@@ -23,6 +23,7 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.trainings import list_metric_tables
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.method_names import name_method
+from semi_nnunet.util.names import format_count
 
 METRIC = "dice"
 
@@ -74,8 +75,8 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
     numbers = (
         f"{name_method(trainer)} has Dice {format_mean(compared.mean, METRIC)}, the baseline "
         f"{format_mean(compared.baseline_mean, METRIC)}: {format_difference(gain.mean, METRIC)} "
-        f"points ({format_interval(gain, METRIC)}), on {gain.cases} {subset} "
-        f"{unit}{'s' * (gain.cases != 1)} that did not choose it"
+        f"points ({format_interval(gain, METRIC)}), on "
+        f"{format_count(gain.cases, f'{subset} {unit}')} that did not choose it"
     )
     expected = ExpectedGain.after(list_patient_gains(values, trainer), PRIOR)
     ships, is_better = expected.is_worth_shipping(), 1 - expected.probability_below(0.0)

@@ -52,8 +52,8 @@ from semi_nnunet.raw.layout import UNLABELLED_IMAGES
 from semi_nnunet.raw.readers import (
     BrokenFileError,
     choose_reader,
-    find_spacing_file,
     read_with_nnunet,
+    with_spacing_files,
 )
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import Folders
@@ -486,5 +486,5 @@ class AutoRun:
         target.mkdir(parents=True)
         for case in sorted(job.predicted_cases("test")):
             label = job.test / f"{case}{ending}"
-            for path in filter(None, (label, find_spacing_file(label, is_label=True))):
+            for path in with_spacing_files([label], is_label=True):
                 shutil.copyfile(path, target / path.name)

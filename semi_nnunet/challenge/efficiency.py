@@ -28,7 +28,7 @@ from semi_nnunet.evaluation.measuring import (
 )
 from semi_nnunet.evaluation.tables import average_defined
 from semi_nnunet.raw.description import find_cases
-from semi_nnunet.raw.readers import find_spacing_file
+from semi_nnunet.raw.readers import with_spacing_files
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import (
@@ -120,8 +120,7 @@ def measure_efficiency(
         with interrupt_on_signals():
             cost, written = measure_case(words, folder / "case", files, limit)
         segmentations = [path for path in written if path.name == f"{case}{ending}"]
-        spacings = [find_spacing_file(path, is_label=True) for path in segmentations]
-        for path in (*segmentations, *filter(None, spacings)):
+        for path in with_spacing_files(segmentations, is_label=True):
             shutil.move(path, outputs / path.name)
         rows[case] = {name: getattr(cost, name) for name in COLUMNS}
         problem = find_case_problem(case, cost, bool(segmentations), limit)
@@ -227,8 +226,9 @@ def write_unfinished_result(
 
 
 def compute_images_digest(cases: Mapping[str, Sequence[str]]) -> str:
-    """Return a checksum of the names and bytes of all images."""
-    return sha256_of_json({c: list(map(sha256_of_version, files)) for c, files in cases.items()})
+    """Return a checksum of the names and bytes of all images, and of the files of spacings."""
+    files = {case: with_spacing_files(images, is_label=False) for case, images in cases.items()}
+    return sha256_of_json({case: list(map(sha256_of_version, files[case])) for case in files})
 
 
 def load_unfinished_result(
@@ -279,8 +279,7 @@ def measure_case(
     inputs, outputs = folder / "inputs", folder / "outputs"
     for path in (inputs, outputs):
         path.mkdir(parents=True)
-    spacings = {find_spacing_file(file, is_label=False) for file in files}
-    for file in [*map(Path, files), *filter(None, spacings)]:
+    for file in with_spacing_files(files, is_label=False):
         Path(shutil.copy(file, inputs)).chmod(0o644)
     # containers run as other users
     folder.chmod(0o755)

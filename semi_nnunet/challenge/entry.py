@@ -21,7 +21,7 @@ from typing import Any
 from semi_nnunet.util.errors import Problem, UserError, printable, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.messages import show_messages
-from semi_nnunet.util.names import counted
+from semi_nnunet.util.names import format_count
 
 DESCRIPTION = "submission.json"
 MODEL = "model"
@@ -77,7 +77,9 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     if not cases and not problems:
         raise UserError(f"{inputs} holds no image CASE_0000{ending}", fix="put one there")
     begun = time.perf_counter()
-    logger.info(f"ready to predict {counted(cases, 'image')} after {seconds_since_start():.1f} s")
+    logger.info(
+        f"ready to predict {format_count(cases, 'image')} after {seconds_since_start():.1f} s"
+    )
     try:
         FolderPredictor(predictor, inputs, outputs).predict(cases)
     except UserError as error:

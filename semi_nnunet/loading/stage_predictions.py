@@ -11,7 +11,7 @@ from semi_nnunet.raw.folds import read_pseudo_labelled_cases
 from semi_nnunet.raw.layout import STAGE_IMAGES
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json
-from semi_nnunet.util.names import counted, list_first
+from semi_nnunet.util.names import format_count, list_first
 
 
 def find_missing_predictions(folder: str | None, cases: Sequence[str]) -> list[str]:
@@ -62,6 +62,8 @@ def require_predictions(
         case_folder: of the preprocessed cases.
         command: makes the predictions; the fix of the error.
     """
+    if folder is None:
+        return
     if outdated := find_outdated_predictions(folder, read_images(case_folder, cases)):
         raise UserError(
             f"the previous stage's predictions in {folder} are of images that have changed since: "
@@ -71,7 +73,7 @@ def require_predictions(
     if missing := find_missing_predictions(folder, cases):
         raise UserError(
             f"the cascade needs the previous stage's predictions in {folder}, they are missing for "
-            f"{counted(missing, 'case')}: {list_first(missing, 10)}",
+            f"{format_count(missing, 'case')}: {list_first(missing, 10)}",
             fix=command,
         )
 

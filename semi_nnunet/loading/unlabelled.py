@@ -17,7 +17,7 @@ from semi_nnunet.preprocessing.manifest import Manifest, read_sources
 from semi_nnunet.raw.layout import SELECTED_FILE
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import optional_json, read_names
-from semi_nnunet.util.names import counted, list_first
+from semi_nnunet.util.names import format_count, list_first
 
 LocationPrior = Mapping[Any, np.ndarray]
 UNLABELLED = 0  # in segmentations of images without a label
@@ -119,9 +119,9 @@ class UnlabelledCases:
             return cases
         selected = {*read_names(path, "cases")}
         if not selected.intersection(cases):
-            listed = counted(selected, "image")
+            listed = format_count(selected, "image")
             raise UserError(
-                f"{path} selects {listed}, of which none is unlabelled and preprocessed",
+                f"{path} selects {listed}, none of them among the preprocessed unlabelled images",
                 fix="select again, or semi_nnunet select --undo",
             )
         recorded, now = optional_json(path).get("images", {}), hash_images(self.folder)

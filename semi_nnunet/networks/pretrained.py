@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import format_count, list_first
 
 ADAPTATION_KEY = "nnssl_adaptation_plan"  # key of a checkpoint of nnssl
 Weights = Mapping[str, torch.Tensor]
@@ -168,7 +168,7 @@ def compare_weights(
             value = None
         elif id(tensor) in first_layer and value.ndim == tensor.ndim and value.shape[1]:
             if value.shape[1] != tensor.shape[1]:
-                channels = f"{value.shape[1]} image channel{'s' if value.shape[1] > 1 else ''}"
+                channels = format_count(value.shape[1], "image channel")
                 note = f"{channels} spread over {tensor.shape[1]}"
             value = adapt_input_channels(value, tensor.shape[1])
         if value is not None and value.shape != tensor.shape:

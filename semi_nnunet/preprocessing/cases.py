@@ -43,7 +43,7 @@ from semi_nnunet.util.files import (
     write_atomically,
     writing,
 )
-from semi_nnunet.util.names import counted, list_first
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.parallel import attempt_in_processes
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.provenance import read_state
@@ -157,7 +157,7 @@ def find_outdated_problems(
         if outdated:
             yield Problem(
                 str(cases),
-                f"preprocessing of {counted(outdated, 'case')} was for another spacing, "
+                f"preprocessing of {format_count(outdated, 'case')} was for another spacing, "
                 f"normalisation, resampling or other labels than those of "
                 f"{spec.plans['plans_name']} and dataset.json now: {list_first(outdated)}",
                 f"{command}; or undo the edit",
@@ -264,7 +264,7 @@ def preprocess_cases(
         DiskError: at once, if the disk is full or not writable.
     """
     if shard is None:
-        log_stage(f"preprocessing {title}: {counted(cases, 'case')}")
+        log_stage(f"preprocessing {title}: {format_count(cases, 'case')}")
     with writing(folder, folder, state=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
     requested = {case.name: case for case in cases}

@@ -20,7 +20,7 @@ from semi_nnunet.pseudo_labels.pool import (
 from semi_nnunet.pseudo_labels.predictor import Labeller
 from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run_work
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import counted
+from semi_nnunet.util.names import format_count
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard, find_unfinished_shards, remove_unfinished
 
@@ -119,14 +119,16 @@ def label_pool(
     request.require_no_edited_label()
     if launcher.only is None:
         unfinished = find_unfinished_shards(request, count)
-        logger.info(f"{counted(request.cases, 'case')}, {counted(unfinished, 'shard')} to do")
+        logger.info(
+            f"{format_count(request.cases, 'case')}, {format_count(unfinished, 'shard')} to do"
+        )
         remove_unfinished(request.shards)
     command = request.command(count)
     if not run_work(launcher, JobWork(command, shards, unfinished, request.shards)):
         return None
     state = request.state(request.cases)
     table = write_uncertainty_table(request, state.done)
-    logger.info(f"labelled {counted(state.done, 'case')}: {request.labels}; {table}")
+    logger.info(f"labelled {format_count(state.done, 'case')}: {request.labels}; {table}")
     for case, problem in state.bad.items():
         logger.info(f"skipped: {case}: {problem}")
     return LabelledPool(request.labels, table, tuple(state.done), dict(state.bad))

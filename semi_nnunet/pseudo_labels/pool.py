@@ -22,7 +22,7 @@ from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.predictor import LabelCompletion, Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
 from semi_nnunet.raw.description import find_cases, read_description
-from semi_nnunet.raw.readers import choose_reader, find_spacing_file, shorten_reason
+from semi_nnunet.raw.readers import choose_reader, shorten_reason, with_spacing_files
 from semi_nnunet.util.command import Command
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
@@ -119,10 +119,8 @@ class LabellingRequest:
     def files(self, case: str) -> list[Path]:
         """Return the files from which the label of a case is made."""
         annotation = None if self.completion is None else self.completion.find_label(case)
-        named = [(Path(path), False) for path in self.cases[case]]
-        named += [(Path(annotation), True)] if annotation else []
-        spacings = [find_spacing_file(path, is_label) for path, is_label in named]
-        return [*(path for path, _ in named), *dict.fromkeys(filter(None, spacings))]
+        labels = with_spacing_files([annotation] if annotation else (), is_label=True)
+        return [*with_spacing_files(self.cases[case], is_label=False), *labels]
 
     def describe_annotation(self, case: str) -> list[str]:
         """Return a checksum of what dataset.json says about a label to complete, [] for others."""

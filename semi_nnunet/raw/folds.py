@@ -108,6 +108,23 @@ def find_shared_patients(
     return sorted({patient_of(case) for case in first} & {patient_of(case) for case in second})
 
 
+def find_seen_patients(
+    learned: Iterable[str],
+    training: Iterable[str],
+    validation: Iterable[str],
+    patient_of: PatientOf,
+) -> list[str]:
+    """Return the validation patients of a fold from whom a network has learned.
+
+    The fold's own training cases do not count: a user may have put a patient into both parts.
+
+    Args:
+        learned: labelled and unlabelled cases that the network has learned from.
+        training, validation: cases of the fold now.
+    """
+    return find_shared_patients({*learned} - {*training}, validation, patient_of)
+
+
 def find_patient_expression_problems(
     description: Mapping[str, Any], file_name: str
 ) -> Iterator[Problem]:

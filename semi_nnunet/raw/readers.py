@@ -7,7 +7,7 @@ import io
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,13 @@ def find_spacing_file(path: str | Path, is_label: bool) -> Path | None:
     """Return the file that holds the spacing of an image or label, if there is one."""
     file = get_spacing_file(path, is_label)
     return file if Path(path).suffix in SPACING_APART and file.is_file() else None
+
+
+def with_spacing_files(paths: Iterable[str | Path], is_label: bool) -> list[Path]:
+    """Return images or labels, each after the file that holds its spacing, if there is one."""
+    pairs = ((find_spacing_file(path, is_label), Path(path)) for path in paths)
+    files = (file for pair in pairs for file in pair if file is not None)
+    return list(dict.fromkeys(files))  # several channels may share one
 
 
 class BrokenFileError(Exception):

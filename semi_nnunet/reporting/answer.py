@@ -22,7 +22,6 @@ from semi_nnunet.evaluation.values import Model
 from semi_nnunet.reporting.measured import SubsetResults
 from semi_nnunet.reporting.wording import (
     find_difference_unit,
-    format_count,
     format_metric,
     format_p_value,
     format_points,
@@ -32,6 +31,7 @@ from semi_nnunet.reporting.wording import (
 )
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.util.method_names import name_method
+from semi_nnunet.util.names import format_count
 
 OTHER_CASES = "others"  # cases that are not in the report
 

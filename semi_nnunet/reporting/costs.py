@@ -16,7 +16,6 @@ from semi_nnunet.reporting.run_pages import Panel
 from semi_nnunet.reporting.wording import (
     DASH,
     count_decimals,
-    format_count,
     format_metric,
     format_value,
     join_words,
@@ -24,6 +23,7 @@ from semi_nnunet.reporting.wording import (
 )
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.cost import RecordedCost, read_cost
+from semi_nnunet.util.names import format_count
 
 UNITS = (("h", 3600.0), ("min", 60.0), ("s", 1.0))
 COLUMNS = ("training time", "memory, GiB", "GPU memory, GiB", "time per case, s")

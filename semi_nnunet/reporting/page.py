@@ -45,6 +45,7 @@ from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import require_other, require_place, write_text
 from semi_nnunet.util.method_names import name_method
+from semi_nnunet.util.names import format_count
 from semi_nnunet.util.progress import readable_time
 from semi_nnunet.workflows.compare import require_default_plans
 
@@ -166,7 +167,7 @@ def name_with_seeds(item: ModelComparison, measured: SubsetResults) -> str:
     name, seeds = name_model(item.model, measured.models), len(item.seeds)
     if seeds == find_most_seeds(measured.compared):
         return name
-    return f"{name} ({wording.format_count(seeds, 'seed')})"
+    return f"{name} ({format_count(seeds, 'seed')})"
 
 
 def draw_interval_chart(

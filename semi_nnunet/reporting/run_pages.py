@@ -11,12 +11,13 @@ from markupsafe import Markup
 
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.reporting.curves import Curve, draw_curve_panel, draw_histogram
-from semi_nnunet.reporting.wording import format_count, format_value, name_model
+from semi_nnunet.reporting.wording import format_value, name_model
 from semi_nnunet.runs.folders import ALL
 from semi_nnunet.runs.job import Job
 from semi_nnunet.training.history import DICE, LOG_SCALE, History, group_into_panels
 from semi_nnunet.util.files import read_csv
 from semi_nnunet.util.method_names import name_method
+from semi_nnunet.util.names import format_count
 from semi_nnunet.util.progress import readable_time
 
 MOST_UNCERTAIN = 10

@@ -103,11 +103,6 @@ def format_p_value(p: float) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def format_count(number: int, noun: str) -> str:
-    """Return "1 case" or "3 cases"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def join_words(words: Sequence[str]) -> str:
     """Return "a, b and c"."""
     *first, last = words

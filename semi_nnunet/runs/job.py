@@ -37,7 +37,7 @@ from semi_nnunet.raw.layout import (
     get_unlabelled_folder,
 )
 from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
-from semi_nnunet.raw.readers import find_spacing_file
+from semi_nnunet.raw.readers import with_spacing_files
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.settings.common import PRETRAINER
@@ -421,8 +421,7 @@ def list_test_inputs(job: Job) -> dict[str, Path | str]:
     """
     folders, inputs = job.folders, dict[str, Path | str]()
     for case, paths in find_cases(folders.raw / "imagesTs", folders.file_ending).items():
-        spacings = [find_spacing_file(path, is_label=False) for path in paths]
-        files = [Path(path) for path in (*paths, *spacings) if path is not None]
+        files = with_spacing_files(paths, is_label=False)
         inputs |= {f"image {path.name}": path for path in files}
         if job.previous_stage is not None:
             prediction = job.previous_stage.test / f"{case}{folders.file_ending}"

@@ -42,7 +42,7 @@ def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed
     seeded = {**semi, "seed": semi.get("seed", 0) + seed}
     changed = {**content, "plans_name": name, "semi": seeded}
     changed.pop("semi_planned", None)
-    path, is_planned = folders.preprocessed / f"{name}.json", False
+    path = folders.preprocessed / f"{name}.json"
     if path.is_file():
         previous = read_json(path)
         is_planned = previous.pop("semi_planned", None) is not None  # by semi_nnunet plan
@@ -50,14 +50,13 @@ def write_seed_plans(folders: Folders, plans: str, content: dict[str, Any], seed
         older = drop_new_rules(seeded, previous.get("semi", {}), assigned)
         if previous in (changed, {**changed, "semi": older}):
             return name  # the training fills in missing settings by today's rules
-    trained = sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth"))
-    if path.is_file() and (trained or is_planned):
-        why = f"{trained[0].parent} was trained with it" if trained else "semi_nnunet plan wrote it"
-        raise UserError(
-            f"{path} differs from {plans} by more than the seed, and {why}",
-            fix=f"move {'these results' if trained else 'it'} away, or give the new plans another "
-            f"name (semi_nnunet plan --new-plans)",
-        )
+        defect = f"{path} differs from {plans} by more than the seed, and"
+        fix = "away, or give the new plans another name (semi_nnunet plan --new-plans)"
+        if trained := sorted(folders.results.glob(f"*__{name}__*/fold_*/checkpoint_*.pth")):
+            what = f"{defect} {trained[0].parent} was trained with it"
+            raise UserError(what, fix=f"move these results {fix}")
+        if is_planned:
+            raise UserError(f"{defect} semi_nnunet plan wrote it", fix=f"move it {fix}")
     write_json(path, changed)
     return name
 

@@ -19,6 +19,7 @@ import torch
 from semi_nnunet.util.files import optional_json, write_json
 from semi_nnunet.util.machine import processor_name
 from semi_nnunet.util.memory import GIB, peak_memory_bytes
+from semi_nnunet.util.names import format_count
 
 COST_FILE = "semi_cost.json"
 
@@ -126,7 +127,7 @@ def describe_machine(device: torch.device, processes: int = 1) -> str:
     '2 processes, each ..., ... thread...'
     """
     threads = torch.get_num_threads()
-    name = f"{processor_name()}, {threads} thread{'' if threads == 1 else 's'}"
+    name = f"{processor_name()}, {format_count(threads, 'thread')}"
     if device.type == "cuda":
         name = f"{torch.cuda.get_device_name(device)}, {processor_name()}"
     elif device.type != "cpu":

@@ -15,7 +15,7 @@ from semi_nnunet.networks.frozen import (
     unwrap_compiled,
 )
 from semi_nnunet.networks.pretrained import find_output_layers, load_fitting_weights
-from semi_nnunet.raw.folds import PatientOf, find_shared_patients
+from semi_nnunet.raw.folds import PatientOf, find_seen_patients
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.settings.common import POOL, PRETRAINER
 from semi_nnunet.training.checkpoints import read_of_any_trainer
@@ -153,16 +153,15 @@ def require_unseen_patients(
 
     Args:
         learned: cases.
-        split: training and validation cases of the fold. The user may have put cases of one
-            patient into both, so that learned cases of the former do not count.
+        split: training and validation cases of the fold.
         fold: its name.
         group_of: case -> patient, or group of near-twins.
         name: of the weights.
         fix: what to do about it.
     """
     training, validation = map(set, split)
-    shared = find_shared_patients({*learned} - training, validation, group_of)
-    if seen := sorted(case for case in validation if group_of(case) in shared):
+    patients = find_seen_patients(learned, training, validation, group_of)
+    if seen := sorted(case for case in validation if group_of(case) in patients):
         raise UserError(
             f"{name} learned from patients that fold {fold} validates on: {list_first(seen)}",
             fix=fix,

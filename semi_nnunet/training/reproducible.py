@@ -70,7 +70,7 @@ from semi_nnunet.training.step_records import NonFiniteWatch, total_loss
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import Problem, UserError, install_error_hook, raise_if_any
 from semi_nnunet.util.files import read_json
-from semi_nnunet.util.names import counted, list_first
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.seeds import derived_seed
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.twins import join_known_twins
@@ -354,10 +354,9 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.ranks.run_on_rank_zero(lambda: lock_fold(self.output_folder))
         self.ranks.run_on_rank_zero(self._require_current_preprocessing)
         super().on_train_start()
-        if self.fold != "all":
-            group_of = join_known_twins(
-                self.patient_of, Path(self.preprocessed_dataset_folder_base)
-            )
+        if self.fold != "all" and self.initial_weights.learned_from:
+            base = Path(self.preprocessed_dataset_folder_base)
+            group_of = join_known_twins(self.patient_of, base)
             self.initial_weights.require_unseen(self.do_split(), self.fold, group_of)
         self._cases = self.current_cases()
         self._sources = self.current_sources(self._cases)
@@ -656,7 +655,7 @@ class SuggestedCommands:
         """Raise if files of preprocessed cases are missing or cut."""
         if damaged := Manifest(folder).list_damaged(cases):
             raise UserError(
-                f"preprocessed files of {counted(damaged, 'case')} in {folder} are missing or cut: "
-                f"{list_first(damaged)}",
+                f"preprocessed files of {format_count(damaged, 'case')} in {folder} are missing or "
+                f"cut: {list_first(damaged)}",
                 fix=self.preprocess,
             )

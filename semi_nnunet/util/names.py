@@ -41,10 +41,10 @@ def list_first(names: Collection[object], count: int = 5) -> str:
     return f"{first} and {len(names) - count} more" if len(names) > count else first
 
 
-def counted(things: int | Sized, noun: str) -> str:
+def format_count(things: int | Sized, noun: str) -> str:
     """Return how many things there are with their noun, in the plural unless it is one.
 
-    >>> counted(["heart_1"], "case"), counted(0, "case")
+    >>> format_count(["heart_1"], "case"), format_count(0, "case")
     ('1 case', '0 cases')
 
     Args:

@@ -71,7 +71,7 @@ def accept(
     )
     from semi_nnunet.raw.layout import find_raw_dataset
     from semi_nnunet.runs.folders import find_folders
-    from semi_nnunet.util.names import counted, require_positive
+    from semi_nnunet.util.names import format_count, require_positive
 
     require_positive({"-np": processes})
     find_raw_dataset(dataset)
@@ -91,8 +91,8 @@ def accept(
     round_ = accept_labels(folders, reviewed, proposals, options)
     if round_.number:
         logger.info(
-            f"round {round_.number}: labelled {counted(round_.added, 'case')}, and corrected "
-            f"{counted(round_.corrected, 'label')}"
+            f"round {round_.number}: labelled {format_count(round_.added, 'case')}, and corrected "
+            f"{format_count(round_.corrected, 'label')}"
         )
     for change in round_.plan_changes:
         logger.info(f"planned again: {change}")

@@ -26,6 +26,7 @@ def doctor(dataset: OptionalDataset = None) -> int:
     """
     from semi_nnunet.discovery.doctor import examine
     from semi_nnunet.raw.layout import find_raw_dataset
+    from semi_nnunet.util.names import format_count
 
     if dataset is not None:
         find_raw_dataset(dataset)  # report a wrong name before the slow import of PyTorch
@@ -40,7 +41,7 @@ def doctor(dataset: OptionalDataset = None) -> int:
         logger.info("\n".join(map(str, findings)))
         problems += sum(finding.fix is not None for finding in findings)
     if problems:
-        logger.info(f"\n{problems} thing{'s' * (problems != 1)} to fix")
+        logger.info(f"\n{format_count(problems, 'thing')} to fix")
     else:
         logger.info("\neverything is in place")
     if next_commands:

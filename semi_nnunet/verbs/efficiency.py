@@ -63,7 +63,7 @@ def efficiency(
         2
     """
     from semi_nnunet.challenge.efficiency import format_mean_costs, measure_efficiency
-    from semi_nnunet.util.names import counted
+    from semi_nnunet.util.names import format_count
 
     measured = measure_efficiency(
         command,
@@ -74,7 +74,7 @@ def efficiency(
         ending=ending,
         limit=limit,
     )
-    logger.info(f"mean of {counted(measured.cases, 'case')}:\n{format_mean_costs(measured)}")
+    logger.info(f"mean of {format_count(measured.cases, 'case')}:\n{format_mean_costs(measured)}")
     for problem in measured.problems:
         logger.info(str(problem))
     return measured

@@ -73,7 +73,7 @@ def evaluate(
     """
     from semi_nnunet.evaluation.measuring import evaluate_folders
     from semi_nnunet.evaluation.tables import format_class_means, format_lesions
-    from semi_nnunet.util.names import counted
+    from semi_nnunet.util.names import format_count
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
     measured = evaluate_folders(
@@ -94,7 +94,7 @@ def evaluate(
     if "lesions" in measured.content:
         logger.info(format_lesions(measured.content["lesions"]))
         tables = f"lesions.csv, {tables}"
-    logger.info(f"{counted(measured.cases, 'case')}; wrote {tables} to {measured.folder}")
+    logger.info(f"{format_count(measured.cases, 'case')}; wrote {tables} to {measured.folder}")
     if next_commands := suggest_after_measuring(Path(predictions)):
         logger.info(format_next_lines(next_commands))
     return measured

@@ -84,7 +84,7 @@ def next(
     """
     from semi_nnunet.annotation.next_cases import choose_next_cases
     from semi_nnunet.runs.launching import JobLauncher
-    from semi_nnunet.util.names import counted, require_positive
+    from semi_nnunet.util.names import format_count, require_positive
 
     require_positive({"-n": number, "-np": processes})
     choice = choose_next_cases(
@@ -104,6 +104,8 @@ def next(
     lines += [f"WARNING: {note}" for note in choice.notes]
     if choice.review is not None:
         lines.append(f"correct the labels in {choice.review}, then: {choice.accept}")
-    lines.append(f"{counted(choice.cases, 'case')} by the rule {choice.rule}; see {choice.page}")
+    lines.append(
+        f"{format_count(choice.cases, 'case')} by the rule {choice.rule}; see {choice.page}"
+    )
     logger.info("\n".join(lines))
     return choice

@@ -113,7 +113,7 @@ def predict(
     from semi_nnunet.inference.predict import predict_images
     from semi_nnunet.inference.review import REVIEW_FILE
     from semi_nnunet.util.errors import UserError
-    from semi_nnunet.util.names import counted
+    from semi_nnunet.util.names import format_count
     from semi_nnunet.workflows.selection import name_folds, select_model
 
     if images is None:
@@ -135,7 +135,7 @@ def predict(
         if out is not None and uncertainty and (Path(out) / REVIEW_FILE).is_file():
             _write_review_files(Path(out), find_model(selected, checkpoint).dataset_json)
     if out is not None:
-        logger.info(f"predicted {counted(results, 'image')}: {out}")
+        logger.info(f"predicted {format_count(results, 'image')}: {out}")
     return list(results)
 
 

@@ -254,7 +254,7 @@ def _check_tif_pages(path: str, size: int) -> None:
         first, *others = tif.series
         if count := sum(series.shape == first.shape for series in others):
             raise BrokenFileError(
-                f"holds {count + 1} separate images of the same size, of which nnU-Net reads the "
-                f"first only",
-                fix="save them as one stack (tifffile.imwrite of the whole array), or as files",
+                f"holds {count + 1} separate images of the same size, but nnU-Net reads only the "
+                f"first one",
+                fix="save them as one stack with tifffile.imwrite, or each in its own file",
             )

@@ -37,7 +37,7 @@ from semi_nnunet.raw.readers import (
     shorten_reason,
 )
 from semi_nnunet.util.errors import Problem, UserError
-from semi_nnunet.util.names import counted, list_first
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.verify.image_files import FileFacts, inspect_file
 from semi_nnunet.verify.reports import (
@@ -93,7 +93,7 @@ def verify_dataset(
     if blocking:
         hint = " (--skip-bad skips bad unlabelled cases)"
         helps = bool(of_unlabelled) and not skip_bad
-        number = f"{len(blocking)} problem{'s' * (len(blocking) != 1)}"
+        number = format_count(blocking, "problem")
         raise UserError(f"{number} in {raw.folder}{hint * helps}:", blocking)
     if bad:
         logger.info("skipped %d bad unlabelled cases:", len(bad))
@@ -347,7 +347,7 @@ def find_empty_labels_problem(raw: RawDataset, reports: Sequence[CaseReport]) ->
     """Yield a problem if no label shows a class: nnU-Net cannot plan without any."""
     labelled = [report for report in reports if report.subset == "labelled"]
     if labelled and all(report.only_background for report in labelled):
-        defect = f"no label shows a class: all voxels of {counted(labelled, 'label')} are 0"
+        defect = f"no label shows a class: all voxels of {format_count(labelled, 'label')} are 0"
         yield Problem(str(raw.folder / "labelsTr"), defect, "export the labels again, or add some")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.raw.description import RawCase
-from semi_nnunet.raw.readers import Geometry, find_spacing_file
+from semi_nnunet.raw.readers import Geometry, with_spacing_files
 from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import sha256_of_file, write_text
 from semi_nnunet.util.provenance import FileRecord
@@ -67,13 +67,9 @@ KnownReports = dict[tuple[str, str], CaseReport]  # (subset, case) -> its report
 
 def list_files_of(case: RawCase) -> tuple[str, ...]:
     """Return the images and the label of a case, each after the file of its spacing."""
-    named = [(path, False) for path in case.images]
-    named += [] if case.label is None else [(case.label, True)]
-    files = list[str]()
-    for path, is_label in named:
-        spacing = find_spacing_file(path, is_label)
-        files += [path] if spacing is None else [str(spacing), path]
-    return tuple(dict.fromkeys(files))  # several channels may share one
+    images = with_spacing_files(case.images, is_label=False)
+    labels = with_spacing_files(() if case.label is None else [case.label], is_label=True)
+    return tuple(map(str, (*images, *labels)))
 
 
 def list_checked_states(

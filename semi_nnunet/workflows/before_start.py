@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -45,7 +46,7 @@ from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem, UserError, first_line
 from semi_nnunet.util.files import optional_json, read_json
-from semi_nnunet.util.names import counted, list_first
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.domain_distance import load_domain_facts
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
@@ -194,8 +195,8 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
     for job in sorted((job for job in candidates if job.is_trained), key=str):
         cases = optional_json(job.folder / SETTINGS_JSON).get("cases", {})
         fold = folds[int(job.fold)]
-        outside = {case for group in cases.values() for case in group} - {*fold["train"]}
-        if leaked := patients.find_shared_patients(outside, fold["val"], patient_of):
+        learned = itertools.chain.from_iterable(cases.values())
+        if leaked := patients.find_seen_patients(learned, fold["train"], fold["val"], patient_of):
             message = f"was trained on cases that {SPLITS_FILE} now uses for validation: "
             yield Problem(str(job), message + list_first(leaked), f"move {job.folder} away")
 
@@ -211,7 +212,9 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
     cases = RawDataset.of(folders.raw).cases
     changed, refreshed = find_changed_cases(cases, reports, skipped)
     if changed:
-        message = f"{counted(changed, 'case')} changed since preprocessing: {list_first(changed)}"
+        message = (
+            f"{format_count(changed, 'case')} changed since preprocessing: {list_first(changed)}"
+        )
         command = suggest_command("preprocess", dataset=folders.raw.name)
         fix = f"{command}, which does only these again"
         yield Problem(str(folders.raw), message, fix)
@@ -249,9 +252,8 @@ def find_data_problems(
             yield from find_outdated_problems(spec, folder, command)
             yield from find_network_problems(plans, plans_name, name, description)
             if damaged := Manifest(folder).list_damaged(folders.labelled_cases()):
-                message = (
-                    f"files of {counted(damaged, 'case')} are missing or cut: {list_first(damaged)}"
-                )
+                number, names = format_count(damaged, "case"), list_first(damaged)
+                message = f"files of {number} are missing or cut: {names}"
                 yield Problem(str(folder), message, command)
         for stock in sorted({*trainers} - {*classes}):
             # nnU-Net's trainers fail after the training if data of the next stage are missing
@@ -299,7 +301,7 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
         return
     if missing := folders.test_cases_without_labels():
         message = (
-            f"holds no labels of {counted(missing, 'case')} of imagesTs: {list_first(missing)}"
+            f"holds no labels of {format_count(missing, 'case')} of imagesTs: {list_first(missing)}"
         )
         fix = "add them, move these images elsewhere, or all of labelsTs to predict without metrics"
         yield Problem(str(labels), message, fix)

@@ -14,7 +14,7 @@ from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
 from semi_nnunet.util.errors import Problem
 from semi_nnunet.util.machine import usable_cores
-from semi_nnunet.util.names import counted, unique
+from semi_nnunet.util.names import format_count, unique
 from semi_nnunet.util.shards import Shard
 from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.workflows.before_start import collect_warnings
@@ -59,7 +59,8 @@ class ShardJobs:
         pool, count = shards[0].work, shards[0].of
         configurations = unique([shard.work.configuration for shard in shards])
         logger.info(
-            f"{counted(pool.cases, 'unlabelled case')}, {counted(unfinished, 'shard')} to do"
+            f"{format_count(pool.cases, 'unlabelled case')}, "
+            f"{format_count(unfinished, 'shard')} to do"
         )
         dataset = pool.preprocessed.name
         command = build_command(

@@ -37,7 +37,7 @@ from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, undone_on_failure, write_json
 from semi_nnunet.util.machine import torch_threads
-from semi_nnunet.util.names import not_above_zero
+from semi_nnunet.util.names import format_count, not_above_zero
 from semi_nnunet.workflows.crossval import make_jobs, run_crossval
 from semi_nnunet.workflows.plan import plan_dataset
 
@@ -327,5 +327,5 @@ def compare_with_teacher(students: Sequence[Job], teachers: Sequence[Job]) -> st
     return (
         f"Dice {compared.mean:.4f}, the teacher's {compared.baseline_mean:.4f}: "
         f"{format_difference(gain.mean, METRIC)} points ({format_interval(gain, METRIC)}) on "
-        f"{gain.cases} {subset} case{'s' * (gain.cases != 1)}"
+        f"{format_count(gain.cases, f'{subset} case')}"
     )

@@ -291,6 +291,12 @@ def stock(
     return folder, ground_truth
 
 
+@pytest.fixture
+def stock_copy(stock: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of what nnU-Net's own preprocessor makes."""
+    return Path(shutil.copytree(stock[0], tmp_path / "cases"))
+
+
 def test_labelled_cases_equal_those_of_nnunet(
     stock: tuple[Path, Path], clean: dict[str, Path]
 ) -> None:
@@ -321,13 +327,11 @@ def test_unlabelled_cases_have_no_segmentation_and_no_class_locations(
 
 
 def test_cases_that_nnunet_preprocessed_are_adopted(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
+    stock: tuple[Path, Path], stock_copy: Path, labelled: list[Case], recipe: PreprocessingSpec
 ) -> None:
-    folder = tmp_path / "cases"
-    shutil.copytree(stock[0], folder)
-    assert adopt_stock_preprocessing(labelled, recipe, folder, stock[1])
-    assert run(labelled, recipe, folder) == 0
-    assert not adopt_stock_preprocessing(labelled, recipe, folder, stock[1])  # once is enough
+    assert adopt_stock_preprocessing(labelled, recipe, stock_copy, stock[1])
+    assert run(labelled, recipe, stock_copy) == 0
+    assert not adopt_stock_preprocessing(labelled, recipe, stock_copy, stock[1])  # once is enough
 
 
 @pytest.mark.parametrize(
@@ -338,17 +342,15 @@ def test_cases_that_nnunet_preprocessed_for_other_plans_are_not_adopted(
     key: str,
     value: list[Any],
     stock: tuple[Path, Path],
+    stock_copy: Path,
     labelled: list[Case],
     recipe: PreprocessingSpec,
-    tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "cases"
-    shutil.copytree(stock[0], folder)
     plans = copy.deepcopy(recipe.plans)
     plans["configurations"][CONFIGURATION][key] = value
     edited = replace(recipe, plans=plans)
-    assert not adopt_stock_preprocessing(labelled, edited, folder, stock[1])
-    assert run(labelled, edited, folder) == len(labelled)
+    assert not adopt_stock_preprocessing(labelled, edited, stock_copy, stock[1])
+    assert run(labelled, edited, stock_copy) == len(labelled)
 
 
 @pytest.mark.parametrize("ending", [".b2nd", "_seg.b2nd", ".pkl"])
@@ -357,22 +359,23 @@ def test_unfinished_cases_of_nnunet_are_not_adopted(
     damage: Callable[[Path], Any],
     ending: str,
     stock: tuple[Path, Path],
+    stock_copy: Path,
+    labelled: list[Case],
+    recipe: PreprocessingSpec,
+) -> None:
+    damage(stock_copy / f"{labelled[2].name}{ending}")
+    assert not adopt_stock_preprocessing(labelled, recipe, stock_copy, stock[1])
+    assert not get_manifest_file(stock_copy).exists()
+
+
+def test_cases_whose_files_changed_since_are_not_adopted(
+    stock: tuple[Path, Path],
+    stock_copy: Path,
     labelled: list[Case],
     recipe: PreprocessingSpec,
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "cases"
-    shutil.copytree(stock[0], folder)
-    damage(folder / f"{labelled[2].name}{ending}")
-    assert not adopt_stock_preprocessing(labelled, recipe, folder, stock[1])
-    assert not get_manifest_file(folder).exists()
-
-
-def test_cases_whose_files_changed_since_are_not_adopted(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
-) -> None:
-    first, folder = labelled[0], tmp_path / "cases"
-    shutil.copytree(stock[0], folder)
+    first, folder = labelled[0], stock_copy
     corrected = tmp_path / "corrected.nii.gz"
     corrected.write_bytes(Path(str(first.label)).read_bytes() + b"0")
     others = [replace(first, label=str(corrected)), *labelled[1:]]
@@ -385,18 +388,20 @@ def test_cases_whose_files_changed_since_are_not_adopted(
 
 
 def test_without_the_copied_labels_nothing_is_adopted(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
+    stock: tuple[Path, Path],
+    stock_copy: Path,
+    labelled: list[Case],
+    recipe: PreprocessingSpec,
+    tmp_path: Path,
 ) -> None:
-    shutil.copytree(stock[0], tmp_path / "cases")
     shutil.copytree(stock[1], tmp_path / "gt")
     (tmp_path / "gt" / f"{labelled[0].name}.nii.gz").unlink()
     for ground_truth in (tmp_path / "gt", tmp_path / "absent"):
-        assert not adopt_stock_preprocessing(labelled, recipe, tmp_path / "cases", ground_truth)
+        assert not adopt_stock_preprocessing(labelled, recipe, stock_copy, ground_truth)
 
 
 def test_a_stray_file_prevents_the_adoption(
-    stock: tuple[Path, Path], labelled: list[Case], recipe: PreprocessingSpec, tmp_path: Path
+    stock: tuple[Path, Path], stock_copy: Path, labelled: list[Case], recipe: PreprocessingSpec
 ) -> None:
-    shutil.copytree(stock[0], tmp_path / "cases")
-    (tmp_path / "cases/old_case.b2nd").write_bytes(b"")
-    assert not adopt_stock_preprocessing(labelled, recipe, tmp_path / "cases", stock[1])
+    (stock_copy / "old_case.b2nd").write_bytes(b"")
+    assert not adopt_stock_preprocessing(labelled, recipe, stock_copy, stock[1])

@@ -11,7 +11,6 @@ from semi_nnunet.reporting.wording import (
     MINUS,
     add_break_points,
     find_difference_unit,
-    format_count,
     format_metric,
     format_p_value,
     format_points,
@@ -21,6 +20,7 @@ from semi_nnunet.reporting.wording import (
     name_method,
     name_model,
 )
+from semi_nnunet.util.names import format_count
 from tests.report.results_tree import BASE, OURS
 
 NAN = float("nan")
