@@ -117,6 +117,7 @@ def convert(
 
     :func:`semi_nnunet.convert` documents the arguments.
     """
+    import numpy as np
     from nnunetv2.paths import nnUNet_raw
 
     from semi_nnunet.datasets.conversion import write_conversion
@@ -125,6 +126,7 @@ def convert(
     from semi_nnunet.util.provenance import LINKED
 
     require_positive({"-np": processes})
+    options = {k: v.item() if isinstance(v, np.generic) else v for k, v in options.items()}
     raise_if_any(f"{name} cannot be converted:", find_converter_problems(name, options))
     complete = {
         key: options.get(key, option.default)

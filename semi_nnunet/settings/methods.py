@@ -315,3 +315,16 @@ class UniMatchSettings(ConfidentTeacherSettings):
             "unlabelled_start_steps": 0, "follow_reliability": False,
         }
     )  # fmt: skip
+
+
+def list_method_settings() -> dict[str, type[SemiSettings]]:
+    """Return name of a trainer -> its settings class, of the classes in this file.
+
+    >>> list_method_settings()["SemiUnifiedTrainer"].__name__
+    'UnifiedSettings'
+    """
+    classes = [c for c in globals().values() if isinstance(c, type) and c.__module__ == __name__]
+    bases = {base for settings_class in classes for base in settings_class.__bases__}
+    return {
+        f"Semi{c.__name__.removesuffix('Settings')}Trainer": c for c in classes if c not in bases
+    }

@@ -34,6 +34,7 @@ from semi_nnunet.preprocessing.manifest import Manifest, forget_lists, read_sour
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder, describe_left_out
 from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.methods import list_method_settings
 from semi_nnunet.settings.schema import keep_earlier_behaviour
 from semi_nnunet.training import checkpoints
 from semi_nnunet.training.cases import require_fold, require_usable_split
@@ -119,7 +120,12 @@ class ReproducibleTrainer(nnUNetTrainer):
         base, trainer = self.preprocessed_dataset_folder_base, type(self).__name__
         properties = collect_properties(plans, configuration, dataset_json, base and Path(base))
         self.resolved = resolve_settings(
-            self.settings_class, trainer, configuration, plans, properties, self.methods
+            self.settings_class,
+            trainer,
+            configuration,
+            plans,
+            properties,
+            {**list_method_settings(), **self.methods},  # a user's file may import one of ours only
         )
         self.settings: Any = self.resolved.settings
         self.ranks = Ranks.from_training(self.is_ddp)
@@ -278,7 +284,8 @@ class ReproducibleTrainer(nnUNetTrainer):
 
     def print_plans(self) -> None:
         cases = {kind: len(names) for kind, names in self.current_cases().items() if names}
-        method = type(self).__doc__ or sys.modules[type(self).__module__].__doc__ or ""
+        module = sys.modules.get(type(self).__module__)  # nnU-Net does not add a user's file
+        method = type(self).__doc__ or (module and module.__doc__) or ""
         if self.ranks.rank == 0:
             self.run_log.introduce(
                 Path(self.output_folder),

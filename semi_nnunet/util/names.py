@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 
 from semi_nnunet.util.errors import Problem, UserError
+
+NAME_BYTES = 200  # file systems allow 255, with what is added to a name
 
 
 def find_name_defect(name: str) -> str | None:
@@ -19,6 +22,8 @@ def find_name_defect(name: str) -> str | None:
         return f"must have no line breaks, control characters or marks of direction, got {name!a}"
     if name.startswith("-"):
         return f"must not begin with -, as options do, got {name!r}"
+    if len(os.fsencode(name)) > NAME_BYTES:
+        return f"must have at most {NAME_BYTES} bytes, got {name[:20]!r}..."
     return None
 
 

@@ -121,7 +121,7 @@ def split(
         except UserError as error:
             raise UserError(
                 f"near-twins cannot be looked for: {error.what}", error.problems,
-                fix="correct the data set; or draw without: --ignore-twins",
+                fix=f"{error.fix or 'correct the data set'}; or draw without: --ignore-twins",
             ) from error  # fmt: skip
         if groups:
             count = sum(map(len, groups))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from semi_nnunet import convert as convert_data
@@ -31,8 +33,10 @@ def test_python_and_the_command_make_the_same_data_set(
     again = convert_data("kvasir", str(source), 700, processes=1, incomplete=True)
     assert again.folder == dataset and not again.is_new  # with the same defaults
     assert (again.counts["Tr"], again.counts["Ts"], again.published) == (8, 2, ())
-    resized = convert_data("kvasir", source, 701, "Polyps", processes=1, incomplete=True, size=16)
+    polyps = partial(convert_data, "kvasir", source, 701, "Polyps", processes=1, incomplete=True)
+    resized = polyps(size=16)
     assert resized.is_new and resized.folder.name == "Dataset701_Polyps"
+    assert not polyps(size=np.int64(16)).is_new
 
 
 def test_mistakes_are_reported_before_anything_is_written(

@@ -11,6 +11,8 @@ import pytest
 from semi_nnunet.discovery.classes import find_trainer_class, trainer_classes
 from semi_nnunet.discovery.listing import our_trainers, stock_trainers, summary_of
 from semi_nnunet.discovery.settings import settings_classes
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.methods import list_method_settings
 
 
 def test_every_trainer_is_listed_under_the_name_of_its_class() -> None:
@@ -18,6 +20,7 @@ def test_every_trainer_is_listed_under_the_name_of_its_class() -> None:
         name: name for name in trainer_classes()
     }
     assert {*settings_classes()} == {*trainer_classes()}
+    assert {**list_method_settings(), "SemiBaselineTrainer": SemiSettings} == settings_classes()
     assert stock_trainers().isdisjoint(trainer_classes())
 
 

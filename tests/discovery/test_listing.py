@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from semi_nnunet.discovery.classes import find_trainer_class
 from semi_nnunet.discovery.listing import (
@@ -84,6 +86,25 @@ def test_facts_and_settings_of_a_users_method_are_those_of_its_class(users_folde
     assert settings.user_weight == 1.5 and settings.teacher_noise == 0.0
     assert summary_of("SemiUserTrainer") == "A method of the user's."
     assert issubclass(find_trainer_class("SemiUserTrainer"), SemiTrainer)
+
+
+def test_a_users_trainer_accepts_plans_for_all_of_ours(
+    users_folder: Path, make_trainer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nnU-Net imports the user's file only, which imports one of ours."""
+    (users_folder / "users_method.py").write_text(
+        "from semi_nnunet.methods.fixmatch import SemiFixMatchTrainer\n"
+        "class SemiUserTrainer(SemiFixMatchTrainer): pass\n"
+    )
+    users = find_trainer_class("SemiUserTrainer")
+    monkeypatch.setattr(SemiTrainer, "methods", {"SemiUserTrainer": users.settings_class})
+    first = make_trainer(users, start=False)
+    plans = first.plans_manager.plans
+    plans["semi"] |= {"SemiMixMatchTrainer": {"2d": {"ema_decay": 0.5}}}
+    trainer = users(plans, "2d", 0, first.dataset_json, torch.device("cpu"))
+    trainer.initialize()
+    trainer.on_train_start()
+    assert trainer.settings.ema_decay != 0.5
 
 
 def test_a_users_file_that_cannot_be_imported_is_logged(

@@ -56,7 +56,9 @@ def test_numbers_below_one_are_reported_and_missing_ones_are_fine() -> None:
         require_positive(options)
 
 
-@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\u202egnp.exe", "a\u200bb", "-rf", "--out"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "\x1b[31m", "\u202egnp.exe", "a\u200bb", "-rf", "ä" * 101]
+)
 def test_names_that_deceive_readers_or_shells_have_a_defect(name: str) -> None:
     assert find_name_defect(name)
 
