@@ -79,7 +79,6 @@ from semi_nnunet.verify.twins import join_known_twins
 
 logger = logging.getLogger(__name__)
 LOCK = ".semi_accept.lock"  # in the raw data set
-EARLIER_LABELS = "learned from other labels than the data set has now"
 
 
 @dataclass(frozen=True)
@@ -636,4 +635,5 @@ def describe_outdated(round_: AcceptedRound) -> str:
     if not round_.outdated:
         return ""
     count = len(round_.outdated)
-    return f"{count} trained folds {EARLIER_LABELS}: {list_first(round_.outdated)}"
+    folds = "fold" if count == 1 else "folds"
+    return f"{count} trained {folds} learned before this round: {list_first(round_.outdated)}"

@@ -161,14 +161,20 @@ def match_cases(
 def _is_accepted(
     path: Path, case: RawCase, description: Mapping[str, Any], classes: Sequence[str]
 ) -> bool:
-    """Return whether a reviewed file is the present label, and annotates the same classes."""
+    """Return whether a reviewed file has the present label, and annotates the same classes."""
     if _list_unknown_values(description, case.case, classes) != case.unknown_values:
         return False
     label = str(case.label)
     try:
-        return os.path.samefile(path, label) or sha256_of_file(path) == sha256_of_file(label)
-    except OSError:
+        if os.path.samefile(path, label) or sha256_of_file(path) == sha256_of_file(label):
+            return True
+        reader = choose_reader(dict(description), [label])
+        (reviewed, place, _), (present, there, _) = (
+            read_with_nnunet(str(file), reader, is_label=True) for file in (path, label)
+        )
+    except (OSError, UserError, BrokenFileError):  # described later
         return False
+    return place == there and np.array_equal(reviewed, present)
 
 
 def _list_unknown_values(

@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from nnunetv2.postprocessing.remove_connected_components import (
+    remove_all_but_largest_component_from_segmentation,
+)
 
 from semi_nnunet.deploy.trained import TrainedModel, find_model, find_models
 from semi_nnunet.inference.model import (
@@ -90,6 +93,7 @@ def predict_images(
     checkpoint: str = FINAL_CHECKPOINT,
     resume: bool = False,
     uncertainty: bool = False,
+    largest_component: bool = False,
 ) -> list[Path] | list[np.ndarray]:
     """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
@@ -100,7 +104,7 @@ def predict_images(
     Args:
         speed: see :func:`~.model.make_prediction_options`.
         model, images, out, spacings, mirror, step, coarse, device, max_memory, checkpoint, resume,
-            uncertainty: see :func:`semi_nnunet.predict`.
+            uncertainty, largest_component: see :func:`semi_nnunet.predict`.
 
     Raises:
         UserError: lists all problems with the arguments, among them files in ``out`` that are not
@@ -147,9 +151,13 @@ def predict_images(
         raise_if_any(REFUSED, [*dict.fromkeys(problems)])
         with at_most(max_memory):
             predictor = load_predictor(model, coarse, options, torch_device, checkpoint)
-            return [
+            labels = (
                 predictor(np.asarray(image, np.float32), {"spacing": list(spacing)})
                 for image, spacing in pairs
+            )
+            return [
+                keep_largest_component(label, predictor) if largest_component else label
+                for label in labels
             ]
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
@@ -173,7 +181,7 @@ def predict_images(
         write_json(folder / DATASET_JSON, description)  # names the labels
         inputs: dict[str, Path | str] = {
             **networks,
-            OPTIONS: describe_options(predictor),
+            OPTIONS: describe_options(predictor) + ", largest component" * largest_component,
             **list_images(cases),
         }
         records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
@@ -191,8 +199,9 @@ def predict_images(
         left = {case: files for case, files in cases.items() if case not in kept}
         remove_reviews(folder, left, ending)
         folder_predictor = FolderPredictor(
-            predictor, Path(images), folder, max_memory, writes_maps=uncertainty, writes_record=True
-        )
+            predictor, Path(images), folder, max_memory, largest_component,
+            writes_maps=uncertainty, writes_record=True,
+        )  # fmt: skip
         try:
             files = [*kept.values(), *(folder_predictor.predict(left) if left else ())]
         finally:
@@ -221,6 +230,16 @@ def find_array_problems(
         if len(spacing) != 3 or min(spacing) <= 0:
             rule = f"must be three sizes in mm, (z, y, x), got {tuple(spacing)}"
             yield Problem(f"spacings[{number}]", rule, "correct it; 2-D images have (999, y, x)")
+
+
+def keep_largest_component(labels: np.ndarray, predictor: ImagePredictor) -> np.ndarray:
+    """Return labels in which foreground outside its largest connected component is background.
+
+    That is the first step of nnU-Net's postprocessing.
+    """
+    classes = list(predictor.label_manager.foreground_labels)
+    kept: np.ndarray = remove_all_but_largest_component_from_segmentation(labels, classes)
+    return kept
 
 
 def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
@@ -418,6 +437,7 @@ class FolderPredictor:
         images: their folder.
         out: folder for the segmentations.
         max_memory: limit in GiB that holds already; with a limit, nothing is read ahead.
+        largest_component: see :func:`keep_largest_component`.
         writes_maps: also write a map of uncertainty for each image.
         writes_record: also record the checksum of each label, to notice corrections later.
     """
@@ -428,12 +448,13 @@ class FolderPredictor:
         images: Path,
         out: Path,
         max_memory: float | None = None,
+        largest_component: bool = False,
         writes_maps: bool = False,
         writes_record: bool = False,
     ):
         self.predictor, self.images, self.out = predictor, images, out
         self.writes_maps, self.writes_record = writes_maps, writes_record
-        self.max_memory = max_memory
+        self.max_memory, self.largest_component = max_memory, largest_component
         self.description = predictor.loaded.dataset_json
         self.ending = self.description["file_ending"]
 
@@ -482,9 +503,14 @@ class FolderPredictor:
         self, image: np.ndarray, properties: dict[str, Any]
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the labels, and the probabilities if a map is to be made from them."""
+        probabilities = None
         if self.writes_maps:
-            return self.predictor.predict_probabilities(image, properties)
-        return self.predictor(image, properties), None
+            labels, probabilities = self.predictor.predict_probabilities(image, properties)
+        else:
+            labels = self.predictor(image, properties)
+        if self.largest_component:
+            labels = keep_largest_component(labels, self.predictor)
+        return labels, probabilities
 
     def _make_problem(self, case: str, error: Exception) -> Problem:
         """Return the problem of a case that could not be predicted.

@@ -119,9 +119,9 @@ class PreprocessingSpec:
 
     def compute_source(self, case: Case) -> str:
         """Return hashes of a finished case's inputs: see :data:`SOURCE_PARTS`."""
-        label = "" if case.label is None else sha256_of_file(case.label)[:16]
-        spacing = sha256_of_json({"spacing": [f"{value:.6g}" for value in case.spacing]})[:8]
-        return f"{case.content_hash[:32]}-{label}-{self.digest}-{spacing}"
+        label = "" if case.label is None else sha256_of_file(case.label)
+        image, label, spacing = shorten_hashes(case.content_hash, label, case.spacing)
+        return f"{image}-{label}-{self.digest}-{spacing}"
 
     def is_made_from(self, entry: ManifestEntry, case: Case) -> bool:
         """Return whether a finished case was made from the present files and specification.
@@ -135,6 +135,28 @@ class PreprocessingSpec:
         return entry.source == source.rpartition("-")[0] and np.allclose(
             spacing, case.spacing, rtol=1e-5
         )
+
+
+def shorten_hashes(image: str, label: str, spacing: tuple[float, ...]) -> tuple[str, str, str]:
+    """Return the hashes of image, label and spacing as a manifest records them."""
+    sizes = sha256_of_json({"spacing": [f"{value:.6g}" for value in spacing]})
+    return image[:32], label[:16], sizes[:8]
+
+
+def is_of_other_files(
+    entry: ManifestEntry, image: str, label: str, spacing: tuple[float, ...]
+) -> bool:
+    """Return whether a finished case was made from other files.
+
+    Args:
+        image: hash of the images' voxels.
+        label: hash of the label's file, "" without one.
+        spacing: of the image; entries of earlier versions have no hash of it.
+    """
+    parts = dict(zip(SOURCE_PARTS, entry.source.split("-"), strict=False))
+    names = "image", "label", "spacing"
+    now = zip(names, shorten_hashes(image, label, spacing), strict=True)
+    return any(parts.get(name, digest) != digest for name, digest in now)
 
 
 def find_outdated_problems(

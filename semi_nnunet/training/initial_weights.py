@@ -137,7 +137,10 @@ class InitialWeights:
         Arguments as for :func:`require_unseen_patients`.
         """
         name = f"{'continue_from' if self.continues else 'pretrained'} {self.path}"
-        fix = "begin with the same fold, or train fold 'all'"
+        fix = (
+            "begin with a training that has not seen these cases, not even without labels; or "
+            "train from the beginning, or fold 'all'"
+        )
         require_unseen_patients(self.learned_from, split, fold, group_of, name, fix)
 
 

@@ -50,6 +50,7 @@ def predict(
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
     resume: Annotated[bool, option("--continue_prediction", "--c", group=MORE)] = False,
     uncertainty: Flag = False,
+    largest_component: Flag = False,
     save_probabilities: Annotated[bool, option("--save_probabilities", show=False)] = False,
     coarse: Annotated[str | None, option(group=MORE)] = None,
     max_memory: Annotated[float | None, option(group=MORE)] = None,
@@ -93,6 +94,8 @@ def predict(
         resume: Keep the complete predictions of unchanged images that are in the folder, and all
             corrected labels. Without this option, corrected labels are an error.
         uncertainty: Also write review.csv, maps of uncertainty, and label tables for viewers.
+        largest_component: Keep only the largest connected component of the foreground. Use it where
+            every image shows its foreground in one piece.
         save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).
@@ -128,7 +131,7 @@ def predict(
     speed = name_speed(exact, fast)
     common: dict[str, Any] = {"speed": speed, "mirror": mirror, "step": step_size, "coarse": coarse}
     common |= {"device": device, "max_memory": max_memory, "checkpoint": checkpoint}
-    common["uncertainty"] = uncertainty
+    common |= {"uncertainty": uncertainty, "largest_component": largest_component}
     try:
         results = predict_images(selected, images, out, spacings=spacings, resume=resume, **common)
     finally:  # a bad image does not cost those of the others

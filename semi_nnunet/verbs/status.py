@@ -14,8 +14,9 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
 
         semi_nnunet status -d 42
 
-    The command reads only the results folder, so it also shows what another machine, or nnU-Net's
-    own commands, trained there. It estimates the time left.
+    The command reads the files of the trainings, so it also shows what another machine, or
+    nnU-Net's own commands, trained there. It estimates the time left. Whether data or settings have
+    changed since, semi_nnunet compare and crossval say.
 
     Args:
         dataset: Number or name of the data set.

@@ -89,7 +89,7 @@ def train(
         find_description_changes,
         find_raw_changes,
     )
-    from semi_nnunet.workflows.next_step import format_device_option
+    from semi_nnunet.workflows.next_step import format_device_option, suggest_preprocessing
 
     folders, fold = find_folders(dataset), str(fold)
     content = read_plans(folders.preprocessed, plans)
@@ -104,7 +104,7 @@ def train(
     if not problems:
         problems = [
             *find_description_changes(folders),
-            *find_raw_changes(folders),
+            *find_raw_changes(folders, suggest_preprocessing(dataset, plans, [configuration])),
             *find_data_problems(folders, content, plans, [configuration], [trainer]),
         ]
     raise_if_any("The training cannot start:", problems)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,11 @@ from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.planning.teaching import collect_idle_inputs, find_ignored_labels
 from semi_nnunet.planning.topology import build_planned_network
 from semi_nnunet.preprocessing.case_facts import list_partly_labelled
-from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
+from semi_nnunet.preprocessing.cases import (
+    PreprocessingSpec,
+    find_outdated_problems,
+    is_of_other_files,
+)
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
 from semi_nnunet.raw import folds as patients
@@ -44,9 +49,10 @@ from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
-from semi_nnunet.util.errors import Problem, UserError, first_line
+from semi_nnunet.util.errors import Problem, UserError, collect_errors, first_line
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import format_count, list_first
+from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.domain_distance import load_domain_facts
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
@@ -201,8 +207,12 @@ def find_leaked_patients(jobs: Sequence[Job], patient_of: patients.PatientOf) ->
             yield Problem(str(job), message + list_first(leaked), f"move {job.folder} away")
 
 
-def find_raw_changes(folders: Folders) -> Iterator[Problem]:
-    """Yield a problem if labelled or unlabelled files have changed since preprocessing."""
+def find_raw_changes(folders: Folders, command: str | None = None) -> Iterator[Problem]:
+    """Yield a problem if labelled or unlabelled files have changed since preprocessing.
+
+    Args:
+        command: that preprocesses what is needed (default: all configurations of the usual plans).
+    """
     yield from find_unfinished_round(folders.raw)
     path = folders.preprocessed / CHECKED_FILE
     reports = read_reports(path)
@@ -215,9 +225,8 @@ def find_raw_changes(folders: Folders) -> Iterator[Problem]:
         message = (
             f"{format_count(changed, 'case')} changed since preprocessing: {list_first(changed)}"
         )
-        command = suggest_command("preprocess", dataset=folders.raw.name)
-        fix = f"{command}, which does only these again"
-        yield Problem(str(folders.raw), message, fix)
+        command = command or suggest_command("preprocess", dataset=folders.raw.name)
+        yield Problem(str(folders.raw), message, command)
     elif refreshed != reports:
         with suppress(OSError, UserError):  # a folder that cannot be written stays as it is
             write_reports(path, refreshed.values())
@@ -250,6 +259,7 @@ def find_data_problems(
         if description := optional_json(folders.preprocessed / DATASET_JSON):
             spec = PreprocessingSpec(plans, name, description)
             yield from find_outdated_problems(spec, folder, command)
+            yield from find_stale_cases(folders.preprocessed, folder, command)
             yield from find_network_problems(plans, plans_name, name, description)
             if damaged := Manifest(folder).list_damaged(folders.labelled_cases()):
                 number, names = format_count(damaged, "case"), list_first(damaged)
@@ -269,6 +279,61 @@ def find_data_problems(
         if users and not has_unlabelled:
             message = f"{', '.join(users)} needs unlabelled images, found none"
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
+
+
+def find_stale_cases(preprocessed: Path, folder: Path, command: str) -> Iterator[Problem]:
+    """Yield a problem if preprocessed cases are missing, or were made from other files.
+
+    ``preprocess`` checks all files, but makes only the images of its plans and configurations.
+    Those of others are then older than the check.
+
+    Args:
+        preprocessed: of the data set.
+        folder: of the labelled cases of a configuration.
+        command: that preprocesses them again.
+    """
+    path = preprocessed / CHECKED_FILE
+    if not path.is_file():
+        return
+    sources = _read_checked_sources(path, read_state(path))
+    skipped = optional_json(preprocessed / SKIPPED_FILE)
+    unlabelled = get_unlabelled_folder(preprocessed, folder.name)
+    for subset, cases in (("labelled", folder), ("unlabelled", unlabelled)):
+        entries = Manifest(cases).present()
+        stale = [
+            case
+            for (kind, case), parts in sources.items()
+            if kind == subset and entries
+            if (
+                is_of_other_files(entries[case], *parts)
+                if case in entries
+                else subset == "labelled" or case not in skipped
+            )
+        ]
+        if stale:
+            message = f"{format_count(stale, 'case')} changed since preprocessing, or are missing"
+            yield Problem(str(cases), f"{message}: {list_first(stale)}", command)
+
+
+@lru_cache(maxsize=1)
+def _read_checked_sources(
+    path: Path, state: tuple[int, ...]
+) -> dict[tuple[str, str], tuple[str, str, tuple[float, ...]]]:
+    """Return (subset, case) -> hashes of its image and its label, "" without one, and spacing.
+
+    Args:
+        path: of the reports of the last check.
+        state: of the file.
+    """
+    return {
+        (subset, case): (
+            report.content_hash,
+            report.records[-1].digest if subset == "labelled" else "",
+            report.geometry.spacing,
+        )
+        for (subset, case), report in read_reports(path).items()
+        if report.content_hash and report.records and report.geometry
+    }
 
 
 def find_network_problems(
@@ -359,6 +424,10 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
             return [replace(cases, fix=preprocess)], [preprocess]
         return [cases, Finding("plans", "there are none", preprocess)], [preprocess]
     findings, ready = [cases], list[tuple[str, str]]()
+    changes = list[Problem]()
+    with collect_errors(changes, str(raw)):
+        changes += [*find_description_changes(folders), *find_raw_changes(folders)]
+    findings += [Finding("files", change.what, change.fix) for change in changes]
     for facts in load_domain_facts(folders.preprocessed):
         state = f"{facts.describe_cases()}; {facts.describe_distance()}"
         findings.append(Finding(f"domain {facts.name}", state))
@@ -369,6 +438,8 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
         findings += examine_teaching(folders, path, configurations)
     if cases.fix is not None:
         return findings, [cases.fix]
+    if changes:
+        return findings, [preprocess]
     if not ready:
         return findings, [str(findings[-1].fix)]
     if following := suggest_for_dataset(folders):

@@ -39,6 +39,7 @@ from semi_nnunet.workflows.before_start import (
     warn_about_partial_labels,
 )
 from semi_nnunet.workflows.matched import find_changed_trainings
+from semi_nnunet.workflows.next_step import suggest_preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,9 @@ def make_jobs(
         *unknown("step", steps, STEPS),
     ]
     if not problems:
+        preprocess = suggest_preprocessing(folders.preprocessed.name, plans, configurations)
         problems = [
-            *(find_raw_changes(folders) if compares_raw else ()),
+            *(find_raw_changes(folders, preprocess) if compares_raw else ()),
             *find_data_problems(folders, content, plans, configurations, trainers),
             *find_test_label_problems(folders),
             *(find_seed_problems(content, plans) if seeds > 1 else ()),

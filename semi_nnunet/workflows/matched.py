@@ -175,6 +175,9 @@ def find_changed_trainings(
     for job in jobs:
         if not job.has_checkpoint:
             continue
+        if renamed := [*find_renamed([job])]:
+            yield from renamed
+            continue
         if changes := data.find_changes(job):
             message = f"was trained before a change of the data: {list_first(changes)}"
             fix = f"move {job.folder} away to train again, or restore these files and preprocess"
@@ -204,7 +207,7 @@ def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Probl
     Nothing counts as changed if the preprocessed data are gone. Data that cannot be read, which
     a table does not need, are a problem, too.
     """
-    problems = list[Problem]()
+    problems = [*find_renamed(jobs)]
     if (folders.preprocessed / DATASET_JSON).is_file():
         for find in (find_description_changes, find_raw_changes):
             with collect_errors(problems, str(folders.raw)):
@@ -212,6 +215,16 @@ def find_outdated_trainings(folders: Folders, jobs: Sequence[Job]) -> list[Probl
         with collect_errors(problems, str(folders.preprocessed)):
             problems += find_outdated_jobs(folders, jobs)
     return problems
+
+
+def find_renamed(jobs: Sequence[Job]) -> Iterator[Problem]:
+    """Yield the models whose folder has the name of another trainer than theirs."""
+    models = {job.folder.parent: job for job in jobs}
+    for model, job in models.items():
+        trainer = optional_json(job.folder / SETTINGS_JSON).get("trainer", job.trainer)
+        if trainer != job.trainer:
+            message = f"was trained by {trainer}, but its folder has the name of {job.trainer}"
+            yield Problem(str(model), message, "give the folder its earlier name")
 
 
 def find_stale_predictions(folders: Folders, jobs: Sequence[Job]) -> Iterator[Problem]:
@@ -284,7 +297,8 @@ class CurrentData:
         """Return the images and labels that have changed since a training began.
 
         Trainings of earlier versions did not record them; of nnU-Net's own trainers, only
-        ``crossval`` does.
+        ``crossval`` does. A corrected label of a validation case changes what its measures mean,
+        not the training.
         """
         recorded, changes = read_trained_from(job), list[str]()
         fold = self._folds.get(job.fold, {}) if recorded else {}
@@ -292,7 +306,11 @@ class CurrentData:
         for kind, sources in recorded.items():
             folder = job.case_folder(kind == "unlabelled")
             if folder and (now := self._read_sources(folder)):  # else it was removed
-                changes += describe_source_changes(sources, now)
+                changes += [
+                    change
+                    for change in describe_source_changes(sources, now)
+                    if kind != "validation" or not change.startswith("label of ")
+                ]
                 if (side := sides.get(kind)) is not None:
                     others = {*sources} ^ {case for case in side if case in now}
                     changes += [f"the side of {case} in {SPLITS_FILE}" for case in sorted(others)]

@@ -55,7 +55,7 @@ def describe_job(job: Job) -> str:
     elif job.is_done:
         return "done"
     elif job.is_trained:
-        state = "trained; predictions or metrics are missing"
+        state = "trained; predictions or metrics are missing or outdated"
     elif job.is_begun:
         has_settings = (job.folder / SETTINGS_JSON).is_file()  # written with the lock held
         is_stopped = job.trainer in our_trainers() and has_settings

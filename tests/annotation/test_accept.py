@@ -48,6 +48,8 @@ def test_two_rounds_label_cases_and_keep_the_plans(loop, capsys):
     assert labelled(loop) == {f"phantom_{n:04d}" for n in range(6)}
     assert not list((loop.raw / "imagesUn").glob("phantom_0004*"))
     second = loop.review(6)  # the reviewed folder grows; accepted labels are skipped
+    saved = str(loop.reviewed / f"{first[0]}.nii.gz")  # again, as other integers
+    sitk.WriteImage(sitk.Cast(sitk.ReadImage(saved), sitk.sitkInt32), saved)
     assert accept(loop) == 0
     assert loop.read(f"raw/{loop.raw.name}/dataset.json")["numTraining"] == 7
     assert (loop.preprocessed / "nnUNetPlans.json").read_bytes() == plans

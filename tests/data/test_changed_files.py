@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.preprocessing import cases as preprocessing_cases
 from semi_nnunet.preprocessing.manifest import Manifest, read_sources
+from semi_nnunet.preprocessing.prepare import prepare_for_training
 from semi_nnunet.raw.layout import PLANNED_FROM
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util import provenance
-from semi_nnunet.util.errors import UserError
-from semi_nnunet.workflows.before_start import find_raw_changes
+from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.files import read_json
+from semi_nnunet.workflows.before_start import find_data_problems, find_raw_changes
 from tests.data.copied import Copy, names
 
 
@@ -140,6 +143,35 @@ def test_files_that_changed_since_preprocessing_are_named(copy: Copy, monkeypatc
     for name in ("sha256_of_file", "sha256_of_version"):
         monkeypatch.setattr(provenance, name, lambda path: pytest.fail("read again"))
     assert list(find_raw_changes(folders)) == []  # the states of the touched files are known now
+
+
+def test_arrays_of_another_configuration_are_older_than_the_check(copy: Copy) -> None:
+    """preprocess -c 2d checks corrected files, and leaves the arrays of 3d_fullres as they were."""
+    folders = Folders(copy.raw, copy.preprocessed, copy.raw)
+    both = ["2d", "3d_fullres"]
+
+    def prepare(configurations: list[str]) -> None:
+        prepare_for_training(copy.number, configurations, None, "ExperimentPlanner", 1, False)
+
+    def find_stale(configuration: str) -> list[Problem]:
+        plans = read_json(copy.preprocessed / "nnUNetPlans.json")
+        return [*find_data_problems(folders, plans, "nnUNetPlans", [configuration], [RECOMMENDED])]
+
+    prepare(both)
+    assert [*map(find_stale, both)] == [[], []]
+    labelled, (first, second, *_) = names(copy.raw / "imagesTr")[0], names(copy.raw / "imagesUn")
+    edit(copy.raw / "labelsTr" / f"{labelled}.nii.gz")
+    image = copy.raw / "imagesUn" / f"{first}_0000.nii.gz"
+    edit(image)
+    shutil.copy(copy.raw / "imagesUn" / f"{second}_0000.nii.gz", image.with_name("new_0000.nii.gz"))
+    edit(image.with_name("new_0000.nii.gz"))
+    prepare(["2d"])
+    assert find_stale("2d") == []
+    of_labelled, of_unlabelled = find_stale("3d_fullres")
+    assert labelled in of_labelled.what and "-c 3d_fullres" in str(of_labelled.fix)
+    assert first in of_unlabelled.what and "new" in of_unlabelled.what
+    prepare(["3d_fullres"])
+    assert [*map(find_stale, both)] == [[], []]
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "list"])

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from scipy import ndimage
 
 from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import LABEL_KINDS
@@ -92,6 +93,53 @@ def test_complete_predictions_are_kept_on_request(pool, tmp_path):
     assert broken.read_bytes() == whole
     predict_images(pool.models[0].folder, pool.images, tmp_path / "out", **options)
     assert kept.stat().st_mtime_ns > times[kept]
+
+
+@pytest.fixture
+def striped(monkeypatch):
+    """Some rows of a prediction are background, so that there are components of several sizes."""
+    labels_only, with_probabilities = ImagePredictor.__call__, ImagePredictor.predict_probabilities
+
+    def cut(labels):
+        labels[..., (9, 11, 20), :] = 0
+        return labels
+
+    monkeypatch.setattr(ImagePredictor, "__call__", lambda *args: cut(labels_only(*args)))
+
+    def predict_probabilities(*args):
+        labels, probabilities = with_probabilities(*args)
+        return cut(labels), probabilities
+
+    monkeypatch.setattr(ImagePredictor, "predict_probabilities", predict_probabilities)
+
+
+def keep_largest_by_hand(labels: np.ndarray) -> np.ndarray:
+    components, count = ndimage.label(labels > 0, np.ones((3,) * labels.ndim))
+    assert count > 1
+    return np.where(components == 1 + np.bincount(components.ravel())[1:].argmax(), labels, 0)
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_only_the_largest_component_is_kept_on_request(pool, tmp_path, striped, uncertainty):
+    options = {"device": "cpu", "mirror": False, "uncertainty": uncertainty}
+    model, out = pool.models[0].folder, tmp_path / "out"
+    plain = predict_images(model, pool.images, tmp_path / "plain", **options)
+    kept = predict_images(model, pool.images, out, largest_component=True, **options)
+    for before, after in zip(map(read, plain), map(read, kept), strict=True):
+        assert np.array_equal(after, keep_largest_by_hand(before))
+    predict_images(model, pool.images, out, resume=True, **options)  # other options: predicts again
+    assert all(
+        np.array_equal(*pair) for pair in zip(map(read, plain), map(read, kept), strict=True)
+    )
+
+
+def test_only_the_largest_component_of_arrays_is_kept_on_request(pool, striped):
+    model, path = pool.models[0].folder, min(pool.images.iterdir())
+    array = sitk.GetArrayFromImage(sitk.ReadImage(path))[None]
+    options = {"spacings": [(1, 1, 1)], "device": "cpu", "mirror": False}
+    (plain,) = predict_images(model, [array], **options)
+    (kept,) = predict_images(model, [array], largest_component=True, **options)
+    assert np.array_equal(kept, keep_largest_by_hand(plain))
 
 
 def test_the_first_stage_is_predicted_before_the_second(cascade, tmp_path):

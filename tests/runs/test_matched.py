@@ -130,6 +130,19 @@ def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
         jobs_of(folders)
 
 
+def test_a_model_in_a_folder_of_another_trainers_name_is_named(folders):
+    _, ours = jobs_of(folders)
+    leave(ours, unlabelled=ours.unlabelled_cases(case_as_patient))
+    path = ours.folder / "semi_settings.json"
+    write_json(path, {**read_json(path), "trainer": OURS})
+    assert jobs_of(folders) and find_outdated_trainings(folders, [ours]) == []
+    write_json(path, {**read_json(path), "trainer": "SemiUnifiedTrainer"})
+    with pytest.raises(UserError, match="was trained by SemiUnifiedTrainer"):
+        jobs_of(folders)
+    (problem,) = find_outdated_trainings(folders, [ours])
+    assert problem.where == str(ours.folder.parent)
+
+
 def test_data_that_change_after_a_training_of_nnunet_itself_are_named(folders):
     (job,) = make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     (command,) = build_training_command(job, "cpu")
@@ -143,7 +156,13 @@ def test_data_that_change_after_a_training_of_nnunet_itself_are_named(folders):
         parts = sources[kind][case].split("-")
         changed = {**sources[kind], case: "-".join([parts[0], "another", *parts[2:]])}
         write_json(path, {**sources, kind: changed})
-        with pytest.raises(UserError, match=f"label of {case}.* Fix: move "):
+        if kind == "validation":  # to be measured again, not trained again
+            assert make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1) == [job]
+            assert find_outdated_trainings(folders, [job]) == []
+            changed[case] = "-".join(["another", *parts[1:]])
+            write_json(path, {**sources, kind: changed})
+        name = "label" if kind == "labelled" else "image"
+        with pytest.raises(UserError, match=f"{name} of {case}.* Fix: move "):
             make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1)
     path.unlink()  # trained by hand, or by an earlier version
     assert make_jobs(folders, "tiny", ["2d"], ["nnUNetTrainer"], ["0"], 1) == [job]
