@@ -130,6 +130,7 @@ def compare_trainings(
         reason = build_empty_error(files)
         if stale:
             reason = UserError("all measurements are outdated:", stale)
+            paragraphs = [text for text in paragraphs if text not in map(str, stale)]
         elif dataset:
             reason = build_unmeasured_error(jobs, plans, dataset)
         raise NothingToCompareError(reason, paragraphs)

@@ -180,7 +180,11 @@ def find_changed_trainings(
             continue
         if changes := data.find_changes(job):
             message = f"was trained before a change of the data: {list_first(changes)}"
-            fix = f"move {job.folder} away to train again, or restore these files and preprocess"
+            fix = (
+                f"move {job.folder} away to train again; or restore what changed (files, plans, "
+                f"labels in {DATASET_JSON}, {SPLITS_FILE}; a round: semi_nnunet accept --undo) and "
+                f"preprocess"
+            )
             yield Problem(str(job), message, fix)
             continue
         if job.trainer not in classes or not (recorded := read_training_record(job)):
