@@ -29,7 +29,7 @@ METRIC = "dice"
 
 # Gains of the default over a baseline of equal training time, on six data sets that count the same
 # (docs/results/index.md, "Which model auto exports"; scripts/simulate_shipping.py computes them)
-PRIOR = GainPrior(mean=0.012, spread=0.015)
+PRIOR = GainPrior(mean=0.012, spread=0.014)
 BETTER, LIKELY_FROM = "better", 0.8  # a verdict; a probability
 PROVEN = "Unlabelled images help: proven"
 LIKELY = "Unlabelled images help: likely, not proven"
