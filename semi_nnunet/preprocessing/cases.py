@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from semi_nnunet.preprocessing.manifest import (
     ManifestEntry,
     get_manifest_file,
 )
-from semi_nnunet.raw.layout import GROUND_TRUTH, get_unlabelled_folder
+from semi_nnunet.raw.layout import CHECKED_FILE, GROUND_TRUTH, get_unlabelled_folder
 from semi_nnunet.raw.readers import SPACING_APART, get_spacing_file
 from semi_nnunet.util.errors import DiskError, Problem, UserError
 from semi_nnunet.util.files import (
@@ -48,6 +48,7 @@ from semi_nnunet.util.parallel import attempt_in_processes
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.shards import Shard
+from semi_nnunet.verify.reports import read_reports
 
 logger = logging.getLogger(__name__)
 LABELLED_ENDINGS = (".pkl", "_seg.b2nd", ".b2nd")  # the image last
@@ -143,22 +144,6 @@ def shorten_hashes(image: str, label: str, spacing: tuple[float, ...]) -> tuple[
     return image[:32], label[:16], sizes[:8]
 
 
-def is_of_other_files(
-    entry: ManifestEntry, image: str, label: str, spacing: tuple[float, ...]
-) -> bool:
-    """Return whether a finished case was made from other files.
-
-    Args:
-        image: hash of the images' voxels.
-        label: hash of the label's file, "" without one.
-        spacing: of the image; entries of earlier versions have no hash of it.
-    """
-    parts = dict(zip(SOURCE_PARTS, entry.source.split("-"), strict=False))
-    names = "image", "label", "spacing"
-    now = zip(names, shorten_hashes(image, label, spacing), strict=True)
-    return any(parts.get(name, digest) != digest for name, digest in now)
-
-
 def find_outdated_problems(
     spec: PreprocessingSpec, folder: Path, command: str
 ) -> Iterator[Problem]:
@@ -184,6 +169,62 @@ def find_outdated_problems(
                 f"{spec.plans['plans_name']} and dataset.json now: {list_first(outdated)}",
                 f"{command}; or undo the edit",
             )
+
+
+def find_stale_cases(folder: Path, command: str) -> Iterator[Problem]:
+    """Yield a problem if preprocessed cases were made from other files than the last check saw.
+
+    ``preprocess`` checks all files, but makes only the images of its plans and configurations.
+    Those of others are then older than the check.
+
+    Args:
+        folder: of the labelled cases.
+        command: that preprocesses them again.
+    """
+    checked = read_checked_sources(folder.parent)
+    unlabelled = get_unlabelled_folder(folder.parent, folder.name)
+    for subset, cases in (("labelled", folder), ("unlabelled", unlabelled)):
+        stale = [
+            case
+            for case, entry in Manifest(cases).present().items()
+            if (now := checked.get((subset, case))) is not None
+            # entries of earlier versions have no hash of the spacing
+            if any(part != digest for part, digest in zip(split_source(entry), now, strict=False))
+        ]
+        if stale:
+            message = f"{format_count(stale, 'case')} changed since preprocessing"
+            yield Problem(str(cases), f"{message}: {list_first(stale)}", command)
+
+
+def split_source(entry: ManifestEntry) -> list[str]:
+    """Return the hashes of image, label and, of newer entries, spacing of a finished case."""
+    parts = zip(SOURCE_PARTS, entry.source.split("-"), strict=False)
+    return [digest for name, digest in parts if name != "preprocessing"]
+
+
+def read_checked_sources(preprocessed: Path) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Return (subset, case) -> hashes of image, label and spacing in the last check of all files.
+
+    Args:
+        preprocessed: folder of the data set; without reports of a check there are no cases.
+    """
+    path = preprocessed / CHECKED_FILE
+    return _read_checked_sources(path, read_state(path)) if path.is_file() else {}
+
+
+@lru_cache(maxsize=1)
+def _read_checked_sources(
+    path: Path, state: tuple[int, ...]
+) -> dict[tuple[str, str], tuple[str, str, str]]:
+    return {
+        (subset, case): shorten_hashes(
+            report.content_hash,
+            report.records[-1].digest if subset == "labelled" else "",
+            report.geometry.spacing,
+        )
+        for (subset, case), report in read_reports(path).items()
+        if report.content_hash and report.records and report.geometry
+    }
 
 
 def log_stage(stage: str) -> None:

@@ -29,7 +29,11 @@ from semi_nnunet.networks.average import find_deep_supervision_modules
 from semi_nnunet.networks.frozen import unwrap_compiled
 from semi_nnunet.planning.properties import NOT_FOLLOWED, collect_properties, resolve_settings
 from semi_nnunet.planning.teaching import collect_idle_inputs
-from semi_nnunet.preprocessing.cases import PreprocessingSpec, find_outdated_problems
+from semi_nnunet.preprocessing.cases import (
+    PreprocessingSpec,
+    find_outdated_problems,
+    find_stale_cases,
+)
 from semi_nnunet.preprocessing.manifest import Manifest, forget_lists, read_sources
 from semi_nnunet.raw.folds import PatientOf, build_patient_finder, describe_left_out
 from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
@@ -396,13 +400,14 @@ class ReproducibleTrainer(nnUNetTrainer):
                 yield Problem(f"{name} {value}", f"was {reason}", self.commands.plan)
 
     def _require_current_preprocessing(self) -> None:
-        """Raise if the plans or the labels were edited after preprocessing."""
+        """Raise if plans, labels or images have changed since preprocessing."""
         # nnU-Net decodes names by the locale, preprocessing as UTF-8
         description = read_json(Path(self.preprocessed_dataset_folder_base) / DATASET_JSON)
         plans = self.plans_manager.plans
         spec = PreprocessingSpec(plans, self.configuration_name, description)
         folder, command = Path(self.preprocessed_dataset_folder), self.commands.preprocess
-        problems = list(find_outdated_problems(spec, folder, command))
+        problems = [*find_outdated_problems(spec, folder, command)]
+        problems += find_stale_cases(folder, command)
         raise_if_any("The training cannot start:", problems)
 
     def on_train_end(self) -> None:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,8 @@ from semi_nnunet.preprocessing.case_facts import list_partly_labelled
 from semi_nnunet.preprocessing.cases import (
     PreprocessingSpec,
     find_outdated_problems,
-    is_of_other_files,
+    find_stale_cases,
+    read_checked_sources,
 )
 from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw import classes as annotated_classes
@@ -52,7 +52,6 @@ from semi_nnunet.settings.overrides import collect_given_settings
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, first_line
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import format_count, list_first
-from semi_nnunet.util.provenance import read_state
 from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.domain_distance import load_domain_facts
 from semi_nnunet.verify.reports import find_changed_cases, read_reports, write_reports
@@ -259,7 +258,8 @@ def find_data_problems(
         if description := optional_json(folders.preprocessed / DATASET_JSON):
             spec = PreprocessingSpec(plans, name, description)
             yield from find_outdated_problems(spec, folder, command)
-            yield from find_stale_cases(folders.preprocessed, folder, command)
+            yield from find_stale_cases(folder, command)
+            yield from find_missing_cases(folders.preprocessed, folder, command)
             yield from find_network_problems(plans, plans_name, name, description)
             if damaged := Manifest(folder).list_damaged(folders.labelled_cases()):
                 number, names = format_count(damaged, "case"), list_first(damaged)
@@ -281,59 +281,30 @@ def find_data_problems(
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
 
 
-def find_stale_cases(preprocessed: Path, folder: Path, command: str) -> Iterator[Problem]:
-    """Yield a problem if preprocessed cases are missing, or were made from other files.
-
-    ``preprocess`` checks all files, but makes only the images of its plans and configurations.
-    Those of others are then older than the check.
+def find_missing_cases(preprocessed: Path, folder: Path, command: str) -> Iterator[Problem]:
+    """Yield a problem if ``preprocess`` of other plans or configurations has seen more cases.
 
     Args:
         preprocessed: of the data set.
         folder: of the labelled cases of a configuration.
-        command: that preprocesses them again.
+        command: that preprocesses the others.
     """
-    path = preprocessed / CHECKED_FILE
-    if not path.is_file():
-        return
-    sources = _read_checked_sources(path, read_state(path))
-    skipped = optional_json(preprocessed / SKIPPED_FILE)
+    checked, skipped = (
+        read_checked_sources(preprocessed),
+        optional_json(preprocessed / SKIPPED_FILE),
+    )
     unlabelled = get_unlabelled_folder(preprocessed, folder.name)
     for subset, cases in (("labelled", folder), ("unlabelled", unlabelled)):
         entries = Manifest(cases).present()
-        stale = [
+        missing = [
             case
-            for (kind, case), parts in sources.items()
-            if kind == subset and entries
-            if (
-                is_of_other_files(entries[case], *parts)
-                if case in entries
-                else subset == "labelled" or case not in skipped
-            )
+            for kind, case in (checked if entries else ())
+            if kind == subset and case not in entries
+            if subset == "labelled" or case not in skipped
         ]
-        if stale:
-            message = f"{format_count(stale, 'case')} changed since preprocessing, or are missing"
-            yield Problem(str(cases), f"{message}: {list_first(stale)}", command)
-
-
-@lru_cache(maxsize=1)
-def _read_checked_sources(
-    path: Path, state: tuple[int, ...]
-) -> dict[tuple[str, str], tuple[str, str, tuple[float, ...]]]:
-    """Return (subset, case) -> hashes of its image and its label, "" without one, and spacing.
-
-    Args:
-        path: of the reports of the last check.
-        state: of the file.
-    """
-    return {
-        (subset, case): (
-            report.content_hash,
-            report.records[-1].digest if subset == "labelled" else "",
-            report.geometry.spacing,
-        )
-        for (subset, case), report in read_reports(path).items()
-        if report.content_hash and report.records and report.geometry
-    }
+        if missing:
+            message = f"{format_count(missing, 'case')} not preprocessed: {list_first(missing)}"
+            yield Problem(str(cases), message, command)
 
 
 def find_network_problems(

@@ -167,9 +167,10 @@ def test_arrays_of_another_configuration_are_older_than_the_check(copy: Copy) ->
     edit(image.with_name("new_0000.nii.gz"))
     prepare(["2d"])
     assert find_stale("2d") == []
-    of_labelled, of_unlabelled = find_stale("3d_fullres")
+    of_labelled, of_unlabelled, missing = find_stale("3d_fullres")
     assert labelled in of_labelled.what and "-c 3d_fullres" in str(of_labelled.fix)
-    assert first in of_unlabelled.what and "new" in of_unlabelled.what
+    assert first in of_unlabelled.what and "new" not in of_unlabelled.what
+    assert missing.what.endswith(": new")
     prepare(["3d_fullres"])
     assert [*map(find_stale, both)] == [[], []]
 

@@ -45,7 +45,10 @@ def test_a_training_does_not_continue_on_other_data(kind, part, named, make_trai
         change(folder, case, part)
         assert case in Manifest(folder).present()
         with pytest.raises(UserError, match=f"{named} of {case}"):
-            make_trainer(NAME).load_checkpoint(str(path))
+            make_trainer(NAME, start=False).load_checkpoint(str(path))
+        # nor does one begin on images and labels that are older than the last check of all files
+        with pytest.raises(UserError, match=rf"changed since preprocessing: {case}\. Fix: semi_"):
+            make_trainer(NAME)
     finally:
         get_manifest_file(folder).write_bytes(content)
 
