@@ -270,6 +270,7 @@ def _accept(
         logger.info("nothing to do: all %d labels are accepted already", len(accepted))
         return AcceptedRound(0)
     numbers = [int(record["round"]) for record in read_rounds(folders.raw)]
+    numbers += [kept.number for kept in read_transactions(_roots(folders))]
     transaction = Transaction(_roots(folders), max(numbers, default=0) + 1)
     transaction.save(PREPARE)
     try:

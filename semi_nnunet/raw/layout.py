@@ -277,8 +277,16 @@ def read_skipped_cases(preprocessed: Path) -> dict[str, list[str]]:
 
 
 def read_rounds(raw_dataset: Path) -> list[dict[str, Any]]:
-    """Return the rounds of accepted labels of a data set, the oldest first."""
-    return list(optional_json(raw_dataset / ROUNDS_FILE).get("rounds", []))
+    """Return the rounds of accepted labels of a data set, the oldest first.
+
+    Raises:
+        UserError: their file is damaged.
+    """
+    try:
+        return list(optional_json(raw_dataset / ROUNDS_FILE).get("rounds", []))
+    except UserError as error:
+        fix = "restore it from a backup, or remove it: the report then shows later rounds only"
+        raise UserError(error.what, fix=fix) from error
 
 
 def suggest_journal_repair(journal: Path) -> str:

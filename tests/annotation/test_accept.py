@@ -314,6 +314,24 @@ def test_undo_restores_every_byte(loop):
     assert main(["accept", "-d", "977", "--undo"]) == 2  # only the last round
 
 
+def test_a_lost_record_of_the_rounds_loses_no_round(loop):
+    loop.review(4)
+    assert accept(loop) == 0
+    record = loop.raw / "annotation_rounds.json"
+    record.write_bytes(record.read_bytes()[:20])
+    before = loop.snapshot()
+    loop.review(5)
+    with pytest.raises(UserError, match="restore it from a backup"):
+        semi_nnunet.accept("977", loop.reviewed)
+    assert loop.snapshot() == before
+    record.unlink()
+    assert accept(loop) == 0
+    (entry,) = loop.read(f"raw/{loop.raw.name}/annotation_rounds.json")["rounds"]
+    assert entry["round"] == 2
+    semi_nnunet.accept("977", undo=True)
+    assert labelled(loop) == {f"phantom_{n:04d}" for n in range(5)}
+
+
 def test_undo_refuses_to_lose_later_edits(loop):
     (name,) = loop.review(4)
     assert accept(loop) == 0
