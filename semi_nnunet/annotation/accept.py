@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -243,9 +244,20 @@ def _summarise(
 def _accept(
     folders: Folders, reviewed: Path, proposals: Path | None, options: AcceptOptions
 ) -> AcceptedRound:
+    with tempfile.TemporaryDirectory() as scratch:  # for labels of segmentations
+        return _accept_labels(folders, reviewed, proposals, options, Path(scratch))
+
+
+def _accept_labels(
+    folders: Folders,
+    reviewed: Path,
+    proposals: Path | None,
+    options: AcceptOptions,
+    scratch: Path,
+) -> AcceptedRound:
     raw = RawDataset.of(folders.raw)
     given = find_labels_folder(reviewed)
-    folder, unconverted = convert_segmentations(given, raw)
+    folder, unconverted = convert_segmentations(given, raw, scratch)
     labels, accepted, problems = match_cases(folder, raw, options.classes, options.replaces)
     problems += unconverted
     entry = {ANNOTATED_KEY: {"the labels": list(options.classes)}} if options.classes else {}
@@ -264,8 +276,8 @@ def _accept(
     with collect_errors(problems, str(folders.preprocessed)):
         specs = find_specs(folders.preprocessed, raw)
     if not labels and not accepted and not problems:
-        problems.append(Problem(str(folder), f"holds no label CASE{ending}", "correct -i"))
-    raise_if_any(f"The labels of {folder} cannot be accepted (nothing was moved):", problems)
+        problems.append(Problem(str(given), f"holds no label CASE{ending}", "correct -i"))
+    raise_if_any(f"The labels of {given} cannot be accepted (nothing was moved):", problems)
     if not labels:
         logger.info("nothing to do: all %d labels are accepted already", len(accepted))
         return AcceptedRound(0)

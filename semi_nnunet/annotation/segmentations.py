@@ -23,7 +23,6 @@ from semi_nnunet.util.errors import Problem
 
 ENDING = ".seg.nrrd"
 SEGMENTATIONS = "segmentations"  # usual name of their folder
-CONVERTED = "converted_labels"  # folder in that of the segmentations
 NAME = "Segment{}_Name"
 VALUE = "Segment{}_LabelValue"
 GRID_TOLERANCE = 1e-3  # of a voxel
@@ -183,8 +182,15 @@ def require_same_grid(label: sitk.Image, grid: sitk.Image) -> None:
         )
 
 
-def convert_segmentations(folder: Path, raw: RawDataset) -> tuple[Path, list[Problem]]:
-    """Convert the segmentations of a folder to labels, in its folder :data:`CONVERTED`.
+def convert_segmentations(
+    folder: Path, raw: RawDataset, converted: Path
+) -> tuple[Path, list[Problem]]:
+    """Convert the segmentations of a folder to labels.
+
+    Args:
+        folder: of the reviewed files.
+        raw: the data set.
+        converted: existing folder for the labels.
 
     Returns:
         The folder of the labels, which is ``folder`` if it holds no segmentation, and the problems.
@@ -193,16 +199,13 @@ def convert_segmentations(folder: Path, raw: RawDataset) -> tuple[Path, list[Pro
     chosen = [name for name in names if name.endswith(ENDING)]
     if not chosen:
         return folder, []
-    ending, converted = raw.description["file_ending"], folder / CONVERTED
+    ending = raw.description["file_ending"]
     problems, images = list[Problem](), {case.case: case for case in raw.cases}
     for name in names:
         if name.endswith(ending) and name not in chosen:
             defect = "is a label next to segmentations of 3D Slicer"
             problems.append(Problem(str(folder / name), defect, "keep each kind in its own folder"))
     values = {name: value for value, (name, _) in name_label_values(raw.description).items()}
-    converted.mkdir(exist_ok=True)
-    for earlier in list_files(converted):
-        (converted / earlier).unlink()
     for name in chosen:
         case = images.get(name.removesuffix(ENDING))
         problems += _convert(folder / name, case, values, converted, ending)

@@ -178,5 +178,6 @@ def test_reviewed_segmentations_are_accepted(loop: Loop, capsys):
     (folder / labels[0].name).write_bytes(labels[0].read_bytes())
     with no_processes():
         assert main(words) == 2
+    assert not [path for path in folder.iterdir() if path.is_dir()]  # the reviewer's folder
     text = capsys.readouterr().err
     assert "stranger" in text and f"{folder / labels[0].name}" in text
