@@ -39,6 +39,21 @@ def test_plans_copied_by_hand_are_named(folders):
     assert finding.fix == 'write "plans_name": "tiny_mine" into it'
 
 
+def test_files_that_changed_after_preprocessing_are_named(folders, tmp_path, monkeypatch):
+    name = folders.raw.name
+    for root in ("raw", "preprocessed"):
+        copy = tmp_path / root / name
+        shutil.copytree(getattr(folders, root), copy)
+        monkeypatch.setenv(f"nnUNet_{root}", str(copy.parent))
+    assert all(finding.fix is None for finding in examine_dataset(name)[0])
+    label = min((tmp_path / "raw" / name / "labelsTr").iterdir())
+    label.write_bytes(label.read_bytes() + b"\0")
+    findings, following = examine_dataset(name)
+    (finding,) = (finding for finding in findings if finding.fix is not None)
+    assert finding.state.startswith("1 case changed since preprocessing")
+    assert following == [finding.fix] == [f"semi_nnunet preprocess -d {name}"]
+
+
 def test_ready_data_are_trained_and_missing_data_are_preprocessed(folders, tmp_path, monkeypatch):
     name = folders.raw.name
     findings, following = examine_dataset(name)
