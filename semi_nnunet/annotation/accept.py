@@ -74,7 +74,7 @@ from semi_nnunet.training.one_launch import TRAINING_LOCK
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 from semi_nnunet.util.files import optional_json, read_json, sha256_of_file, write_json
 from semi_nnunet.util.lock import held, holder_of
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.verify.reports import list_checked_states, read_reports, write_reports
 from semi_nnunet.verify.twins import join_known_twins
 
@@ -320,8 +320,8 @@ def list_outdated_trainings(
 ) -> Iterator[str]:
     """Yield the trainings that learned without the added or from the corrected labels.
 
-    Also those that learned from patients whom their fold validates on now. nnU-Net's own trainers
-    do not record their cases: they learned from those of their fold.
+    A training that has seen patients whom its fold validates on now is outdated, too. nnU-Net's own
+    trainers do not record their cases: they learned from those of their fold.
     """
     folds, patient_of = load_folds(folders.preprocessed), load_patient_finder(folders)
     for folder in list_trained_folds(folders):
@@ -647,6 +647,5 @@ def describe_outdated(round_: AcceptedRound) -> str:
     """Return a sentence about the trainings that the round made outdated, or ""."""
     if not round_.outdated:
         return ""
-    count = len(round_.outdated)
-    folds = "fold" if count == 1 else "folds"
-    return f"{count} trained {folds} learned before this round: {list_first(round_.outdated)}"
+    folds = format_count(round_.outdated, "trained fold")
+    return f"{folds} learned before this round: {list_first(round_.outdated)}"

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 
 from semi_nnunet.util.errors import Problem, UserError
 
-NAME_BYTES = 200  # file systems allow 255, with what is added to a name
+NAME_BYTES = 200  # file systems allow 255, which leaves room for endings
 
 
 def find_name_defect(name: str) -> str | None:

@@ -259,7 +259,7 @@ def find_data_problems(
             spec = PreprocessingSpec(plans, name, description)
             yield from find_outdated_problems(spec, folder, command)
             yield from find_stale_cases(folder, command)
-            yield from find_missing_cases(folders.preprocessed, folder, command)
+            yield from find_missing_cases(folder, command)
             yield from find_network_problems(plans, plans_name, name, description)
             if damaged := Manifest(folder).list_damaged(folders.labelled_cases()):
                 number, names = format_count(damaged, "case"), list_first(damaged)
@@ -281,19 +281,16 @@ def find_data_problems(
             yield Problem(str(unlabelled), message, f"put them into imagesUn and run {command}")
 
 
-def find_missing_cases(preprocessed: Path, folder: Path, command: str) -> Iterator[Problem]:
+def find_missing_cases(folder: Path, command: str) -> Iterator[Problem]:
     """Yield a problem if ``preprocess`` of other plans or configurations has seen more cases.
 
     Args:
-        preprocessed: of the data set.
         folder: of the labelled cases of a configuration.
         command: that preprocesses the others.
     """
-    checked, skipped = (
-        read_checked_sources(preprocessed),
-        optional_json(preprocessed / SKIPPED_FILE),
-    )
-    unlabelled = get_unlabelled_folder(preprocessed, folder.name)
+    checked = read_checked_sources(folder.parent)
+    skipped = optional_json(folder.parent / SKIPPED_FILE)
+    unlabelled = get_unlabelled_folder(folder.parent, folder.name)
     for subset, cases in (("labelled", folder), ("unlabelled", unlabelled)):
         entries = Manifest(cases).present()
         missing = [
