@@ -191,7 +191,12 @@ def format_progress_page(dataset: str, state: AutoState, cases: CaseCounts, hour
 
 
 def format_answer_page(
-    dataset: str, proof: Proof, choice: MethodChoice, export: str | None, following: Sequence[str]
+    dataset: str,
+    proof: Proof,
+    choice: MethodChoice,
+    export: str | None,
+    following: Sequence[str],
+    advice: Sequence[str] = (),
 ) -> str:
     """Return a page of Markdown: the answer, how the model was chosen, and what to annotate next.
 
@@ -201,8 +206,10 @@ def format_answer_page(
         choice: how the model was chosen.
         export: the command that exports the method's model, if the baseline's ships.
         following: lines of the last part, see :func:`describe_next_cases`; none omits the part.
+        advice: sentences about the predictions.
     """
     lines = [f"# {dataset}", "", proof.answer, ""]
+    lines += [line for sentence in advice for line in (sentence, "")]
     lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
     lines += ["* `predictions/`: its segmentations of imagesTs, if there are any."]
     lines += ["* `report.html`: the last round in full, to be opened in a browser."]

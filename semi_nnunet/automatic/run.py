@@ -44,6 +44,7 @@ from semi_nnunet.automatic.schedule import (
     keep_better_half,
 )
 from semi_nnunet.automatic.state import AutoState, RoundForecast
+from semi_nnunet.deploy.trained import find_model
 from semi_nnunet.discovery.listing import our_trainers, unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, RECOMMENDED
 from semi_nnunet.planning.budget import CPU_LENGTH
@@ -67,6 +68,7 @@ from semi_nnunet.util.lock import held
 from semi_nnunet.util.machine import usable_cores
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import not_above_zero, unique
+from semi_nnunet.workflows.pieces import describe_pieces, keep_largest_pieces
 
 logger = logging.getLogger(__name__)
 
@@ -245,7 +247,8 @@ class AutoRun:
         export = None
         if proof.ships != method:
             export = typed(self.commands.build_export(method, Path("FOLDER")))
-        page = partial(format_answer_page, folders.raw.name, proof, choice, export)
+        advice = describe_pieces(jobs, "test" if self.cases.has_test_labels else "validation")
+        page = partial(format_answer_page, folders.raw.name, proof, choice, export, advice=advice)
         write_text(out / OWN_PAGE, page([]))
         write_text(out / OWN_PAGE, page(self.choose_next_cases(proof.ships)))
         return ShippedModel(proof.ships, proof.answer, self.commands.out)
@@ -488,3 +491,4 @@ class AutoRun:
             label = job.test / f"{case}{ending}"
             for path in with_spacing_files([label], is_label=True):
                 shutil.copyfile(path, target / path.name)
+        keep_largest_pieces(target, find_model(str(job.folder.parent)))

@@ -200,7 +200,7 @@ def package_model(
         raise_if_any("the submission cannot be packaged:", problems)
         aside = stack.enter_context(folder_aside(folder, "Nothing was packaged"))
         aside.mkdir(parents=True)
-        packed = pack_model(trained, aside / MODEL, all_mirrors=speed == EXACT)
+        packed = pack_model(trained, aside / MODEL, exact=speed == EXACT)
         options = {"model": packed.folder.name, "speed": speed, "step": step, "device": device}
         options |= {"contract": rules.name, "limit": rules.limit}
         write_json(aside / DESCRIPTION, options)

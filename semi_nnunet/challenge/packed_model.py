@@ -24,6 +24,7 @@ from semi_nnunet.deploy.trained import (
 )
 from semi_nnunet.raw.description import get_channel_names
 from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT, PLANS_JSON, STOCK_TRAINER
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 from semi_nnunet.training import checkpoints
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
@@ -37,7 +38,7 @@ PLANS_KEYS = (
 )  # fmt: skip
 DATASET_KEYS = (
     "channel_names", "labels", "regions_class_order", "file_ending", "licence",
-    "overwrite_image_reader_writer", "license", "reference", "name",
+    "overwrite_image_reader_writer", "license", "reference", "name", ONE_PIECE_KEY,
 )  # fmt: skip
 CHECKPOINT_KEYS = ("inference_allowed_mirroring_axes", "current_epoch")
 
@@ -86,13 +87,14 @@ def open_model(model: str | Path, folds: Sequence[str] | None) -> Iterator[Train
         yield select_folds(find_model(str(models[0])), folds)
 
 
-def pack_model(model: TrainedModel, out: Path, *, all_mirrors: bool = False) -> PackedModel:
+def pack_model(model: TrainedModel, out: Path, *, exact: bool = False) -> PackedModel:
     """Write the reduced model, and the first stage of its cascade if any, below a folder.
 
     Args:
         model: to reduce.
         out: folder; the model becomes TRAINER__PLANS__CONFIGURATION in it.
-        all_mirrors: keep all axes of mirrored images, also if ``tune`` chose some of them.
+        exact: predict as nnU-Net does: along all axes of mirrored images, also if ``tune`` chose
+            some of them, and with all connected components.
 
     Returns:
         The reduced model.
@@ -105,11 +107,11 @@ def pack_model(model: TrainedModel, out: Path, *, all_mirrors: bool = False) -> 
     for stage in (model.previous, model):
         if stage is not None:
             load_model(stage)  # checks that a prediction can
-            packed = pack_stage(stage, out, all_mirrors)
+            packed = pack_stage(stage, out, exact)
     return packed
 
 
-def pack_stage(model: TrainedModel, out: Path, all_mirrors: bool) -> PackedModel:
+def pack_stage(model: TrainedModel, out: Path, exact: bool) -> PackedModel:
     """Write one stage; see :func:`pack_model`."""
     contents = {
         fold: checkpoints.read_of_any_trainer(path) for fold, path in model.checkpoints.items()
@@ -118,7 +120,7 @@ def pack_stage(model: TrainedModel, out: Path, all_mirrors: bool) -> PackedModel
     trainer = find_portable_trainer(first)
     _, plans, configuration = model.parts
     folder = out / "__".join((trainer, plans, configuration))
-    mirrors = None if all_mirrors else load_mirror_choice(model)
+    mirrors = None if exact else load_mirror_choice(model)
     free = max((int(fold) + 1 for fold in contents if fold != "all"), default=0)
     for fold, content in contents.items():
         averaged = content.get("semi", {}).get("averaged_with", [])
@@ -134,6 +136,8 @@ def pack_stage(model: TrainedModel, out: Path, all_mirrors: bool) -> PackedModel
     write_json(folder / PLANS_JSON, keep_keys(model.plans, PLANS_KEYS))
     description = keep_keys(model.dataset_json, DATASET_KEYS)
     description.setdefault("channel_names", get_channel_names(model.dataset_json))
+    if exact:
+        description.pop(ONE_PIECE_KEY, None)
     write_json(folder / DATASET_JSON, {**description, "numTraining": 0})
     checksums = {fold: sha256_of_file(path) for fold, path in model.checkpoints.items()}
     trained_by, dataset = str(first["trainer_name"]), str(model.plans.get("dataset_name", "?"))

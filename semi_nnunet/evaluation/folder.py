@@ -22,10 +22,12 @@ from semi_nnunet.evaluation.lesions import (
 from semi_nnunet.evaluation.metrics import (
     UNDEFINED,
     Measure,
+    compute_dice,
     describe_columns,
     find_size_column,
     mask_metrics,
 )
+from semi_nnunet.evaluation.pieces import Pieces, count_pieces, keep_largest_component
 from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.layout import GROUND_TRUTH, suggest_new_copy
 from semi_nnunet.raw.lesion_rules import LesionRule
@@ -65,6 +67,8 @@ class ClassMetrics:
         counts: nnU-Net's, in voxels.
         lesions: of the class; None if lesions are not measured, or the class is not annotated.
         voxel_size: product of the spacings.
+        pieces: of all classes of the case; None if they are not counted.
+        dice_of_largest: Dice of the class if only the largest piece of the prediction counted.
     """
 
     case: str
@@ -73,6 +77,8 @@ class ClassMetrics:
     counts: Mapping[str, float]
     lesions: LesionOverlaps | None = None
     voxel_size: float = 1.0
+    pieces: Pieces | None = None
+    dice_of_largest: float = UNDEFINED
 
 
 @dataclass(frozen=True)
@@ -244,12 +250,22 @@ def measure_named_case(protocol: EvaluationProtocol, pair: FilePair) -> list[Cla
 
 
 def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[ClassMetrics]:
-    """Measure every class of a case."""
+    """Measure every class of a case.
+
+    Pieces are counted where they may teach that ``dataset.json`` should say "one_piece".
+    """
     labelling = protocol.labelling
     annotated = labelling.list_classes(pair.case)
     prediction, geometry, _ = read_with_nnunet(pair.prediction, labelling.reader, is_label=True)
     reference, _, _ = read_with_nnunet(pair.reference, labelling.reader, is_label=True)
+    if labelling.one_piece:
+        prediction = keep_largest_component(prediction, labelling.foreground)
     prediction, reference, spacing = drop_single_slice(prediction[0], reference[0], geometry)
+    largest, pieces = prediction, None
+    if labelling.is_complete and not labelling.one_piece:
+        pieces = count_pieces(prediction > 0, reference > 0)
+        if pieces.predicted > 1:
+            largest = keep_largest_component(prediction, labelling.foreground)
     counts = reference != labelling.ignore if labelling.ignore is not None else None
     voxels = reference.size if counts is None else int(np.count_nonzero(counts))
     rows = []
@@ -271,8 +287,15 @@ def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[C
         lesions = find_lesions(ours, theirs) if rules else None
         if lesions is not None:
             metrics |= measure_lesions(lesions, rules)
+        dice_of_largest = metrics["dice"]
+        if largest is not prediction:
+            dice_of_largest = compute_dice(np.isin(largest, values), theirs)
         confusion = count_confusion(ours, theirs, voxels)
-        rows.append(ClassMetrics(pair.case, name, metrics, confusion, lesions, size))
+        rows.append(
+            ClassMetrics(
+                pair.case, name, metrics, confusion, lesions, size, pieces, dice_of_largest
+            )
+        )
     return rows
 
 

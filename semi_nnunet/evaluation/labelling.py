@@ -9,6 +9,7 @@ from typing import Any
 
 from semi_nnunet.raw.classes import AnnotatedClasses, get_declared_classes, get_declared_values
 from semi_nnunet.raw.description import read_description
+from semi_nnunet.raw.pieces import is_one_piece
 from semi_nnunet.raw.readers import choose_reader
 
 
@@ -22,6 +23,7 @@ class Labelling:
         allowed: all values that a file may hold.
         ignore: value of voxels that do not count, or None.
         annotated: the classes that each case annotates; None: all cases annotate all classes.
+        one_piece: whether only the largest connected piece of a prediction counts.
     """
 
     reader: type[Any]
@@ -29,6 +31,17 @@ class Labelling:
     allowed: frozenset[int]
     ignore: int | None
     annotated: AnnotatedClasses | None = None
+    one_piece: bool = False
+
+    @property
+    def foreground(self) -> frozenset[int]:
+        """All values but those of background and ignored voxels."""
+        return self.allowed - {0, self.ignore}
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether references annotate all classes in all voxels."""
+        return self.annotated is None and self.ignore is None
 
     def list_classes(self, case: str) -> Collection[str]:
         """Return the classes that the reference of a case annotates."""
@@ -49,4 +62,7 @@ def read_labelling(dataset_json: Path, example: str) -> Labelling:
     labels = description["labels"]
     reader, allowed = choose_reader(description, [example]), frozenset(get_declared_values(labels))
     annotated = AnnotatedClasses.of(description)
-    return Labelling(reader, get_declared_classes(labels), allowed, labels.get("ignore"), annotated)
+    return Labelling(
+        reader, get_declared_classes(labels), allowed, labels.get("ignore"), annotated,
+        is_one_piece(description),
+    )  # fmt: skip

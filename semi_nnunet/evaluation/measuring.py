@@ -21,6 +21,7 @@ from semi_nnunet.raw.classes import ANNOTATED_KEY
 from semi_nnunet.raw.description import read_description
 from semi_nnunet.raw.layout import DATASET_JSON, MEASURED_FROM
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY, get_lesion_rules, parse_lesion_rules
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.files import sha256_of_json
 from semi_nnunet.util.names import below_one
@@ -125,6 +126,8 @@ def list_inputs(pairs: Sequence[FilePair], description: Mapping[str, Any]) -> di
     classes = {key: description.get(key) for key in ("labels", ANNOTATED_KEY)}
     if rules := get_lesion_rules(description):
         classes[LESIONS_KEY] = [rule.name for rule in rules]
+    if is_one_piece(description):
+        classes[ONE_PIECE_KEY] = True
     inputs: dict[str, Path | str] = {"classes": sha256_of_json(classes)}
     for pair in pairs:
         inputs[f"prediction {pair.case}"] = Path(pair.prediction)

@@ -94,6 +94,14 @@ def overlap_metrics(
     }
 
 
+def compute_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
+    """Compute the Dice of two masks; NaN if both are empty."""
+    shared = int(np.count_nonzero(prediction & reference))
+    return divide_or_nan(
+        2 * shared, int(np.count_nonzero(prediction)) + int(np.count_nonzero(reference))
+    )
+
+
 def find_size_column(measure: Measure) -> tuple[str, float]:
     """Return the column of volumes or areas, and the factor on the product of the spacings."""
     if measure.unit != "mm":

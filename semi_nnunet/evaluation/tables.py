@@ -13,6 +13,7 @@ from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region, lab
 from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
 from semi_nnunet.evaluation.lesions import list_lesion_rows, pool_lesions
 from semi_nnunet.evaluation.metrics import UNDEFINED, describe_empty_masks, find_size_column
+from semi_nnunet.evaluation.pieces import DICE, SCATTERED
 from semi_nnunet.raw.classes import AnnotatedClasses
 from semi_nnunet.raw.layout import LESIONS_FILE, METRICS_FILE, SUMMARY_JSON
 from semi_nnunet.util.files import read_json, write_csv, write_json
@@ -80,12 +81,34 @@ def write_tables(
             )
             for name in means
         }
+    if pieces := summarise_pieces(rows):
+        content["pieces"] = pieces
     write_lesions(out / LESIONS_FILE, rows, protocol)
     write_json(out / METRICS_JSON, replace_nan(content))
     write_json(out / SUMMARY_JSON, build_summary(rows, pairs, protocol))
     cells = [[row.case, row.name, *(format_cell(v) for v in row.metrics.values())] for row in rows]
     write_csv(out / METRICS_FILE, [["case", "class", *columns], *cells])
     return content
+
+
+def summarise_pieces(rows: Sequence[ClassMetrics]) -> dict[str, float]:
+    """Return how many predictions are in several pieces, and their Dice with only the largest one.
+
+    Returns:
+        {} unless pieces were counted, and no reference has more than one.
+    """
+    pieces = {row.case: row.pieces for row in rows}.values()
+    counted = [found for found in pieces if found is not None and found.reference <= 1]
+    if len(counted) < len(pieces) or not any(found.reference for found in counted):
+        return {}
+    dice = {
+        name: {DICE: average_defined([row.dice_of_largest for row in rows if row.name == name])}
+        for name in dict.fromkeys(row.name for row in rows)
+    }
+    return {
+        SCATTERED: sum(found.predicted > 1 for found in counted),
+        DICE: average_foreground(dice)[DICE],
+    }
 
 
 def write_lesions(path: Path, rows: Sequence[ClassMetrics], protocol: EvaluationProtocol) -> None:

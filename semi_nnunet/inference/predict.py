@@ -12,13 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from nnunetv2.postprocessing.remove_connected_components import (
-    remove_all_but_largest_component_from_segmentation,
-)
 
 from semi_nnunet.deploy.trained import TrainedModel, find_model, find_models
+from semi_nnunet.evaluation.pieces import keep_largest_component
 from semi_nnunet.inference.model import (
     ALIKE,
+    EXACT,
     ImagePredictor,
     PredictionOptions,
     TileTooLargeError,
@@ -49,6 +48,7 @@ from semi_nnunet.raw.layout import (
     NETWORK,
     PREDICTED_FROM,
 )
+from semi_nnunet.raw.pieces import is_one_piece
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -93,7 +93,7 @@ def predict_images(
     checkpoint: str = FINAL_CHECKPOINT,
     resume: bool = False,
     uncertainty: bool = False,
-    largest_component: bool = False,
+    largest_component: bool | None = None,
 ) -> list[Path] | list[np.ndarray]:
     """Predict files or arrays with a trained model, see :func:`semi_nnunet.predict`.
 
@@ -129,6 +129,8 @@ def predict_images(
             f"{'none' if spacings is None else len(spacings)}",
             fix="spacings=[(z, y, x), ...]",
         )
+    if speed == EXACT and largest_component is None:
+        largest_component = False
     problems, torch_device = list[Problem](), torch.device("cpu")
     if uncertainty and coarse is not None:
         message = "needs the probabilities of all tiles, which --coarse skips"
@@ -155,10 +157,10 @@ def predict_images(
                 predictor(np.asarray(image, np.float32), {"spacing": list(spacing)})
                 for image, spacing in pairs
             )
-            return [
-                keep_largest_component(label, predictor) if largest_component else label
-                for label in labels
-            ]
+            if not keeps_largest_component(predictor, largest_component):
+                return [*labels]
+            foreground = predictor.label_manager.foreground_labels
+            return [keep_largest_component(label, foreground) for label in labels]
     folder = Path(str(out))
     with collect_errors(problems, "-m"):
         description = find_model(str(model), checkpoint).dataset_json
@@ -181,7 +183,8 @@ def predict_images(
         write_json(folder / DATASET_JSON, description)  # names the labels
         inputs: dict[str, Path | str] = {
             **networks,
-            OPTIONS: describe_options(predictor) + ", largest component" * largest_component,
+            OPTIONS: describe_options(predictor)
+            + ", largest component" * keeps_largest_component(predictor, largest_component),
             **list_images(cases),
         }
         records = read_inputs(inputs, FileRecord.of_any)  # a broken image is reported later
@@ -232,14 +235,14 @@ def find_array_problems(
             yield Problem(f"spacings[{number}]", rule, "correct it; 2-D images have (999, y, x)")
 
 
-def keep_largest_component(labels: np.ndarray, predictor: ImagePredictor) -> np.ndarray:
-    """Return labels in which foreground outside its largest connected component is background.
+def keeps_largest_component(predictor: ImagePredictor, requested: bool | None) -> bool:
+    """Return whether only the largest component of predictions is kept.
 
-    That is the first step of nnU-Net's postprocessing.
+    Args:
+        predictor: of the model.
+        requested: None: as the model's dataset.json says.
     """
-    classes = list(predictor.label_manager.foreground_labels)
-    kept: np.ndarray = remove_all_but_largest_component_from_segmentation(labels, classes)
-    return kept
+    return is_one_piece(predictor.loaded.dataset_json) if requested is None else requested
 
 
 def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:
@@ -437,7 +440,7 @@ class FolderPredictor:
         images: their folder.
         out: folder for the segmentations.
         max_memory: limit in GiB that holds already; with a limit, nothing is read ahead.
-        largest_component: see :func:`keep_largest_component`.
+        largest_component: see :func:`keeps_largest_component`.
         writes_maps: also write a map of uncertainty for each image.
         writes_record: also record the checksum of each label, to notice corrections later.
     """
@@ -448,13 +451,14 @@ class FolderPredictor:
         images: Path,
         out: Path,
         max_memory: float | None = None,
-        largest_component: bool = False,
+        largest_component: bool | None = None,
         writes_maps: bool = False,
         writes_record: bool = False,
     ):
         self.predictor, self.images, self.out = predictor, images, out
         self.writes_maps, self.writes_record = writes_maps, writes_record
-        self.max_memory, self.largest_component = max_memory, largest_component
+        self.max_memory = max_memory
+        self.largest_component = keeps_largest_component(predictor, largest_component)
         self.description = predictor.loaded.dataset_json
         self.ending = self.description["file_ending"]
 
@@ -509,7 +513,8 @@ class FolderPredictor:
         else:
             labels = self.predictor(image, properties)
         if self.largest_component:
-            labels = keep_largest_component(labels, self.predictor)
+            foreground = self.predictor.label_manager.foreground_labels
+            labels = keep_largest_component(labels, foreground)
         return labels, probabilities
 
     def _make_problem(self, case: str, error: Exception) -> Problem:

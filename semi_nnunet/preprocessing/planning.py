@@ -31,6 +31,7 @@ from semi_nnunet.raw.domains import DOMAIN_KEY
 from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 from semi_nnunet.raw.plans import held_plans, is_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
@@ -395,7 +396,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
 
 def _without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return dataset.json without the keys of this package, which do not affect plans."""
-    ours = (PATIENT, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY)
+    ours = (PATIENT, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY, ONE_PIECE_KEY)
     return {key: value for key, value in description.items() if key not in ours}
 
 

@@ -29,6 +29,7 @@ from semi_nnunet.raw.layout import (
     read_dataset_number,
 )
 from semi_nnunet.raw.lesion_rules import find_lesion_rule_problems
+from semi_nnunet.raw.pieces import find_one_piece_problems
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import find_name_defect
 
@@ -270,6 +271,7 @@ def _find_content_problems(content: Any) -> Iterator[Problem]:
     yield from find_domain_expression_problems(content, DATASET_JSON)
     yield from find_annotation_problems(content, DATASET_JSON)
     yield from find_lesion_rule_problems(content, DATASET_JSON)
+    yield from find_one_piece_problems(content, DATASET_JSON)
     domain = content.get(UNLABELLED_DOMAIN, DOMAINS[0])
     if domain not in DOMAINS:
         defect = f"{UNLABELLED_DOMAIN!r} must be one of {', '.join(DOMAINS)}, got {domain!r}"

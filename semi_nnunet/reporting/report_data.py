@@ -53,6 +53,7 @@ from semi_nnunet.util.names import unique, unknown
 from semi_nnunet.workflows.compare import build_unmeasured_error, count_steps
 from semi_nnunet.workflows.equal_time import EqualTimeComparison, LongerBaselines
 from semi_nnunet.workflows.matched import find_mismatches, find_outdated_trainings
+from semi_nnunet.workflows.pieces import describe_pieces
 
 CONFIRMING_FIRST = SUBSETS[::-1]
 VALUES_ONLY = (
@@ -211,6 +212,7 @@ def build_report_from_trainings(
         item.subset: longer.compare(item.subset, item.values, metric) for item in measured
     }
     notes = describe_equal_time(report, equal_time.get(report.answer.subset, []))
+    notes += describe_pieces(jobs, report.answer.subset)
     notes += [*find_mismatches(jobs, baseline), *longer.find_mismatches(), *map(str, stale)]
     notes += map(str, find_outdated_trainings(folders, [*jobs, *longer.all_jobs]))
     report = replace(add_notes(report, notes), equal_time=equal_time)

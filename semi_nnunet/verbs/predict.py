@@ -50,7 +50,7 @@ def predict(
     checkpoint: Annotated[str, option("-chk", group=MORE)] = "checkpoint_final.pth",
     resume: Annotated[bool, option("--continue_prediction", "--c", group=MORE)] = False,
     uncertainty: Flag = False,
-    largest_component: Flag = False,
+    largest_component: Annotated[bool | None, Parameter(group=MORE)] = None,
     save_probabilities: Annotated[bool, option("--save_probabilities", show=False)] = False,
     coarse: Annotated[str | None, option(group=MORE)] = None,
     max_memory: Annotated[float | None, option(group=MORE)] = None,
@@ -95,7 +95,8 @@ def predict(
             corrected labels. Without this option, corrected labels are an error.
         uncertainty: Also write review.csv, maps of uncertainty, and label tables for viewers.
         largest_component: Keep only the largest connected component of the foreground. Use it where
-            every image shows its foreground in one piece.
+            every image shows its foreground in one piece (default: "one_piece" of the model's
+            dataset.json; no for --exact).
         save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).

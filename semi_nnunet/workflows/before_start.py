@@ -43,6 +43,8 @@ from semi_nnunet.raw.layout import (
     find_unfinished_round,
     get_unlabelled_folder,
 )
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
 from semi_nnunet.raw.readers import PLACED_ENDINGS, find_misplaced_label, read_header
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
@@ -161,11 +163,12 @@ def find_cascade_problems(jobs: Sequence[Job], folds: int) -> Iterator[Problem]:
 
 
 def find_description_changes(folders: Folders) -> Iterator[Problem]:
-    """Yield the keys for patients and annotated classes that changed after preprocessing."""
+    """Yield the keys of dataset.json that changed after preprocessing and matter to results."""
     raw, preprocessed = (
         optional_json(folder / DATASET_JSON) for folder in (folders.raw, folders.preprocessed)
     )
-    keys = (patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY, "labels")
+    keys = [patients.PATIENT_KEY, annotated_classes.ANNOTATED_KEY, "labels"]
+    keys += [LESIONS_KEY, ONE_PIECE_KEY]
     for key in keys if raw and preprocessed else ():
         values = raw.get(key), preprocessed.get(key)
         if values[0] == values[1]:

@@ -45,6 +45,7 @@ from semi_nnunet.workflows.equal_time import (
 )
 from semi_nnunet.workflows.matched import find_mismatches, find_outdated_trainings
 from semi_nnunet.workflows.next_step import suggest_measuring
+from semi_nnunet.workflows.pieces import describe_pieces
 
 
 class NothingToCompareError(UserError):
@@ -117,6 +118,7 @@ def compare_trainings(
             why = "\n".join(map(plain, str(error).splitlines()))
             paragraphs.append(f"## {subset} cases\n\nNot compared: {why}")
             errors.append(error)
+        paragraphs += describe_pieces(jobs, subset)
         if longer and (at_equal_time := longer.compare(subset, subset_values, metric)):
             paragraphs.append(format_equal_time_table(at_equal_time, metric))
     if errors and not compared:

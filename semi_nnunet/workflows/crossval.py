@@ -11,6 +11,8 @@ from dataclasses import replace
 from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.raw.folds import describe_left_out
+from semi_nnunet.raw.layout import DATASET_JSON
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
 from semi_nnunet.runs.folds import (
@@ -24,6 +26,7 @@ from semi_nnunet.runs.launching import JobLauncher, JobWork, run_work
 from semi_nnunet.runs.seeds import find_seed_problems, write_seed_plans
 from semi_nnunet.runs.trainings import record_requested_jobs
 from semi_nnunet.util.errors import raise_if_any
+from semi_nnunet.util.files import optional_json, read_json, write_json
 from semi_nnunet.util.names import require_positive, unique, unknown
 from semi_nnunet.util.verb_commands import build_command
 from semi_nnunet.workflows.before_start import (
@@ -86,6 +89,7 @@ def run_crossval(
         launcher.require_usable()
         warn_about_partial_labels(folders, trainers)
         record_requested_jobs(folders, plans, jobs)
+        update_models(jobs)
     unfinished = [index for index, job in enumerate(jobs) if not job.is_done]
     logs = folders.results / "semi_crossval"
     command = build_command(
@@ -164,6 +168,18 @@ def make_jobs(
     ]
     raise_if_any("The cross-validation cannot start:", problems)
     return jobs
+
+
+def update_models(jobs: Sequence[Job]) -> None:
+    """Tell trained models whether the foreground is one piece, as dataset.json says today.
+
+    Models have a copy of the file from the time of their training.
+    """
+    for folder in {job.folder.parent for job in jobs}:
+        description = optional_json(folder / DATASET_JSON)
+        today = read_json(jobs[0].folders.preprocessed / DATASET_JSON)
+        if description and is_one_piece(description) != is_one_piece(today):
+            write_json(folder / DATASET_JSON, {**description, ONE_PIECE_KEY: is_one_piece(today)})
 
 
 def resolve_shared_pretraining(job: Job) -> Job:

@@ -15,7 +15,7 @@ from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.mirrors import MirrorChoice
 from semi_nnunet.deploy.trained import find_model, select_folds
 from semi_nnunet.inference.predict import predict_images
-from semi_nnunet.raw.layout import FINAL_CHECKPOINT
+from semi_nnunet.raw.layout import DATASET_JSON, FINAL_CHECKPOINT
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from tests.deploy.test_trained import add_gift
@@ -78,9 +78,20 @@ def test_the_mirrored_axes_that_were_chosen_are_packed(pool, tmp_path):
         packed = torch.load(folder / "fold_0" / FINAL_CHECKPOINT, weights_only=True)
         assert packed["inference_allowed_mirroring_axes"] == expected
         assert not (folder / "semi_mirrors.json").exists()
-    folder = pack_model(model, tmp_path / "exact", all_mirrors=True).folder
+    folder = pack_model(model, tmp_path / "exact", exact=True).folder
     packed = torch.load(folder / "fold_0" / FINAL_CHECKPOINT, weights_only=True)
     assert tuple(packed["inference_allowed_mirroring_axes"]) == (0, 1)
+
+
+def test_packed_models_know_that_the_foreground_is_one_piece(pool, tmp_path):
+    model = pool.models[0]
+    write_json(path := model.folder / DATASET_JSON, {**read_json(path), "one_piece": True})
+    alike, exact = (
+        pack_model(model, tmp_path / name, exact=name == "exact").folder
+        for name in ("alike", "exact")
+    )
+    assert read_json(alike / path.name)["one_piece"]
+    assert "one_piece" not in read_json(exact / path.name)
 
 
 def test_a_cascade_is_packed_with_its_first_stage(cascade, tmp_path):

@@ -73,7 +73,13 @@ def test_every_difference_is_named(phantom: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "entry", [{"patient": ".+"}, {"unlabelled_domain": "other"}, {"lesions": ["any", 0.5]}]
+    "entry",
+    [
+        {"patient": ".+"},
+        {"unlabelled_domain": "other"},
+        {"lesions": ["any", 0.5]},
+        {"one_piece": True},
+    ],
 )
 def test_a_key_that_no_plan_depends_on_needs_no_new_plans(copy: Copy, entry: Any) -> None:
     path = copy.raw / "dataset.json"

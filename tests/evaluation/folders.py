@@ -40,6 +40,24 @@ def folders(root: Path, labels: dict = LABELS, ending: str = ".nii.gz") -> tuple
     return root / "pred", root / "data" / "labelsTs"
 
 
+def hearts(root: Path, labels: dict = LABELS) -> tuple[Path, Path]:
+    """Write three references in one piece, and predictions; those of b and c have a far piece."""
+    description = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 0}
+    if "whole" in labels:
+        description["regions_class_order"] = [1, 2]
+    (root / "data").mkdir(parents=True)
+    description["file_ending"] = ".nii.gz"
+    (root / "data" / "dataset.json").write_text(json.dumps(description))
+    for number, case in enumerate("abc"):
+        reference = np.zeros((8, 16, 16))
+        reference[2:5, 3:8, 3:8], reference[3, 4:6, 4:6] = 1, 2
+        prediction = np.roll(reference, 1, axis=1)
+        prediction[7, 12:, 12 : 12 + 2 * number] = 1 + number % 2
+        write(root / "pred" / f"{case}.nii.gz", prediction)
+        write(root / "data" / "labelsTs" / f"{case}.nii.gz", reference)
+    return root / "pred", root / "data" / "labelsTs"
+
+
 def evaluate(predictions: Path, references: Path, *more: str) -> int:
     processes = () if "-np" in more else ("-np", "1")
     words = ["-i", str(predictions), "-r", str(references), *processes, *more]

@@ -142,6 +142,20 @@ def test_only_the_largest_component_of_arrays_is_kept_on_request(pool, striped):
     assert np.array_equal(kept, keep_largest_by_hand(plain))
 
 
+def test_a_model_of_data_in_one_piece_keeps_the_largest_component(pool, tmp_path, striped):
+    options = {"device": "cpu", "mirror": False}
+    model = pool.models[0].folder
+    plain = [read(path) for path in predict_images(model, pool.images, tmp_path / "0", **options)]
+    write_json(path := model / "dataset.json", {**read_json(path), "one_piece": True})
+    kept = [read(path) for path in predict_images(model, pool.images, tmp_path / "1", **options)]
+    assert all(map(np.array_equal, kept, map(keep_largest_by_hand, plain)))
+    options["largest_component"] = False
+    whole = predict_images(model, pool.images, tmp_path / "2", **options)
+    assert all(map(np.array_equal, map(read, whole), plain))
+    exact = predict_images(model, pool.images, tmp_path / "3", device="cpu", speed="exact")
+    assert all(ndimage.label(read(path) > 0)[1] > 1 for path in exact)
+
+
 def test_the_first_stage_is_predicted_before_the_second(cascade, tmp_path):
     second, first = cascade.models
     for path in sorted(cascade.images.iterdir())[1:]:

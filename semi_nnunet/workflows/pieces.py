@@ -1,0 +1,85 @@
+"""Only the largest connected piece of each prediction: what it would change, and keeping it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.postprocessing.remove_connected_components import load_postprocess_save
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from semi_nnunet.deploy.trained import TrainedModel
+from semi_nnunet.evaluation.pieces import (
+    ADVICE,
+    DICE,
+    SCATTERED,
+    keep_largest_component,
+    matters,
+)
+from semi_nnunet.evaluation.points import format_mean
+from semi_nnunet.evaluation.tables import METRICS_JSON, average_defined
+from semi_nnunet.evaluation.values import Model
+from semi_nnunet.raw.description import list_cases
+from semi_nnunet.raw.pieces import is_one_piece
+from semi_nnunet.runs.job import Job
+from semi_nnunet.util.files import optional_json
+from semi_nnunet.util.method_names import name_method
+
+
+def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
+    """Return a sentence for people if the largest pieces alone would change a mean Dice.
+
+    Args:
+        jobs: whose measures are compared.
+        subset: "validation" or "test".
+
+    Returns:
+        No sentence if a reference has several pieces, or where pieces were not counted.
+    """
+    measured = defaultdict[Model, list[dict[str, Any]]](list)
+    for job in jobs:
+        table = job.current_tables().get(subset)
+        if table is not None and table.is_file():
+            content = optional_json(table.with_name(METRICS_JSON))
+            if "pieces" not in content:
+                return []
+            measured[Model(job.trainer, job.configuration)].append(content)
+    rows, has_change = list[str](), False
+    for model, contents in measured.items():
+        cases = sum(len({row["case"] for row in content["cases"]}) for content in contents)
+        scattered = sum(content["pieces"][SCATTERED] for content in contents)
+        whole, largest = (
+            average_defined([values["dice"] or 0.0 for values in means])
+            for means in (
+                [content["foreground_mean"] for content in contents],
+                [{"dice": content["pieces"][DICE]} for content in contents],
+            )
+        )
+        has_change |= matters(whole, largest)
+        rows.append(
+            f"{name_method(model.trainer)} {model.configuration}: {scattered} of {cases} in "
+            f"several pieces, Dice {format_mean(whole, 'dice')}, with only the largest piece "
+            f"{format_mean(largest, 'dice')}"
+        )
+    if not has_change:
+        return []
+    return [
+        f"Each reference of the {subset} cases shows its foreground in one piece; predictions: "
+        f"{'; '.join(rows)}. {ADVICE}"
+    ]
+
+
+def keep_largest_pieces(folder: Path, model: TrainedModel) -> None:
+    """Rewrite the predictions in a folder, if the model's dataset.json says "one_piece"."""
+    if not is_one_piece(model.dataset_json):
+        return
+    plans, ending = PlansManager(model.plans), model.dataset_json["file_ending"]
+    labels = plans.get_label_manager(model.dataset_json).foreground_labels
+    for case in list_cases(folder, ending):
+        file = str(folder / f"{case}{ending}")
+        load_postprocess_save(
+            file, file, plans.image_reader_writer_class(), [keep_largest_component],
+            [{"foreground": labels}],
+        )  # fmt: skip
