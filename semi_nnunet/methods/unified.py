@@ -7,17 +7,19 @@ weak view of unlabelled patches are learned in two ways:
   labelled patch, which is then learned like a labelled one: the half of BCP (Bai et al. 2023) in
   which the surroundings have true labels, with smaller boxes. As the weight of the unlabelled terms
   grows, more patches get a box.
-* In every second step, on a strong view of unlabelled patches with mixed boxes, the student must
-  agree with the teacher's probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
+* On a strong view of unlabelled patches with mixed boxes, the student must agree with the teacher's
+  probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
 
-The gradient of this consistency term is limited to a multiple of that of the labelled patches with
-their boxes. The multiple falls from 2 to 1/4: early in a training the unlabelled gradient may be
-larger than that of the labels, at the end it may not.
+Half of nnU-Net's batch is labelled, the other half unlabelled, so that a step takes 1.2 times the
+operations of a supervised step. Batches of fewer than 4 patches, as of volumes, are not halved:
+then as many unlabelled patches are added, consistency comes in every second step, and its gradient
+is limited to a multiple of that of the labels, which falls from 2 to 1/4.
 
 This combination is not published. A tournament of components on validation cases of four data sets
-chose ``variant=full`` (docs/results/tournament.md): boxes in copies of the labelled patches, and
-consistency in every step, which take 3.3 times as long as a supervised step. The default is a
-cheaper form of it, with 1.8 times the operations of a supervised step.
+chose ``variant=full`` (docs/results/tournament.md): whole batches, boxes in copies of the labelled
+patches, and consistency in every step, which take 3.3 times as long as a supervised step.
+``variant=whole_batch``, with 1.8 times the operations of a supervised step, came next; in the same
+time, halves of batches gain more (docs/results/index.md).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 from semi_nnunet.settings import rules
 from semi_nnunet.settings.common import (
+    LENGTH,
     LOSS,
     MATCHED,
     CutMixSettings,
@@ -266,6 +267,30 @@ class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     )  # fmt: skip
 
 
+def consistency_interval(
+    properties: rules.DatasetProperties, values: Mapping[str, Any]
+) -> rules.Planned:
+    if rules.shares_batch(properties, values):
+        return 1, "every step, because half of a batch costs little"
+    return 2, "every second step costs less and gains as much in the same time"
+
+
+def limit_of_whole_batches(
+    properties: rules.DatasetProperties, values: Mapping[str, Any]
+) -> rules.Planned:
+    if rules.shares_batch(properties, values):
+        return 0.0, "no limit: with half of each batch, it gained most in the same time"
+    return 2.0, "at the start: learn from many images before the labels are fitted (tournament)"
+
+
+def last_limit_of_whole_batches(
+    properties: rules.DatasetProperties, values: Mapping[str, Any]
+) -> tuple[float | None, str]:
+    if rules.shares_batch(properties, values):
+        return None, "no limit at the end either"
+    return 0.25, "labels are fitted at the end (tournament); none: a constant limit"
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnifiedSettings(CutMixSettings, ConsistencySettings):
     """Settings of ``SemiUnifiedTrainer``."""
@@ -285,16 +310,15 @@ class UnifiedSettings(CutMixSettings, ConsistencySettings):
         "them, which take another pass",
         before=True,
     )
-    consistency_every_steps: int = setting(
-        2, "every second step costs less and gains as much in the same time", low=1, before=1,
-    )  # fmt: skip
-    unlabelled_gradient_limit: float = setting(
-        2.0, "at the start: learn from many images before the labels are fitted (tournament)", low=0
+    labelled_batch_size: int = planned(rules.half_of_batch, kept=True, low=1, topic=LENGTH)
+    consistency_every_steps: int = planned(consistency_interval, kept=True, before=1, low=1)
+    unlabelled_gradient_limit: float = planned(limit_of_whole_batches, kept=True, low=0)
+    unlabelled_gradient_limit_at_end: float | None = planned(
+        last_limit_of_whole_batches, kept=True, low=0.001
     )
-    unlabelled_gradient_limit_at_end: float | None = setting(
-        0.25, "labels are fitted at the end (tournament); none: a constant limit", low=0.001
+    variant: str = published(
+        whole_batch={}, full={"boxes_in_copies": True, "consistency_every_steps": 1}
     )
-    variant: str = published(full={"boxes_in_copies": True, "consistency_every_steps": 1})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 Planned = tuple[Any, str]
 POOL = "pool"  # value of pretrained: the weights of SemiPretrainTrainer
+LEAST_SHARED = 4  # patches of a batch whose half is unlabelled: nnU-Net's smallest batch is 2
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,27 @@ def total_steps(values: Mapping[str, Any]) -> int:
 
 def labelled_batch_size(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
     return properties.batch_size, "batch size of the nnU-Net plan"
+
+
+def half_of_batch(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:
+    """Plan ``labelled_batch_size`` of a method whose steps share nnU-Net's batch."""
+    if values.get("variant", "ours") != "ours" or properties.batch_size < LEAST_SHARED:
+        return labelled_batch_size(properties, values)
+    return properties.batch_size // 2, (
+        "half of the batch of the nnU-Net plan; the other half is unlabelled, so that a step takes "
+        "little longer than nnU-Net's"
+    )
+
+
+def shares_batch(properties: DatasetProperties, values: Mapping[str, Any]) -> bool:
+    """Return whether labelled and unlabelled patches together are no more than nnU-Net's batch.
+
+    Earlier forms of a method, its variants, did not ask.
+    """
+    if values.get("variant", "ours") != "ours":
+        return False
+    patches = int(values["labelled_batch_size"]) + int(values["unlabelled_batch_size"])
+    return patches <= properties.batch_size
 
 
 def unlabelled_batch_size(properties: DatasetProperties, values: Mapping[str, Any]) -> Planned:

@@ -63,12 +63,17 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def planned(rule: Rule, **limits: Any) -> Any:
+def planned(rule: Rule, *, kept: bool = False, **limits: Any) -> Any:
     """Declare a setting that ``rule(properties, values) -> (value, reason)`` computes.
 
     The values are the given and constant ones, and those planned before this setting.
+
+    Args:
+        rule: see above.
+        kept: whether a training that continues keeps the value that it began with.
+        limits: range, topic and scope as in :func:`setting`.
     """
-    metadata: dict[str, Any] = {"rule": rule, "topic": "method", "scope": METHOD}
+    metadata: dict[str, Any] = {"rule": rule, "topic": "method", "scope": METHOD, "kept": kept}
     metadata |= dict.fromkeys(("low", "high", "below", "choices")) | limits
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
 
@@ -160,9 +165,10 @@ def resolve(
             reasons[field.name] = f"of the variant {variant!r}"
         elif "rule" not in field.metadata:
             values[field.name], reasons[field.name] = field.default, field.metadata["why"]
-    ruled = set()
+    ruled, hints = set(), typing.get_type_hints(settings_class)
     for field in fields:  # a rule sees every constant, and the values planned before it
-        if values.get(field.name) is None and "rule" in field.metadata:
+        is_given = field.name in values and fits(hints[field.name], values[field.name])
+        if not is_given and "rule" in field.metadata:
             values[field.name], reasons[field.name] = field.metadata["rule"](properties, values)
             ruled.add(field.name)
     in_order = {field.name: reasons[field.name] for field in fields}
@@ -170,18 +176,27 @@ def resolve(
 
 
 def keep_earlier_behaviour(resolved: Resolved, stored: Mapping[str, Any]) -> Resolved:
-    """Return the settings of a training that began before some of its settings existed.
+    """Return the settings with which a training continues that an earlier version began.
+
+    What the user does not give stays as it was: values that the checkpoint does not know become
+    those of before the setting existed, and constants and :func:`planned` values that are kept
+    become those of the checkpoint.
 
     Args:
         resolved: the current settings.
         stored: the settings of the training's checkpoint.
     """
-    earlier = {
-        field.name: field.metadata["before"]
-        for field in dataclasses.fields(resolved.settings)
-        if field.metadata.get("before") is not None
-        and field.name not in {*stored, *resolved.user_given}
-    }
+    earlier = {}
+    for field in dataclasses.fields(resolved.settings):
+        name, metadata = field.name, field.metadata
+        if name in resolved.user_given:
+            continue
+        if name in stored:
+            is_kept = metadata["kept"] if "rule" in metadata else True
+            if is_kept and stored[name] != getattr(resolved.settings, name):
+                earlier[name] = stored[name]
+        elif metadata.get("before") is not None:
+            earlier[name] = metadata["before"]
     return dataclasses.replace(
         resolved,
         settings=dataclasses.replace(resolved.settings, **earlier),

@@ -154,6 +154,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.epoch_progress = EpochProgress(self.ranks, {"records": self.records})
         self._best_epoch = self.step_in_epoch = 0
         self._apply_settings()
+        self._open_trackers()
 
     def _apply_settings(self) -> None:
         """Set nnU-Net's attributes from the settings."""
@@ -167,6 +168,9 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.configuration_manager.configuration["batch_size"] = settings.labelled_batch_size
         if compute_dtype(settings.mixed_precision, self.device) is not torch.float16:
             self.grad_scaler = None  # only float16 needs gradients to be scaled
+
+    def _open_trackers(self) -> None:
+        """Send the values of every epoch to the trackers that the settings name."""
         self.logger.plot_progress_png = self.run_log.guard_picture(self.logger.plot_progress_png)
         if self.ranks.rank == 0:
             folder, dataset = Path(self.output_folder), self.plans_manager.dataset_name
@@ -526,16 +530,25 @@ class ReproducibleTrainer(nnUNetTrainer):
         if given is None:
             raise TypeError("load_checkpoint() needs a checkpoint")
         self.is_restoring = True
-        if not self.was_initialized:
-            self.initialize()
         if isinstance(given, dict):
             content, source = given, "the given checkpoint"
         else:
             read = checkpoints.read_newest_valid if self.resuming else checkpoints.read_single
             loaded = read(given, self.device)
             content, source = checkpoints.log_loaded_checkpoint(loaded, self.say)
+        self._keep_settings(content.get("semi", {}).get("settings", {}))
+        if not self.was_initialized:
+            self.initialize()
         checkpoints.require_compatible(content, source, self.identity)
         self.restore(content)
+
+    def _keep_settings(self, stored: Mapping[str, Any]) -> None:
+        """Use the settings with which an earlier version began, before parts are made of them."""
+        self.resolved = keep_earlier_behaviour(self.resolved, stored)
+        self.settings, self.run_log.resolved = self.resolved.settings, self.resolved
+        self._apply_settings()
+        if self.was_initialized:
+            self._set_batch_size_and_oversample()
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Restore the content of a checkpoint."""
@@ -553,8 +566,6 @@ class ReproducibleTrainer(nnUNetTrainer):
             checkpoints.require_unchanged_cases(
                 earlier, self.current_sources(earlier), self.output_folder
             )
-        self.resolved = keep_earlier_behaviour(self.resolved, semi["settings"])
-        self.settings, self.run_log.resolved = self.resolved.settings, self.resolved
         self.bare_network.load_state_dict(semi["student"])
         self.optimizer.load_state_dict(checkpoint["optimizer_state"])
         if self.grad_scaler is not None and checkpoint["grad_scaler_state"] is not None:

@@ -63,6 +63,16 @@ def read_matched_settings(job: Job) -> dict[str, Any]:
     }
 
 
+def list_matched_settings(trainer: str) -> list[str]:
+    """Return the settings in which a trainer and its baseline must agree.
+
+    A method may have its own rule for one of them, such as for the number of labelled patches.
+    """
+    settings_class = settings_classes().get(trainer, SemiSettings)
+    names = {*list_settings_of_scope(settings_class, schema.MATCHED)}
+    return [name for name in MATCHED if name in names]
+
+
 def find_mismatches(jobs: Sequence[Job], baseline: str) -> list[str]:
     """Return a sentence for each setting in which compared or averaged trainings differ.
 
@@ -120,7 +130,7 @@ def find_mismatches_with_baseline(
         silent = baseline_job if settings else job
         if bool(settings) != bool(expected) and silent.is_trained:  # else it may not have begun
             unrecorded[job.trainer, job.configuration, silent.trainer] = None
-        for name in (*MATCHED, CASES):
+        for name in (*list_matched_settings(job.trainer), CASES):
             if name in ignore or name not in settings or name not in expected:
                 continue
             if settings[name] != expected[name]:

@@ -1,9 +1,10 @@
-"""Unified: consistency and boxes, with a falling limit."""
+"""Unified: consistency and boxes, and its earlier forms."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -153,8 +154,8 @@ def test_pasted_voxels_do_not_count_for_the_reliability(make_trainer):
     assert counts[3].tolist() == [int((~mixed.pasted).sum())] * counts.shape[1]
 
 
-def test_consistency_comes_every_second_step(make_trainer):
-    trainer = make_trainer(NAME, **WITHOUT_RAMP)
+def test_consistency_comes_every_second_step_on_request(make_trainer):
+    trainer = make_trainer(NAME, consistency_every_steps=2, **WITHOUT_RAMP)
     names = []
     for _ in range(3):
         trainer.train_step(next(trainer.dataloader_train))
@@ -162,17 +163,36 @@ def test_consistency_comes_every_second_step(make_trainer):
     assert names == [True, False, True]
 
 
-def test_a_training_of_the_earlier_version_continues_as_it_began(make_trainer, tmp_path):
-    began = make_trainer(NAME, variant="full", **WITHOUT_RAMP)
+@pytest.mark.parametrize("variant", ["full", "whole_batch"])
+def test_a_training_of_an_earlier_version_continues_as_it_began(
+    make_trainer, prepared_dataset, tmp_path, variant
+):
+    datasets = []
+    for _ in range(2):
+        prepared = prepared_dataset("labels", 1)
+        plans = prepared.plans
+        plans["configurations"]["2d"]["batch_size"] = 4
+        datasets.append(SimpleNamespace(plans=plans, dataset_json=prepared.dataset_json))
+    began = make_trainer(NAME, dataset=datasets[0], variant=variant, **WITHOUT_RAMP)
     began.train_step(next(began.dataloader_train))
     path = tmp_path / "earlier.pth"
     began.save_checkpoint(str(path), 0, **began.epoch_progress.state(1))
     content = torch.load(path, weights_only=False)
-    for name in ("boxes_in_copies", "consistency_every_steps", "variant"):
-        del content["semi"]["settings"][name]
-    continued = make_trainer(NAME, **WITHOUT_RAMP)
+    content["semi"]["settings"]["variant"] = "ours"
+    if variant == "full":  # was the default before these settings existed
+        for name in ("boxes_in_copies", "consistency_every_steps", "variant"):
+            del content["semi"]["settings"][name]
+    continued = make_trainer(NAME, dataset=datasets[1], start=False, **WITHOUT_RAMP)
+    assert continued.settings.unlabelled_gradient_limit == 0
+    assert continued.settings.labelled_batch_size == continued.settings.unlabelled_batch_size == 2
     continued.load_checkpoint(content)
-    assert continued.settings.boxes_in_copies and continued.settings.consistency_every_steps == 1
+    continued.on_train_start()
+    continued.on_train_epoch_start()
+    names = ("boxes_in_copies", "consistency_every_steps", "labelled_batch_size")
+    names += ("unlabelled_batch_size", "unlabelled_gradient_limit")
+    for name in names:
+        assert getattr(continued.settings, name) == getattr(began.settings, name)
+    assert continued.optimizer_step.balance.limit == began.optimizer_step.balance.limit
     batch = next(began.dataloader_train)
     for trainer in (began, continued):
         trainer.step_in_epoch = 1
@@ -203,7 +223,7 @@ def test_boxes_belong_to_the_gradient_that_limits_the_other(make_trainer):
 
 
 def test_the_limit_falls_over_the_training(make_trainer):
-    trainer = make_trainer(NAME, epochs=10, steps_per_epoch=10)
+    trainer = make_trainer(NAME, variant="full", epochs=10, steps_per_epoch=10)
     limit = trainer.optimizer_step.balance.limit
     assert [limit.at(step) for step in (0, 100)] == pytest.approx([2.0, 0.25])
     settings = {"unlabelled_gradient_limit": 0.5, "unlabelled_gradient_limit_at_end": None}

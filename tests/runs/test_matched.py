@@ -24,6 +24,16 @@ from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave
 from tests.runs.tiny import TINY
 
 
+def test_the_number_of_labelled_patches_is_the_unified_methods_own_choice(folders):
+    base, fixmatch = fake_job(folders, BASE), fake_job(folders, "SemiFixMatchTrainer")
+    unified = fake_job(folders, "SemiUnifiedTrainer")
+    leave(base, labelled_batch_size=12, epochs=2)
+    for job in (fixmatch, unified):
+        leave(job, labelled_batch_size=6, epochs=2)
+    (sentence,) = find_mismatches([base, fixmatch, unified], BASE)
+    assert "SemiFixMatchTrainer" in sentence and "labelled_batch_size 6 against 12" in sentence
+
+
 def test_differences_from_the_baseline_are_named_with_both_values(folders):
     base, ours, base_1, ours_1 = jobs_of(folders, ("0", "1"))
     for job in (base, base_1):

@@ -9,9 +9,14 @@ from hypothesis import strategies as st
 
 from semi_nnunet.settings import rules
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.methods import FixMatchSettings, MeanTeacherSettings, UniMatchSettings
+from semi_nnunet.settings.methods import (
+    FixMatchSettings,
+    MeanTeacherSettings,
+    UnifiedSettings,
+    UniMatchSettings,
+)
 from semi_nnunet.settings.rules import DatasetProperties
-from semi_nnunet.settings.schema import resolve
+from semi_nnunet.settings.schema import keep_earlier_behaviour, resolve
 
 
 def properties(**changes: Any) -> DatasetProperties:
@@ -75,6 +80,42 @@ def test_the_schedule_is_nnunets():
 def test_batches_are_nnunets_and_the_streams_equally_large(batch_size):
     planned = resolve(SemiSettings, properties(batch_size=batch_size), {}).settings
     assert planned.labelled_batch_size == planned.unlabelled_batch_size == batch_size
+
+
+@given(st.integers(1, 512))
+def test_labelled_and_unlabelled_patches_of_the_unified_method_share_nnunets_batch(batch_size):
+    facts = properties(batch_size=batch_size)
+    planned = resolve(UnifiedSettings, facts, {}).settings
+    expected = batch_size // 2 if batch_size >= 4 else batch_size
+    assert planned.labelled_batch_size == planned.unlabelled_batch_size == expected
+    has_limit = batch_size < 4
+    assert (planned.unlabelled_gradient_limit > 0) == has_limit
+    assert (planned.unlabelled_gradient_limit_at_end is not None) == has_limit
+    assert planned.consistency_every_steps == (2 if has_limit else 1)
+    given_size = {"labelled_batch_size": (batch_size, "the test")}
+    assert resolve(UnifiedSettings, facts, given_size).settings.unlabelled_batch_size == batch_size
+    for variant in ("full", "whole_batch"):
+        whole = resolve(UnifiedSettings, facts, {"variant": (variant, "the test")}).settings
+        assert whole.labelled_batch_size == whole.unlabelled_batch_size == batch_size
+        limits = (whole.unlabelled_gradient_limit, whole.unlabelled_gradient_limit_at_end)
+        assert limits == (2.0, 0.25)
+
+
+def test_a_training_keeps_the_defaults_that_it_began_with():
+    facts = properties(batch_size=12)
+    stored = resolve(UnifiedSettings, facts, {"variant": ("whole_batch", "the test")}).as_dict()
+    stored["variant"], stored["ramp_up_steps"] = "ours", 17
+    kept = keep_earlier_behaviour(resolve(UnifiedSettings, facts, {}), stored).settings
+    assert kept.labelled_batch_size == kept.unlabelled_batch_size == 12
+    assert (kept.unlabelled_gradient_limit, kept.unlabelled_gradient_limit_at_end) == (2.0, 0.25)
+    assert kept.consistency_every_steps == 2
+    assert kept.ramp_up_steps != 17  # planned again, as the user may have changed the epochs
+    given_values = {
+        "labelled_batch_size": (3, "the user"),
+        "consistency_every_steps": (1, "the user"),
+    }
+    changed = keep_earlier_behaviour(resolve(UnifiedSettings, facts, given_values), stored).settings
+    assert (changed.labelled_batch_size, changed.consistency_every_steps) == (3, 1)
 
 
 def test_the_unlabelled_batch_follows_a_given_labelled_one():
