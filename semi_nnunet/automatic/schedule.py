@@ -2,8 +2,9 @@
 
 All candidates train briefly, the better half twice as long, the best one at least four times as
 long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the same time
-each, ours leave at least half of it to the last one, whose model ships). In the last round the
-baseline gets the time of the method, not its steps: the user wants the best model for these hours.
+each, ours leave at least half of it to the last one, whose model ships). In a round, all trainings
+take the same time, not the same steps: the user wants the best model for these hours, and a method
+with cheap steps makes more of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from semi_nnunet.automatic.cases import CaseCounts
@@ -55,8 +56,9 @@ class TrainingRound:
         name: one of :data:`LENGTHS`.
         trainers: the baseline first; including the teachers of distilled trainers.
         folds: that each of them trains.
-        steps: of each training, except for the baseline in the last round.
-        baseline_ratio: steps of the baseline for each step of the other trainers.
+        steps: of the trainer with the slowest steps, its teacher's included.
+        baseline_ratio: steps of the baseline for each of these.
+        ratios: trainer -> its steps for each of these, unless it is 1; without the baseline.
     """
 
     name: str
@@ -64,6 +66,7 @@ class TrainingRound:
     folds: tuple[str, ...]
     steps: int
     baseline_ratio: float = 1.0
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
     def steps_of(self, trainer: str) -> int:
         """Return the steps of a trainer.
@@ -75,13 +78,16 @@ class TrainingRound:
         return int(self._exact_steps()[self.trainers.index(trainer)])
 
     def _exact_steps(self) -> list[float]:
-        return [self.steps * self.baseline_ratio, *[self.steps] * (len(self.trainers) - 1)]
+        ratios = [self.baseline_ratio, *(self.ratios.get(name, 1.0) for name in self.trainers[1:])]
+        return [self.steps * ratio for ratio in ratios]
 
     def describe_steps(self) -> str:
-        """Return the steps, and those of the baseline if they differ."""
-        baseline_steps = self.steps_of(self.trainers[0])
+        """Return the steps, from the fewest to the most, and those of the baseline."""
+        baseline_steps, *others = map(self.steps_of, self.trainers)
+        most = max(others, default=baseline_steps)
+        steps = f"{self.steps}" if most <= self.steps else f"{self.steps} to {most}"
         other = "" if baseline_steps == self.steps else f" (baseline {baseline_steps})"
-        return f"{self.steps}{other}"
+        return f"{steps}{other}"
 
     def seconds(
         self,
@@ -175,13 +181,37 @@ def list_remaining_rounds(
         if name not in finished and inputs.cases.choosing_folds and len(remaining) > 1:
             trainers = inputs.with_teachers([inputs.baseline, *remaining])
             folds = inputs.cases.choosing_folds
-            rounds.append(TrainingRound(name, trainers, folds, LENGTHS[name]))
+            current = TrainingRound(name, trainers, folds, LENGTHS[name])
+            rounds.append(with_equal_time(inputs, current, remaining))
             remaining = keep_better_half(remaining)
     best = find_costliest(inputs, remaining) if rounds else remaining[0]
     trainers = inputs.with_teachers([inputs.baseline, best])
     folds = (ALL, *inputs.cases.proving_folds)
-    ratio = inputs.step_seconds([best]) / inputs.rates[inputs.baseline].step
-    return [*rounds, TrainingRound(FULL, trainers, folds, LENGTHS[FULL], max(1.0, ratio))]
+    full = TrainingRound(FULL, trainers, folds, LENGTHS[FULL])
+    return [*rounds, with_equal_time(inputs, full, [best])]
+
+
+def with_equal_time(
+    inputs: ScheduleInputs, current: TrainingRound, candidates: Sequence[str]
+) -> TrainingRound:
+    """Return a round in which all trainings take about the same time.
+
+    A candidate's time includes that of its teacher. A teacher that is no candidate itself has as
+    many steps as its student.
+
+    Args:
+        inputs: of the schedule.
+        current: the round.
+        candidates: those of its trainers that are neither the baseline nor only teachers.
+    """
+    slowest = inputs.step_seconds([find_costliest(inputs, candidates)])
+    ratios = {name: max(1.0, slowest / inputs.step_seconds([name])) for name in candidates}
+    for name in candidates:
+        if (teacher := inputs.teachers.get(name)) is not None:
+            ratios.setdefault(teacher, ratios[name])
+    baseline_ratio = max(1.0, slowest / inputs.rates[inputs.baseline].step)
+    different = {name: ratio for name, ratio in ratios.items() if ratio != 1.0}
+    return replace(current, baseline_ratio=baseline_ratio, ratios=different)
 
 
 def find_costliest(inputs: ScheduleInputs, candidates: Sequence[str]) -> str:

@@ -52,8 +52,8 @@ def auto(
         dataset: Number or name of the data set.
         hours: Hours to spend, counted over restarts.
         configuration: Such as 2d (default: 3d_fullres for volumes on a GPU, else 2d).
-        trainers: Candidates, the most promising first (default: the unified method, Mean Teacher,
-            MixMatch and distillation). The baseline always takes part.
+        trainers: Candidates, the most promising first (default: the unified method, FixMatch,
+            Mean Teacher and distillation). The baseline always takes part.
         out: Folder for the model, the predictions and the report (default: auto_NAME, with -c
             auto_NAME_CONFIGURATION).
         dry_run: Print the table and the commands, and do nothing.

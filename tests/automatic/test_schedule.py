@@ -66,8 +66,23 @@ def test_in_the_last_round_the_baseline_trains_as_long_as_the_method() -> None:
         )
         baseline = last.steps_of(BASE) * inputs.rates[BASE].step
         assert baseline == pytest.approx(method, rel=0.01) and last.steps_of(BASE) > last.steps
-    short = divide_budget(inputs, CANDIDATES, 8 * 3600)[0]
-    assert {short.steps_of(name) for name in short.trainers} == {short.steps}
+
+
+def test_in_every_round_all_candidates_train_equally_long() -> None:
+    inputs = setting()
+    rates = {name: rate.step for name, rate in inputs.rates.items()}
+    for current in divide_budget(inputs, CANDIDATES, 8 * 3600)[:2]:
+        times = {name: rates[name] * current.steps_of(name) for name in current.trainers}
+        if TAUGHT in times:  # its teacher's part of the time, for as many steps as its own
+            times[TAUGHT] += rates[TEACHER] * current.steps_of(TAUGHT)
+        assert [*times.values()] == pytest.approx([times[BASE]] * len(times), rel=0.01)
+        slowest = max(rates[name] + rates[TEACHER] * (name == TAUGHT) for name in times)
+        assert times[BASE] == pytest.approx(slowest * current.steps, rel=0.01)
+
+
+def test_a_teacher_that_is_no_candidate_has_the_steps_of_its_student() -> None:
+    (short, *_) = divide_budget(setting(), [TAUGHT, "B"], 8 * 3600)
+    assert short.steps_of(TEACHER) == short.steps_of(TAUGHT) < short.steps_of(BASE)
 
 
 def test_choosing_gets_the_time_that_the_longest_trainings_cannot_use() -> None:
@@ -156,7 +171,7 @@ def test_fold_all_validates_all_labelled_cases() -> None:
 
 def test_a_short_time_leaves_out_rounds_then_candidates_then_the_choice() -> None:
     inputs, seen = setting(), []
-    for seconds in (12_000, 6000, 4000, 2500, 1500, 150):
+    for seconds in (24_000, 9000, 4000, 2500, 1500, 150):
         rounds = divide_budget(inputs, CANDIDATES, seconds)
         seen.append((len(rounds), len(rounds[0].trainers)))
     assert seen == sorted(seen, reverse=True)
