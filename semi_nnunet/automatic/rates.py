@@ -36,7 +36,7 @@ FORWARD = 1 / 3  # of a step: validation has no backward pass, which takes twice
 ASSUMED_STEP = {"cpu": 0.25, "cuda": 0.05}  # seconds of the baseline's, docs/cost.md
 ASSUMED_RATIOS = {  # of a step to the baseline's, docs/choosing_a_method.md
     "SemiBaselineTrainer": 1.0,
-    "SemiUnifiedTrainer": 1.8,
+    "SemiUnifiedTrainer": 1.8,  # batches of 2 or 3 patches; of 4 and more 1.2
     "SemiUniMatchTrainer": 4.3,
     "SemiCPSTrainer": 4.6,
     "SemiMixMatchTrainer": 4.6,

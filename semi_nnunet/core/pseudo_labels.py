@@ -58,7 +58,7 @@ def sharpen(probs: torch.Tensor, temperature: float, exclusive: bool) -> torch.T
     return torch.softmax(torch.log(p) / temperature, 1)  # p^(1/T) itself may be 0 for all
 
 
-def keep_largest_component(target: torch.Tensor, exclusive: bool) -> torch.Tensor:
+def keep_largest_in_patches(target: torch.Tensor, exclusive: bool) -> torch.Tensor:
     """Keep only the largest component of each class or region in each patch.
 
     Neighbours touch by faces, edges or corners. Removed voxels become background.

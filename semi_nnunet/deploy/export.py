@@ -123,9 +123,12 @@ def write_exported_model(model: TrainedModel, identifier: str, folder: Path) -> 
 
 
 def is_exported_from(exported: Path, checkpoint: Path) -> bool:
-    """Return whether an exported model has the weights of a checkpoint."""
+    """Return whether an exported model has the weights of a checkpoint, and its dataset.json."""
     folds = optional_json(exported / PROVENANCE_FILE).get("folds", {})
-    return sha256_of_file(checkpoint) in [fold["source_sha256"] for fold in folds.values()]
+    has_weights = sha256_of_file(checkpoint) in [fold["source_sha256"] for fold in folds.values()]
+    model = checkpoint.parent.parent
+    theirs, ours = (optional_json(folder / DATASET_JSON) for folder in (exported, model))
+    return has_weights and theirs == ours
 
 
 def require_complete_descriptions(model: TrainedModel) -> None:

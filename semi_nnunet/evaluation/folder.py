@@ -252,7 +252,7 @@ def measure_named_case(protocol: EvaluationProtocol, pair: FilePair) -> list[Cla
 def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[ClassMetrics]:
     """Measure every class of a case.
 
-    Pieces are counted where they may teach that ``dataset.json`` should say "one_piece".
+    Pieces are counted where ``dataset.json`` might say "one_piece" and does not.
     """
     labelling = protocol.labelling
     annotated = labelling.list_classes(pair.case)
@@ -262,7 +262,7 @@ def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[C
         prediction = keep_largest_component(prediction, labelling.foreground)
     prediction, reference, spacing = drop_single_slice(prediction[0], reference[0], geometry)
     largest, pieces = prediction, None
-    if labelling.is_complete and not labelling.one_piece:
+    if labelling.is_complete and not labelling.one_piece and not protocol.lesion_rules:
         pieces = count_pieces(prediction > 0, reference > 0)
         if pieces.predicted > 1:
             largest = keep_largest_component(prediction, labelling.foreground)

@@ -38,11 +38,13 @@ class EvaluationResult:
         content: of metrics.json: "mean" holds class -> column -> mean over the cases,
             "foreground_mean" column -> mean over the classes, "cases" every case; the names of
             columns end with the unit.
+        description: the dataset.json that names the classes.
     """
 
     folder: Path
     cases: int
     content: dict[str, Any]
+    description: Path
 
 
 def evaluate_folders(
@@ -95,6 +97,11 @@ def evaluate_folders(
     content = read_description(description.parent, description.name)
     pairs = find_pairs(predictions, references, content["file_ending"], partial)
     labelling = read_labelling(description, pairs[0].reference)
+    if rules and labelling.one_piece:
+        raise UserError(
+            f"--lesions asks to count pieces, and {description} says that the foreground is one",
+            fix=f"leave out --lesions, or remove {ONE_PIECE_KEY!r}",
+        )
     rules = rules or get_lesion_rules(content)
     protocol = make_protocol(
         labelling, [pair.reference for pair in pairs], tolerances, own_sizes, missed_distance,
@@ -106,7 +113,7 @@ def evaluate_folders(
     with recorded(folder / MEASURED_FROM, list_inputs(pairs, content) | own_options):
         rows = evaluate_pairs(pairs, protocol, processes)
         written = write_tables(folder, rows, pairs, protocol)
-    return EvaluationResult(folder, len(pairs), written)
+    return EvaluationResult(folder, len(pairs), written, description)
 
 
 def list_own_options(

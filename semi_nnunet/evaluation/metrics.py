@@ -82,8 +82,7 @@ def overlap_metrics(
     prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], measure: Measure
 ) -> dict[str, float]:
     """Compute Dice, IoU and differences of volume."""
-    shared = int(np.count_nonzero(prediction & reference))
-    ours, theirs = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
+    shared, ours, theirs = count_shared(prediction, reference)
     column, factor = find_size_column(measure)
     difference = (ours - theirs) * float(np.prod(spacing)) * factor
     return {
@@ -96,10 +95,15 @@ def overlap_metrics(
 
 def compute_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     """Compute the Dice of two masks; NaN if both are empty."""
-    shared = int(np.count_nonzero(prediction & reference))
-    return divide_or_nan(
-        2 * shared, int(np.count_nonzero(prediction)) + int(np.count_nonzero(reference))
-    )
+    shared, ours, theirs = count_shared(prediction, reference)
+    return divide_or_nan(2 * shared, ours + theirs)
+
+
+def count_shared(prediction: np.ndarray, reference: np.ndarray) -> tuple[int, int, int]:
+    """Count the voxels that two masks share, and those of each."""
+    masks = (prediction & reference, prediction, reference)
+    shared, ours, theirs = (int(np.count_nonzero(mask)) for mask in masks)
+    return shared, ours, theirs
 
 
 def find_size_column(measure: Measure) -> tuple[str, float]:

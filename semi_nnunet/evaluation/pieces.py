@@ -13,11 +13,13 @@ from nnunetv2.postprocessing.remove_connected_components import (
 from semi_nnunet.evaluation.lesions import label_components
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 
-SCATTERED, DICE = "predictions in several pieces", "dice of the largest pieces"
+REFERENCES, SCATTERED = "references in several pieces", "predictions in several pieces"
+DICE = "dice of the largest pieces"
+ONLY_LARGEST = "only the largest piece of each prediction is measured"
 CHANGE = 0.001  # of a mean Dice, from which on pieces are mentioned
 ADVICE = (
     f'If the foreground of every image is one piece, write "{ONE_PIECE_KEY}": true into '
-    "dataset.json (docs/prediction.md)."
+    "{}, and measure again (docs/prediction.md)."
 )
 
 

@@ -13,7 +13,7 @@ from nnunetv2.evaluation.evaluate_predictions import key_to_label_or_region, lab
 from semi_nnunet.evaluation.folder import ClassMetrics, EvaluationProtocol, FilePair
 from semi_nnunet.evaluation.lesions import list_lesion_rows, pool_lesions
 from semi_nnunet.evaluation.metrics import UNDEFINED, describe_empty_masks, find_size_column
-from semi_nnunet.evaluation.pieces import DICE, SCATTERED
+from semi_nnunet.evaluation.pieces import DICE, ONLY_LARGEST, REFERENCES, SCATTERED
 from semi_nnunet.raw.classes import AnnotatedClasses
 from semi_nnunet.raw.layout import LESIONS_FILE, METRICS_FILE, SUMMARY_JSON
 from semi_nnunet.util.files import read_json, write_csv, write_json
@@ -81,7 +81,9 @@ def write_tables(
             )
             for name in means
         }
-    if pieces := summarise_pieces(rows):
+    if protocol.labelling.one_piece:
+        content["pieces"] = ONLY_LARGEST
+    elif pieces := summarise_pieces(rows):
         content["pieces"] = pieces
     write_lesions(out / LESIONS_FILE, rows, protocol)
     write_json(out / METRICS_JSON, replace_nan(content))
@@ -92,21 +94,26 @@ def write_tables(
 
 
 def summarise_pieces(rows: Sequence[ClassMetrics]) -> dict[str, float]:
-    """Return how many predictions are in several pieces, and their Dice with only the largest one.
+    """Return how many references are in several pieces.
+
+    If there are none, return how many predictions are, and the mean Dice of all predictions with
+    only their largest piece.
 
     Returns:
-        {} unless pieces were counted, and no reference has more than one.
+        {} if pieces were not counted, or no reference shows anything.
     """
-    pieces = {row.case: row.pieces for row in rows}.values()
-    counted = [found for found in pieces if found is not None and found.reference <= 1]
-    if len(counted) < len(pieces) or not any(found.reference for found in counted):
+    pieces = [found for found in {row.case: row.pieces for row in rows}.values() if found]
+    if not any(found.reference for found in pieces):
         return {}
+    several = sum(found.reference > 1 for found in pieces)
+    if several:
+        return {REFERENCES: several}
     dice = {
         name: {DICE: average_defined([row.dice_of_largest for row in rows if row.name == name])}
         for name in dict.fromkeys(row.name for row in rows)
     }
     return {
-        SCATTERED: sum(found.predicted > 1 for found in counted),
+        SCATTERED: sum(found.predicted > 1 for found in pieces),
         DICE: average_foreground(dice)[DICE],
     }
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 import torch
 
 from semi_nnunet.augment.mixing import TargetPatches, sample_boxes
-from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_component
+from semi_nnunet.core.pseudo_labels import hard_pseudo_label, keep_largest_in_patches
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.settings.methods import BCPSettings
 from semi_nnunet.training.teacher import TeacherTrainer
@@ -44,7 +44,7 @@ class SemiBCPTrainer(TeacherTrainer):
         self.note_pseudo_labels(probs, unlabelled.mask)
         guess = hard_pseudo_label(probs, self.exclusive)
         if settings.largest_component:
-            guess = keep_largest_component(guess, self.exclusive)
+            guess = keep_largest_in_patches(guess, self.exclusive)
         truth = TargetPatches(labelled.x, *self.annotation(labelled.target), labelled.annotated)
         guesses = TargetPatches(unlabelled.x_strong, guess, unlabelled.mask)
         alpha = settings.pseudo_label_weight

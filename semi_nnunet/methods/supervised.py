@@ -1,7 +1,7 @@
 """Supervised nnU-Net under the same rules: the matched baseline of every other trainer.
 
-It uses the same labelled batches, steps, schedule and augmentation as a semi-supervised trainer of
-the same seed, and does not read the unlabelled images.
+It uses the same steps, schedule and augmentation as a semi-supervised trainer of the same seed, and
+the same labelled batches unless the method has smaller ones. It does not read unlabelled images.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ weak view of unlabelled patches are learned in two ways:
   probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
 
 Half of nnU-Net's batch is labelled, the other half unlabelled, so that a step takes 1.2 times the
-operations of a supervised step. Batches of fewer than 4 patches, as of volumes, are not halved:
+operations of a supervised step. Batches of fewer than 4 patches are not halved:
 then as many unlabelled patches are added, consistency comes in every second step, and its gradient
 is limited to a multiple of that of the labels, which falls from 2 to 1/4.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semi_nnunet.evaluation.labelling import Labelling
+from semi_nnunet.evaluation.pieces import keep_largest_component
 from semi_nnunet.evaluation.values import Model, higher_is_better
 from semi_nnunet.raw.readers import BrokenFileError
 from semi_nnunet.reporting.case_files import (
@@ -189,6 +190,9 @@ def draw_case_slices(
     """
     image, geometry = read_voxels(files.image, labelling, False)
     labels = {name: read_voxels(path, labelling, True)[0][0] for name, path in files.labels.items()}
+    if labelling.one_piece:  # as they are measured
+        for name in labels.keys() - {"reference"}:
+            labels[name] = keep_largest_component(labels[name], labelling.foreground)
     for name, array in labels.items():
         if array.shape != image.shape[1:]:
             raise UserError(

@@ -49,7 +49,7 @@ class SemiSettings:
         rules.labelled_batch_size, low=1, topic=LENGTH, scope=MATCHED
     )
     unlabelled_batch_size: int = planned(
-        rules.unlabelled_batch_size, kept=True, low=1, topic=LENGTH, scope=UNLABELLED
+        rules.unlabelled_batch_size, low=1, topic=LENGTH, scope=UNLABELLED
     )
     labelled_share: float | None = setting(
         None,

@@ -267,6 +267,10 @@ class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     )  # fmt: skip
 
 
+BATCH = ("variant", "labelled_batch_size", "unlabelled_batch_size")
+FALLING_LIMIT = {"unlabelled_gradient_limit": 2.0, "unlabelled_gradient_limit_at_end": 0.25}
+
+
 def consistency_interval(
     properties: rules.DatasetProperties, values: Mapping[str, Any]
 ) -> rules.Planned:
@@ -279,7 +283,7 @@ def limit_of_whole_batches(
     properties: rules.DatasetProperties, values: Mapping[str, Any]
 ) -> rules.Planned:
     if rules.shares_batch(properties, values):
-        return 0.0, "no limit: with half of each batch, it gained most in the same time"
+        return 0.0, "no limit: without it, halves of batches gained most in the same time"
     return 2.0, "at the start: learn from many images before the labels are fitted (tournament)"
 
 
@@ -310,14 +314,18 @@ class UnifiedSettings(CutMixSettings, ConsistencySettings):
         "them, which take another pass",
         before=True,
     )
-    labelled_batch_size: int = planned(rules.half_of_batch, kept=True, low=1, topic=LENGTH)
-    consistency_every_steps: int = planned(consistency_interval, kept=True, before=1, low=1)
-    unlabelled_gradient_limit: float = planned(limit_of_whole_batches, kept=True, low=0)
+    labelled_batch_size: int = planned(rules.half_of_batch, kept_unless=BATCH, low=1, topic=LENGTH)
+    unlabelled_batch_size: int = planned(
+        rules.unlabelled_batch_size, kept_unless=BATCH, low=1, topic=LENGTH
+    )
+    consistency_every_steps: int = planned(consistency_interval, kept_unless=BATCH, before=1, low=1)
+    unlabelled_gradient_limit: float = planned(limit_of_whole_batches, kept_unless=BATCH, low=0)
     unlabelled_gradient_limit_at_end: float | None = planned(
-        last_limit_of_whole_batches, kept=True, low=0.001
+        last_limit_of_whole_batches, kept_unless=BATCH, low=0.001
     )
     variant: str = published(
-        whole_batch={}, full={"boxes_in_copies": True, "consistency_every_steps": 1}
+        whole_batch={"consistency_every_steps": 2, **FALLING_LIMIT},
+        full={"boxes_in_copies": True, "consistency_every_steps": 1, **FALLING_LIMIT},
     )
 
 

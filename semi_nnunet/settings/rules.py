@@ -76,12 +76,7 @@ def half_of_batch(properties: DatasetProperties, values: Mapping[str, Any]) -> P
 
 
 def shares_batch(properties: DatasetProperties, values: Mapping[str, Any]) -> bool:
-    """Return whether labelled and unlabelled patches together are no more than nnU-Net's batch.
-
-    Earlier forms of a method, its variants, did not ask.
-    """
-    if values.get("variant", "ours") != "ours":
-        return False
+    """Return whether labelled and unlabelled patches together are no more than nnU-Net's batch."""
     patches = int(values["labelled_batch_size"]) + int(values["unlabelled_batch_size"])
     return patches <= properties.batch_size
 

@@ -63,17 +63,19 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def planned(rule: Rule, *, kept: bool = False, **limits: Any) -> Any:
+def planned(rule: Rule, *, kept_unless: Sequence[str] | None = None, **limits: Any) -> Any:
     """Declare a setting that ``rule(properties, values) -> (value, reason)`` computes.
 
     The values are the given and constant ones, and those planned before this setting.
 
     Args:
         rule: see above.
-        kept: whether a training that continues keeps the value that it began with.
+        kept_unless: a training that continues keeps the value that it began with, unless the user
+            has changed one of these settings since; None: the rule decides again.
         limits: range, topic and scope as in :func:`setting`.
     """
-    metadata: dict[str, Any] = {"rule": rule, "topic": "method", "scope": METHOD, "kept": kept}
+    metadata: dict[str, Any] = {"rule": rule, "topic": "method", "scope": METHOD}
+    metadata["kept_unless"] = kept_unless
     metadata |= dict.fromkeys(("low", "high", "below", "choices")) | limits
     return dataclasses.field(kw_only=True, default=None, metadata=metadata)
 
@@ -178,25 +180,24 @@ def resolve(
 def keep_earlier_behaviour(resolved: Resolved, stored: Mapping[str, Any]) -> Resolved:
     """Return the settings with which a training continues that an earlier version began.
 
-    What the user does not give stays as it was: values that the checkpoint does not know become
-    those of before the setting existed, and constants and :func:`planned` values that are kept
-    become those of the checkpoint.
+    Settings that the checkpoint does not know become those of before the setting existed. Planned
+    values that are kept, see :func:`planned`, become those of the checkpoint.
 
     Args:
         resolved: the current settings.
         stored: the settings of the training's checkpoint.
     """
-    earlier = {}
-    for field in dataclasses.fields(resolved.settings):
-        name, metadata = field.name, field.metadata
+    settings, earlier = resolved.settings, dict[str, Any]()
+    changed = {name for name in resolved.user_given if stored.get(name) != getattr(settings, name)}
+    for field in dataclasses.fields(settings):
+        name, kept_unless = field.name, field.metadata.get("kept_unless")
         if name in resolved.user_given:
             continue
-        if name in stored:
-            is_kept = metadata["kept"] if "rule" in metadata else True
-            if is_kept and stored[name] != getattr(resolved.settings, name):
-                earlier[name] = stored[name]
-        elif metadata.get("before") is not None:
-            earlier[name] = metadata["before"]
+        if name not in stored:
+            if field.metadata.get("before") is not None:
+                earlier[name] = field.metadata["before"]
+        elif kept_unless is not None and not changed.intersection(kept_unless):
+            earlier[name] = stored[name]
     return dataclasses.replace(
         resolved,
         settings=dataclasses.replace(resolved.settings, **earlier),

@@ -72,7 +72,7 @@ def evaluate(
         2
     """
     from semi_nnunet.evaluation.measuring import evaluate_folders
-    from semi_nnunet.evaluation.pieces import ADVICE, DICE, SCATTERED, matters
+    from semi_nnunet.evaluation.pieces import ADVICE, DICE, ONLY_LARGEST, SCATTERED, matters
     from semi_nnunet.evaluation.tables import format_class_means, format_lesions
     from semi_nnunet.util.names import format_count
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
@@ -97,11 +97,13 @@ def evaluate(
         tables = f"lesions.csv, {tables}"
     logger.info(f"{format_count(measured.cases, 'case')}; wrote {tables} to {measured.folder}")
     pieces, dice = measured.content.get("pieces"), measured.content["foreground_mean"]["dice"]
-    if pieces and matters(dice, pieces[DICE]):
+    if pieces == ONLY_LARGEST:
+        logger.info(f"{ONLY_LARGEST}, as {measured.description} says")
+    elif pieces and DICE in pieces and matters(dice, pieces[DICE]):
         logger.info(
             f"Each reference shows its foreground in one piece, and {pieces[SCATTERED]} of "
             f"{measured.cases} predictions do not. With only their largest piece, the mean Dice is "
-            f"{pieces[DICE]:.3f} instead of {dice:.3f}. {ADVICE}"
+            f"{pieces[DICE]:.3f} instead of {dice:.3f}. {ADVICE.format(measured.description)}"
         )
     if next_commands := suggest_after_measuring(Path(predictions)):
         logger.info(format_next_lines(next_commands))

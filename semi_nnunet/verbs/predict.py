@@ -95,8 +95,8 @@ def predict(
             corrected labels. Without this option, corrected labels are an error.
         uncertainty: Also write review.csv, maps of uncertainty, and label tables for viewers.
         largest_component: Keep only the largest connected component of the foreground. Use it where
-            every image shows its foreground in one piece (default: "one_piece" of the model's
-            dataset.json; no for --exact).
+            every image shows its foreground in one piece (default: as "one_piece" in the model's
+            dataset.json says; off with --exact).
         save_probabilities: Refused, as the probabilities of a whole image are never held.
         coarse: Another model, such as 3d_lowres: tiles in which it finds nothing are skipped.
         max_memory: GiB of main memory to use at most; an image that needs more is named (Linux).

@@ -12,6 +12,7 @@ from semi_nnunet.discovery.listing import unknown_trainers
 from semi_nnunet.discovery.names import BASELINE, DEFAULT_PLANS, RECOMMENDED
 from semi_nnunet.raw.folds import describe_left_out
 from semi_nnunet.raw.layout import DATASET_JSON
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
 from semi_nnunet.raw.plans import read_plans
 from semi_nnunet.runs.folders import ALL, Folders, find_folders, load_patient_finder
@@ -173,13 +174,17 @@ def make_jobs(
 def update_models(jobs: Sequence[Job]) -> None:
     """Tell trained models whether the foreground is one piece, as dataset.json says today.
 
-    Models have a copy of the file from the time of their training.
+    Models have a copy of the file from the time of their training. "lesions" excludes one piece, so
+    that it changes, too.
     """
     for folder in {job.folder.parent for job in jobs}:
         description = optional_json(folder / DATASET_JSON)
         today = read_json(jobs[0].folders.preprocessed / DATASET_JSON)
         if description and is_one_piece(description) != is_one_piece(today):
-            write_json(folder / DATASET_JSON, {**description, ONE_PIECE_KEY: is_one_piece(today)})
+            kept = {key: value for key, value in description.items() if key != LESIONS_KEY}
+            rules = {LESIONS_KEY: today[LESIONS_KEY]} if LESIONS_KEY in today else {}
+            now = {**kept, **rules, ONE_PIECE_KEY: is_one_piece(today)}
+            write_json(folder / DATASET_JSON, now)
 
 
 def resolve_shared_pretraining(job: Job) -> Job:

@@ -20,7 +20,7 @@ from semi_nnunet.runs.folds import foresee_folds
 from semi_nnunet.runs.job import Job, list_pool_cases, read_trained_from
 from semi_nnunet.settings import schema
 from semi_nnunet.settings.common import SemiSettings
-from semi_nnunet.settings.schema import list_settings_of_scope
+from semi_nnunet.settings.schema import keep_earlier_behaviour, list_settings_of_scope
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, collect_errors
 from semi_nnunet.util.files import optional_json, read_json
@@ -199,8 +199,8 @@ def find_changed_trainings(
             continue
         if job.trainer not in classes or not (recorded := read_training_record(job)):
             continue
-        resolved = to_plain_values(resolve(job.trainer, job.configuration).as_dict())
-        current = dict(json.loads(json.dumps(resolved)))  # as recorded
+        resolved = keep_earlier_behaviour(resolve(job.trainer, job.configuration), recorded)
+        current = dict(json.loads(json.dumps(to_plain_values(resolved.as_dict()))))  # as recorded
         current |= data.list_cases(job, recorded)
         differences = [
             "{} {} (now {})".format(name, *format_values(name, recorded[name], current[name]))

@@ -14,6 +14,8 @@ from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.evaluation.pieces import (
     ADVICE,
     DICE,
+    ONLY_LARGEST,
+    REFERENCES,
     SCATTERED,
     keep_largest_component,
     matters,
@@ -22,7 +24,8 @@ from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.evaluation.tables import METRICS_JSON, average_defined
 from semi_nnunet.evaluation.values import Model
 from semi_nnunet.raw.description import list_cases
-from semi_nnunet.raw.pieces import is_one_piece
+from semi_nnunet.raw.layout import DATASET_JSON
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.method_names import name_method
@@ -36,25 +39,28 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         subset: "validation" or "test".
 
     Returns:
-        No sentence if a reference has several pieces, or where pieces were not counted.
+        No sentence if a reference has several pieces. Tables in which pieces were not counted, such
+        as those of earlier versions, are left out.
     """
-    measured = defaultdict[Model, list[dict[str, Any]]](list)
+    measured, has_change = defaultdict[Model, list[dict[str, Any]]](list), False
     for job in jobs:
         table = job.current_tables().get(subset)
-        if table is not None and table.is_file():
-            content = optional_json(table.with_name(METRICS_JSON))
-            if "pieces" not in content:
+        content = optional_json(table.with_name(METRICS_JSON)) if table is not None else {}
+        if pieces := content.get("pieces"):
+            if pieces == ONLY_LARGEST:
+                return [f'"{ONE_PIECE_KEY}" in {DATASET_JSON}: {ONLY_LARGEST}.']
+            if REFERENCES in pieces:
                 return []
             measured[Model(job.trainer, job.configuration)].append(content)
-    rows, has_change = list[str](), False
+    rows = list[str]()
     for model, contents in measured.items():
         cases = sum(len({row["case"] for row in content["cases"]}) for content in contents)
         scattered = sum(content["pieces"][SCATTERED] for content in contents)
         whole, largest = (
-            average_defined([values["dice"] or 0.0 for values in means])
-            for means in (
-                [content["foreground_mean"] for content in contents],
-                [{"dice": content["pieces"][DICE]} for content in contents],
+            average_defined([float("nan") if value is None else value for value in values])
+            for values in (
+                [content["foreground_mean"]["dice"] for content in contents],
+                [content["pieces"][DICE] for content in contents],
             )
         )
         has_change |= matters(whole, largest)
@@ -67,7 +73,7 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         return []
     return [
         f"Each reference of the {subset} cases shows its foreground in one piece; predictions: "
-        f"{'; '.join(rows)}. {ADVICE}"
+        f"{'; '.join(rows)}. {ADVICE.format(DATASET_JSON)}"
     ]
 
 

@@ -9,7 +9,7 @@ from semi_nnunet.core.pseudo_labels import (
     confidence,
     hard_pseudo_label,
     is_foreground,
-    keep_largest_component,
+    keep_largest_in_patches,
     most_probable,
     sharpen,
 )
@@ -142,7 +142,7 @@ def test_largest_component_of_each_patch_and_class(exclusive):
     target[:, 2, 5, 0] = target[:, 2, 6, 1] = 1  # joined by a corner
     if exclusive:
         target[:, 0] = 1 - target[:, 1:].sum(1)
-    largest = keep_largest_component(target, exclusive)
+    largest = keep_largest_in_patches(target, exclusive)
     assert largest[0, 1].sum() == 9 and largest[1, 1].sum() == 4
     assert torch.equal(largest[:, 2], target[:, 2])
     if exclusive:

@@ -11,7 +11,14 @@ import pytest
 import SimpleITK as sitk
 
 from semi_nnunet.evaluation.measuring import evaluate_folders, find_changed_inputs
-from semi_nnunet.evaluation.pieces import DICE, SCATTERED, Pieces, count_pieces
+from semi_nnunet.evaluation.pieces import (
+    DICE,
+    ONLY_LARGEST,
+    REFERENCES,
+    SCATTERED,
+    Pieces,
+    count_pieces,
+)
 from semi_nnunet.evaluation.pieces import keep_largest_component as keep
 from semi_nnunet.util.errors import UserError
 from tests.evaluation.folders import LABELS, evaluate, hearts, write
@@ -67,7 +74,7 @@ def test_one_piece_measures_what_nnunets_postprocessing_would_leave(tmp_path, la
     plain = measure(predictions, references)
     describe(references, one_piece=True)
     kept = measure(predictions, references)
-    assert "pieces" not in kept
+    assert kept["pieces"] == ONLY_LARGEST
     assert plain["pieces"] == {SCATTERED: 2, DICE: kept["foreground_mean"]["dice"]}
     assert kept["foreground_mean"]["dice"] > plain["foreground_mean"]["dice"]
     for path in predictions.glob("*.nii.gz"):
@@ -86,6 +93,7 @@ def test_pieces_are_not_counted_where_labels_cannot_tell(tmp_path):
     for name, more in (
         ("ignored", {"labels": {**LABELS, "ignore": 3}}),
         ("partial", {"annotated": {"a": ["liver"], "b": ["liver"], "c": ["liver"]}}),
+        ("lesions", {"lesions": ["any"]}),
     ):
         predictions, references = hearts(tmp_path / name)
         describe(references, **more)
@@ -94,7 +102,7 @@ def test_pieces_are_not_counted_where_labels_cannot_tell(tmp_path):
     array = np.zeros((8, 16, 16))
     array[1, 1, 1] = array[6, 9, 9] = 1
     write(references / "b.nii.gz", array)
-    assert "pieces" not in measure(predictions, references)
+    assert measure(predictions, references)["pieces"] == {REFERENCES: 1}
 
 
 def test_evaluate_suggests_the_key_only_where_it_changes_the_dice(tmp_path, capsys):
@@ -124,3 +132,10 @@ def test_a_wrong_key_is_an_error(tmp_path, keys):
     describe(references, **keys)
     with pytest.raises(UserError, match="one_piece"):
         measure(predictions, references)
+
+
+def test_lesions_are_not_counted_in_a_single_piece(tmp_path):
+    predictions, references = hearts(tmp_path)
+    describe(references, one_piece=True)
+    with pytest.raises(UserError, match="one_piece"):
+        evaluate_folders(predictions, references, lesions=["any"], processes=1)

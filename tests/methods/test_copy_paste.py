@@ -108,7 +108,7 @@ def test_every_patch_of_unequal_batches_is_mixed(sizes, make_trainer):
 def test_largest_component_is_a_setting(make_trainer, monkeypatch):
     calls = []
     monkeypatch.setattr(
-        copy_paste, "keep_largest_component", lambda target, e: (calls.append(e), target)[1]
+        copy_paste, "keep_largest_in_patches", lambda target, e: (calls.append(e), target)[1]
     )
     for selected in (False, True):
         trainer = make_trainer(NAME, largest_component=selected, **WITHOUT_RAMP)

@@ -34,6 +34,21 @@ def test_the_number_of_labelled_patches_is_the_unified_methods_own_choice(folder
     assert "SemiFixMatchTrainer" in sentence and "labelled_batch_size 6 against 12" in sentence
 
 
+def test_crossval_keeps_trainings_of_whole_batches_that_began_before_half_of_a_batch(folders):
+    plans = read_json(folders.preprocessed / "tiny.json")
+    plans["configurations"]["2d"]["batch_size"] = 8
+    write_json(folders.preprocessed / "tiny.json", plans)
+    unified = replace(fake_job(folders, "SemiUnifiedTrainer"), fold="all")
+    labelled, pool = folders.labelled_cases(), unified.unlabelled_cases(case_as_patient)
+    whole = {"labelled_batch_size": 8, "unlabelled_batch_size": 8, "consistency_every_steps": 2}
+    limit = {"unlabelled_gradient_limit": 2.0, "unlabelled_gradient_limit_at_end": 0.25}
+    leave(unified, labelled, pool, variant="ours", **whole, **limit)
+    assert make_jobs(folders, "tiny", ["2d"], [unified.trainer], ["all"], 1)
+    leave(unified, labelled, pool, variant="ours", box_edge=0.7, **whole, **limit)
+    with pytest.raises(UserError, match="box_edge"):
+        make_jobs(folders, "tiny", ["2d"], [unified.trainer], ["all"], 1)
+
+
 def test_differences_from_the_baseline_are_named_with_both_values(folders):
     base, ours, base_1, ours_1 = jobs_of(folders, ("0", "1"))
     for job in (base, base_1):

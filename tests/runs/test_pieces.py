@@ -10,7 +10,8 @@ import SimpleITK as sitk
 
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.evaluation.measuring import evaluate_folders
-from semi_nnunet.evaluation.pieces import keep_largest_component
+from semi_nnunet.evaluation.pieces import ONLY_LARGEST, REFERENCES, keep_largest_component
+from semi_nnunet.raw.pieces import find_one_piece_problems
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.workflows.compare import compare_trainings
@@ -67,9 +68,37 @@ def test_compare_says_what_the_largest_pieces_would_change(hearts_folders):
     for job in jobs:
         measure(job)
     assert not any(job.is_stale("validation") for job in jobs)
-    assert describe_pieces(jobs, "validation") == []
+    (note,) = describe_pieces(jobs, "validation")
+    assert ONLY_LARGEST in note and note in compare_trainings(NAME, plans="tiny")
     kept = read_json(jobs[1].validation / "metrics.json")["foreground_mean"]["dice"]
     assert f"with only the largest piece {100 * kept:.2f}" in sentence
+
+
+def test_tables_without_pieces_are_left_out_and_references_in_several_pieces_end_it(
+    hearts_folders,
+):
+    jobs = [fake_job(hearts_folders, trainer) for trainer in (BASE, OURS)]
+    path = jobs[0].validation / "metrics.json"
+    content = read_json(path)
+    write_json(path, {key: value for key, value in content.items() if key != "pieces"})
+    (sentence,) = describe_pieces(jobs, "validation")
+    assert "2 of 3" in sentence and "0 of 3" not in sentence
+    write_json(path, {**content, "pieces": {REFERENCES: 1}})
+    assert describe_pieces(jobs, "validation") == []
+
+
+def test_models_of_lesions_become_models_of_one_piece(hearts_folders):
+    jobs = [fake_job(hearts_folders, OURS)]
+    model, today = jobs[0].folder.parent, hearts_folders.preprocessed / "dataset.json"
+    for ours, theirs in (({"one_piece": True}, {"lesions": ["any"]}), ({"lesions": ["any"]}, {})):
+        content = read_json(today)
+        plain = {key: content[key] for key in content.keys() - {"one_piece", "lesions"}}
+        write_json(today, {**plain, **ours})
+        write_json(model / "dataset.json", {**plain, **theirs, "one_piece": "lesions" in ours})
+        update_models(jobs)
+        written = read_json(model / "dataset.json")
+        assert [*find_one_piece_problems(written, "dataset.json")] == []
+        assert {key: written[key] for key in ours} == ours
 
 
 def test_models_learn_that_the_foreground_is_one_piece_and_forget_it(hearts_folders):

@@ -76,6 +76,12 @@ def test_the_schedule_is_nnunets():
     assert planned.validation_steps_per_epoch == 50
 
 
+BATCH_RULES = (
+    "labelled_batch_size", "unlabelled_batch_size", "consistency_every_steps",
+    "unlabelled_gradient_limit", "unlabelled_gradient_limit_at_end",
+)  # fmt: skip
+
+
 @given(st.integers(1, 512))
 def test_batches_are_nnunets_and_the_streams_equally_large(batch_size):
     planned = resolve(SemiSettings, properties(batch_size=batch_size), {}).settings
@@ -97,25 +103,29 @@ def test_labelled_and_unlabelled_patches_of_the_unified_method_share_nnunets_bat
     for variant in ("full", "whole_batch"):
         whole = resolve(UnifiedSettings, facts, {"variant": (variant, "the test")}).settings
         assert whole.labelled_batch_size == whole.unlabelled_batch_size == batch_size
-        limits = (whole.unlabelled_gradient_limit, whole.unlabelled_gradient_limit_at_end)
-        assert limits == (2.0, 0.25)
+        assert [getattr(whole, name) for name in BATCH_RULES[3:]] == [2.0, 0.25]
+        assert whole.consistency_every_steps == (2 if variant == "whole_batch" else 1)
 
 
-def test_a_training_keeps_the_defaults_that_it_began_with():
+def test_a_training_keeps_the_batches_that_it_began_with():
     facts = properties(batch_size=12)
     stored = resolve(UnifiedSettings, facts, {"variant": ("whole_batch", "the test")}).as_dict()
     stored["variant"], stored["ramp_up_steps"] = "ours", 17
-    kept = keep_earlier_behaviour(resolve(UnifiedSettings, facts, {}), stored).settings
-    assert kept.labelled_batch_size == kept.unlabelled_batch_size == 12
-    assert (kept.unlabelled_gradient_limit, kept.unlabelled_gradient_limit_at_end) == (2.0, 0.25)
-    assert kept.consistency_every_steps == 2
-    assert kept.ramp_up_steps != 17  # planned again, as the user may have changed the epochs
-    given_values = {
-        "labelled_batch_size": (3, "the user"),
-        "consistency_every_steps": (1, "the user"),
-    }
-    changed = keep_earlier_behaviour(resolve(UnifiedSettings, facts, given_values), stored).settings
-    assert (changed.labelled_batch_size, changed.consistency_every_steps) == (3, 1)
+
+    def keep(**values):
+        given_values = {name: (value, "the user") for name, value in values.items()}
+        return keep_earlier_behaviour(resolve(UnifiedSettings, facts, given_values), stored)
+
+    whole = {name: stored[name] for name in BATCH_RULES}
+    assert [*whole.values()] == [12, 12, 2, 2.0, 0.25]
+    for kept in (keep(), keep(epochs=7, box_edge=0.5)):
+        assert {name: getattr(kept.settings, name) for name in BATCH_RULES} == whole
+        assert kept.settings.ramp_up_steps != 17  # planned again, as epochs may have changed
+    changed = keep(labelled_batch_size=4).settings
+    assert [getattr(changed, name) for name in BATCH_RULES] == [4, 4, 1, 0.0, None]
+    full = keep(variant="full")
+    in_full = resolve(UnifiedSettings, facts, {"variant": ("full", "the user")})
+    assert full.settings == in_full.settings
 
 
 def test_the_unlabelled_batch_follows_a_given_labelled_one():
