@@ -16,6 +16,7 @@ from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
 from semi_nnunet.settings.common import TOPICS
 from semi_nnunet.util.markdown import table
 
+BATCHES = ("labelled_batch_size", "unlabelled_batch_size")
 # nnU-Net's own values, which are not shown if a rule keeps them.
 NNUNET_VALUES = {
     "epochs": 1000, "steps_per_epoch": 250, "validation_steps_per_epoch": 50, "initial_lr": 1e-2,
@@ -37,7 +38,10 @@ def format_all_settings(
 
 
 def format_decided_settings(
-    rows: Sequence[PlannedRow], configurations: Sequence[str], trainers: Collection[str] = ()
+    rows: Sequence[PlannedRow],
+    configurations: Sequence[str],
+    trainers: Collection[str] = (),
+    batches_of: str | None = None,
 ) -> Iterator[str]:
     """Yield a line for each setting that was decided for this data set, by topic.
 
@@ -48,11 +52,13 @@ def format_decided_settings(
         rows: of :func:`~semi_nnunet.planning.plan.plan_semi`.
         configurations: to be shown.
         trainers: whose own settings are shown, too; of others, only given ones.
+        batches_of: a trainer whose numbers of patches are shown if they are its own.
     """
     decided = {
         (row.trainer, row.setting, row.configuration): row
         for row in rows
-        if row.configuration in configurations and is_decided(row, trainers)
+        if row.configuration in configurations
+        and (is_decided(row, trainers) or (row.trainer == batches_of and row.setting in BATCHES))
     }
     groups: dict[tuple[str, str], list[PlannedRow]] = {}
     for (trainer, setting, configuration), row in decided.items():

@@ -152,7 +152,9 @@ def plan(
     if all:
         lines += format_all_settings(planned.rows, planned.configurations)
     else:
-        lines += format_decided_settings(planned.rows, planned.configurations, trainers)
+        lines += format_decided_settings(
+            planned.rows, planned.configurations, trainers, batches_of=RECOMMENDED
+        )
     if planned.taken:
         lines += ["", *format_taken_weights(planned.taken)]
     plans_option = "" if planned.name == DEFAULT_PLANS else f"; use it with -p {planned.name}"

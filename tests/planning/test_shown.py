@@ -64,6 +64,15 @@ def test_the_settings_of_a_named_method_are_shown() -> None:
     assert "weight" in [words[0] for words in lines(rows, "SemiCPSTrainer")]
 
 
+def test_batches_of_the_default_method_are_shown_where_they_are_its_own() -> None:
+    rows = [
+        make_row("labelled_batch_size", value, trainer=trainer)
+        for trainer, value in (("SemiUnifiedTrainer", 6), ("SemiBaselineTrainer", 12))
+    ]
+    shown = format_decided_settings(rows, ["2d"], batches_of="SemiUnifiedTrainer")
+    assert [line.split()[:2] for line in shown][-1] == ["labelled_batch_size", "6"]
+
+
 def test_nnunets_values_are_existing_settings() -> None:
     assert set(NNUNET_VALUES) <= {field.name for field in dataclasses.fields(SemiSettings)}
 
