@@ -23,6 +23,7 @@ from semi_nnunet.evaluation.metrics import (
     UNDEFINED,
     Measure,
     compute_dice,
+    count_shared,
     describe_columns,
     find_size_column,
     mask_metrics,
@@ -310,7 +311,6 @@ def drop_single_slice(
 
 def count_confusion(ours: np.ndarray, theirs: np.ndarray, voxels: int) -> dict[str, int]:
     """Return nnU-Net's counts of two bool masks."""
-    tp = int(np.count_nonzero(ours & theirs))
-    n_pred, n_ref = int(np.count_nonzero(ours)), int(np.count_nonzero(theirs))
+    tp, n_pred, n_ref = count_shared(ours, theirs)
     fp, fn = n_pred - tp, n_ref - tp
     return dict(zip(COUNTS, (tp, fp, fn, voxels - tp - fp - fn, n_pred, n_ref), strict=True))

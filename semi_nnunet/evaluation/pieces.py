@@ -54,7 +54,9 @@ def keep_largest_component(labels: np.ndarray, foreground: Collection[int]) -> n
 
 
 def count_pieces(prediction: np.ndarray, reference: np.ndarray) -> Pieces:
-    """Count the connected pieces of two masks; those of the prediction only beside one piece.
+    """Count the connected pieces of a prediction and its reference.
+
+    Pieces of the prediction are not counted if the reference has several.
 
     >>> one, two = np.array([[0, 1, 1, 0]]), np.array([[1, 0, 0, 1]])
     >>> count_pieces(two, one), count_pieces(one, two)

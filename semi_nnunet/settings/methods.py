@@ -271,28 +271,19 @@ BATCH = ("variant", "labelled_batch_size", "unlabelled_batch_size")
 FALLING_LIMIT = {"unlabelled_gradient_limit": 2.0, "unlabelled_gradient_limit_at_end": 0.25}
 
 
-def consistency_interval(
-    properties: rules.DatasetProperties, values: Mapping[str, Any]
-) -> rules.Planned:
-    if rules.shares_batch(properties, values):
-        return 1, "every step, because half of a batch costs little"
-    return 2, "every second step costs less and gains as much in the same time"
+def by_batch(shared: tuple[Any, str], whole: tuple[Any, str], **limits: Any) -> Any:
+    """Declare a setting whose default depends on whether a step shares nnU-Net's batch.
 
+    Args:
+        shared: value and reason if labelled and unlabelled patches share it.
+        whole: value and reason if unlabelled patches are added to it.
+        limits: as in :func:`planned`.
+    """
 
-def limit_of_whole_batches(
-    properties: rules.DatasetProperties, values: Mapping[str, Any]
-) -> rules.Planned:
-    if rules.shares_batch(properties, values):
-        return 0.0, "no limit: without it, halves of batches gained most in the same time"
-    return 2.0, "at the start: learn from many images before the labels are fitted (tournament)"
+    def rule(properties: rules.DatasetProperties, values: Mapping[str, Any]) -> rules.Planned:
+        return shared if rules.shares_batch(properties, values) else whole
 
-
-def last_limit_of_whole_batches(
-    properties: rules.DatasetProperties, values: Mapping[str, Any]
-) -> tuple[float | None, str]:
-    if rules.shares_batch(properties, values):
-        return None, "no limit at the end either"
-    return 0.25, "labels are fitted at the end (tournament); none: a constant limit"
+    return planned(rule, kept_unless=BATCH, **limits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,10 +309,20 @@ class UnifiedSettings(CutMixSettings, ConsistencySettings):
     unlabelled_batch_size: int = planned(
         rules.unlabelled_batch_size, kept_unless=BATCH, low=1, topic=LENGTH
     )
-    consistency_every_steps: int = planned(consistency_interval, kept_unless=BATCH, before=1, low=1)
-    unlabelled_gradient_limit: float = planned(limit_of_whole_batches, kept_unless=BATCH, low=0)
-    unlabelled_gradient_limit_at_end: float | None = planned(
-        last_limit_of_whole_batches, kept_unless=BATCH, low=0.001
+    consistency_every_steps: int = by_batch(
+        (1, "every step, because half of a batch costs little"),
+        (2, "every second step costs less and gains as much in the same time"),
+        before=1, low=1,
+    )  # fmt: skip
+    unlabelled_gradient_limit: float = by_batch(
+        (0.0, "no limit: without it, halves of batches gained most in the same time"),
+        (2.0, "at the start: learn from many images before the labels are fitted (tournament)"),
+        low=0,
+    )
+    unlabelled_gradient_limit_at_end: float | None = by_batch(
+        (None, "no limit at the end either"),
+        (0.25, "labels are fitted at the end (tournament); none: a constant limit"),
+        low=0.001,
     )
     variant: str = published(
         whole_batch={"consistency_every_steps": 2, **FALLING_LIMIT},

@@ -172,14 +172,13 @@ def make_jobs(
 
 
 def update_models(jobs: Sequence[Job]) -> None:
-    """Tell trained models whether the foreground is one piece, as dataset.json says today.
+    """Update "one_piece" in the copies of dataset.json that trained models have.
 
-    Models have a copy of the file from the time of their training. "lesions" excludes one piece, so
-    that it changes, too.
+    "lesions", which excludes it, is updated as well.
     """
+    today = read_json(jobs[0].folders.preprocessed / DATASET_JSON)
     for folder in {job.folder.parent for job in jobs}:
         description = optional_json(folder / DATASET_JSON)
-        today = read_json(jobs[0].folders.preprocessed / DATASET_JSON)
         if description and is_one_piece(description) != is_one_piece(today):
             kept = {key: value for key, value in description.items() if key != LESIONS_KEY}
             rules = {LESIONS_KEY: today[LESIONS_KEY]} if LESIONS_KEY in today else {}

@@ -32,7 +32,7 @@ from semi_nnunet.util.method_names import name_method
 
 
 def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
-    """Return a sentence for people if the largest pieces alone would change a mean Dice.
+    """Suggest "one_piece" if it would change the mean Dice of a model.
 
     Args:
         jobs: whose measures are compared.
@@ -57,7 +57,7 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         cases = sum(len({row["case"] for row in content["cases"]}) for content in contents)
         scattered = sum(content["pieces"][SCATTERED] for content in contents)
         whole, largest = (
-            average_defined([float("nan") if value is None else value for value in values])
+            average_defined([value for value in values if value is not None])
             for values in (
                 [content["foreground_mean"]["dice"] for content in contents],
                 [content["pieces"][DICE] for content in contents],
