@@ -27,6 +27,7 @@ from semi_nnunet.raw.description import list_cases
 from semi_nnunet.raw.layout import DATASET_JSON
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
 from semi_nnunet.runs.job import Job
+from semi_nnunet.runs.trainings import list_metric_tables
 from semi_nnunet.util.files import optional_json
 from semi_nnunet.util.method_names import name_method
 
@@ -43,15 +44,14 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         as those of earlier versions, are left out.
     """
     measured, has_change = defaultdict[Model, list[dict[str, Any]]](list), False
-    for job in jobs:
-        table = job.current_tables().get(subset)
-        content = optional_json(table.with_name(METRICS_JSON)) if table is not None else {}
+    for model, _, _, table in list_metric_tables(jobs, subset):
+        content = optional_json(table.with_name(METRICS_JSON))
         if pieces := content.get("pieces"):
             if pieces == ONLY_LARGEST:
                 return [f'"{ONE_PIECE_KEY}" in {DATASET_JSON}: {ONLY_LARGEST}.']
             if REFERENCES in pieces:
                 return []
-            measured[Model(job.trainer, job.configuration)].append(content)
+            measured[model].append(content)
     rows = list[str]()
     for model, contents in measured.items():
         cases = sum(len({row["case"] for row in content["cases"]}) for content in contents)
