@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -16,6 +17,7 @@ from semi_nnunet.planning.plan import EVERY_TRAINER, PlannedRow
 from semi_nnunet.settings.common import TOPICS
 from semi_nnunet.util.markdown import table
 
+OTHER_TRAINERS = "every other trainer"
 BATCHES = ("labelled_batch_size", "unlabelled_batch_size")
 # nnU-Net's own values, which are not shown if a rule keeps them.
 NNUNET_VALUES = {
@@ -56,7 +58,7 @@ def format_decided_settings(
     """
     decided = {
         (row.trainer, row.setting, row.configuration): row
-        for row in rows
+        for row in merge_equal_trainers(rows, {*trainers, batches_of})
         if row.configuration in configurations
         and (is_decided(row, trainers) or (row.trainer == batches_of and row.setting in BATCHES))
     }
@@ -72,8 +74,9 @@ def format_decided_settings(
         names = ", ".join(configurations) if is_common else configuration
         groups.setdefault((names, trainer), []).append(row)
     common = ", ".join(configurations)
+    ranks = {EVERY_TRAINER: 0, OTHER_TRAINERS: 2}
     for names, trainer in sorted(
-        groups, key=lambda group: (group[1] != EVERY_TRAINER, group[0] != common)
+        groups, key=lambda group: (ranks.get(group[1], 1), group[0] != common)
     ):
         yield f"\n{names}, {trainer}"
         by_topic = sorted(groups[names, trainer], key=lambda row: topic_rank(row.topic))
@@ -81,6 +84,29 @@ def format_decided_settings(
             if number == 0 or row.topic != by_topic[number - 1].topic:
                 yield f" {row.topic}"
             yield format_row(row)
+
+
+def merge_equal_trainers(
+    rows: Sequence[PlannedRow], apart: Collection[str | None]
+) -> Iterator[PlannedRow]:
+    """Yield one row for all trainers to which the user gave the same value, if others have others.
+
+    Args:
+        rows: of all trainers.
+        apart: trainers that keep their own rows.
+    """
+    of_setting: dict[tuple[str, str], list[PlannedRow]] = defaultdict(list)
+    for row in rows:
+        of_setting[row.configuration, row.setting].append(row)
+    for same_setting in of_setting.values():
+        equal: dict[tuple[str, str], list[PlannedRow]] = defaultdict(list)
+        for row in same_setting:
+            if row.trainer in apart or row.trainer == EVERY_TRAINER or not row.is_given:
+                yield row
+            else:
+                equal[repr(row.value), row.reason].append(row)
+        for group in equal.values():
+            yield replace(group[0], trainer=OTHER_TRAINERS) if len(group) > 1 else group[0]
 
 
 def is_decided(row: PlannedRow, trainers: Collection[str]) -> bool:

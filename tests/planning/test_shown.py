@@ -64,6 +64,24 @@ def test_the_settings_of_a_named_method_are_shown() -> None:
     assert "weight" in [words[0] for words in lines(rows, "SemiCPSTrainer")]
 
 
+def test_a_value_of_all_trainers_with_exceptions_is_shown_once() -> None:
+    names = ("SemiBCPTrainer", "SemiCPSTrainer", "SemiBaselineTrainer", "SemiUnifiedTrainer")
+    rows = [
+        make_row("epochs", epochs, trainer=trainer, reason=reason, is_given=True)
+        for trainer, epochs, reason in zip(
+            names, (9, 9, 20, 9), ("common", "common", "own", "common"), strict=True
+        )
+    ]
+    shown = [line.split() for line in format_decided_settings(rows, ["2d"])]
+    assert [words for words in shown if words[0] != TOPICS[0].split()[0]] == [
+        ["2d,", "SemiBaselineTrainer"], ["epochs", "20", "own"],
+        ["2d,", "every", "other", "trainer"], ["epochs", "9", "common"],
+    ]  # fmt: skip
+    apart = list(format_decided_settings(rows, ["2d"], ["SemiCPSTrainer"]))
+    assert sum("SemiCPSTrainer" in line for line in apart) == 1
+    assert sum(line.split()[0] == "epochs" for line in apart) == 3
+
+
 def test_batches_of_the_default_method_are_shown_where_they_are_its_own() -> None:
     rows = [
         make_row("labelled_batch_size", value, trainer=trainer)
