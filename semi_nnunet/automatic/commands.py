@@ -11,7 +11,7 @@ from typing import Any
 from semi_nnunet.automatic.schedule import FULL, TrainingRound
 from semi_nnunet.deploy.export import is_exported_from
 from semi_nnunet.raw.layout import FINAL_CHECKPOINT
-from semi_nnunet.raw.plans import read_plans
+from semi_nnunet.raw.plans import read_plans, resolve_configuration
 from semi_nnunet.runs.folders import ALL, Folders
 from semi_nnunet.runs.job import STEPS, Job
 from semi_nnunet.runs.launching import JobLauncher
@@ -78,6 +78,12 @@ class AutoCommands:
         """Return the value of a setting in the plans that all rounds start from."""
         semi = read_plans(self.folders.preprocessed, PLANS).get("semi", {})
         return {**USUAL, **semi, **semi.get(self.configuration, {})}[setting]
+
+    def read_batch_size(self) -> int:
+        """Return the patches of a batch in the plans that all rounds start from."""
+        plans = read_plans(self.folders.preprocessed, PLANS)
+        configuration = resolve_configuration(plans, self.configuration) or {}
+        return int(configuration["batch_size"])
 
     def list_optimiser_settings(self, steps: int) -> list[str]:
         """Return the settings of the optimizer for a training of this length.

@@ -13,6 +13,7 @@ from semi_nnunet.automatic.commands import PLANS, ROUNDS, AutoCommands
 from semi_nnunet.automatic.schedule import TrainingRate
 from semi_nnunet.benchmarking.kept import Kept, StepRate
 from semi_nnunet.benchmarking.work import Work
+from semi_nnunet.discovery.settings import settings_classes
 from semi_nnunet.raw.layout import SETTINGS_JSON, SUMMARY_JSON
 from semi_nnunet.runs.commands import run_stages
 from semi_nnunet.runs.folders import ALL, Folders
@@ -20,6 +21,9 @@ from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.runs.local import Resources, build_child_environment
 from semi_nnunet.runs.progress import read_epoch_seconds
+from semi_nnunet.settings.common import SemiSettings
+from semi_nnunet.settings.methods import SharedBatchSettings
+from semi_nnunet.settings.rules import LEAST_SHARED
 from semi_nnunet.util.environment import variable
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json
@@ -36,7 +40,7 @@ FORWARD = 1 / 3  # of a step: validation has no backward pass, which takes twice
 ASSUMED_STEP = {"cpu": 0.25, "cuda": 0.05}  # seconds of the baseline's, docs/cost.md
 ASSUMED_RATIOS = {  # of a step to the baseline's, docs/choosing_a_method.md
     "SemiBaselineTrainer": 1.0,
-    "SemiUnifiedTrainer": 1.8,  # batches of 2 or 3 patches; of 4 and more 1.2
+    "SemiUnifiedTrainer": 1.8,
     "SemiUniMatchTrainer": 4.3,
     "SemiCPSTrainer": 4.6,
     "SemiMixMatchTrainer": 4.6,
@@ -44,28 +48,42 @@ ASSUMED_RATIOS = {  # of a step to the baseline's, docs/choosing_a_method.md
     "SemiUncertaintyAwareTrainer": 4.8,
 }
 USUAL_RATIO = 2.3  # of the other methods
+SHARED_RATIO = 1.2  # of methods whose unlabelled patches are part of nnU-Net's batch
 ASSUMED_BESIDES, ASSUMED_CASE = 60.0, 1.0  # seconds
 
 
 def assume_rates(
-    trainers: Sequence[str], device: str, baseline: TrainingRate | None = None
+    trainers: Sequence[str], device: str, batch_size: int, baseline: TrainingRate | None = None
 ) -> dict[str, TrainingRate]:
     """Return rates that were not measured, from the ratios of steps in the documentation.
 
-    >>> assume_rates(["SemiMeanTeacherTrainer"], "cpu")["SemiMeanTeacherTrainer"].step
+    >>> assume_rates(["SemiMeanTeacherTrainer"], "cpu", 12)["SemiMeanTeacherTrainer"].step
     0.575
 
     Args:
         trainers: whose rates are needed.
         device: "cpu", "cuda" or "mps".
+        batch_size: of the nnU-Net plan.
         baseline: the measured rate of the baseline, if any.
     """
     step = ASSUMED_STEP.get(device, ASSUMED_STEP["cuda"])
     base = baseline or TrainingRate(step, ASSUMED_BESIDES, ASSUMED_CASE)
     return {
-        trainer: replace(base, step=base.step * ASSUMED_RATIOS.get(trainer, USUAL_RATIO))
+        trainer: replace(base, step=base.step * assume_ratio(trainer, batch_size))
         for trainer in trainers
     }
+
+
+def assume_ratio(trainer: str, batch_size: int) -> float:
+    """Return the time of a trainer's step, relative to the baseline's.
+
+    >>> [assume_ratio("SemiFixMatchTrainer", patches) for patches in (2, 12)]
+    [2.3, 1.2]
+    """
+    shares = issubclass(settings_classes().get(trainer, SemiSettings), SharedBatchSettings)
+    if shares and batch_size >= LEAST_SHARED:
+        return SHARED_RATIO
+    return ASSUMED_RATIOS.get(trainer, USUAL_RATIO)
 
 
 def load_kept(commands: AutoCommands, resources: Resources) -> Kept:

@@ -80,6 +80,7 @@ CANDIDATES = (  # in the order of preference, by gains in the same time: docs/re
 )
 SHARE_SPENT = 0.92  # of the hours, by trainings; the rest is for the report and wrong estimates
 MOST_STEPS = 250_000  # nnU-Net's
+SMALLEST_BATCH = 2  # nnU-Net's, assumed before it plans
 OWN_PAGE, PREDICTIONS = "README.md", "predictions"  # among the results
 LATER = "next: when the cluster's queue is empty, the same command again"
 
@@ -314,7 +315,8 @@ class AutoRun:
         if not known and is_planned and commands.runs_locally:
             known = find_kept_rates(commands, trainers, self.resources, cases)
         assumed = [name for name in trainers if name not in known]
-        rates = {**assume_rates(assumed, device, known.get(BASELINE)), **known}
+        patches = commands.read_batch_size() if is_planned else SMALLEST_BATCH
+        rates = {**assume_rates(assumed, device, patches, known.get(BASELINE)), **known}
         usual = (CPU_LENGTH if device == "cpu" else USUAL)["steps_per_epoch"]
         steps_per_epoch = self.steps_per_epoch if is_planned else usual
         inputs = ScheduleInputs(

@@ -7,8 +7,12 @@ Differs from the paper: the moving average, which the paper evaluates, also give
 several classes have separate thresholds (FreeMatch), because a common one silences small organs;
 boxes are mixed (CutMix); the loss is nnU-Net's Dice + cross-entropy over confident voxels only (eq.
 4 divides by all voxels, so that few confident ones count little); the weight is ramped and
-multiplied by the reliability of the network. ``variant paper`` is the paper's except for the loss,
+multiplied by the reliability of the network. ``variant=paper`` is the paper's except for the loss,
 the changes of the strong view, and the network that is deployed: the trained one, not its average.
+
+From four patches on, half of nnU-Net's batch is unlabelled. ``variant=whole_batch`` adds as many
+unlabelled patches to the batch, as the default did before; in the same time it gains less on three
+data sets (docs/results/index.md, "Half of each batch").
 """
 
 from __future__ import annotations

@@ -170,8 +170,21 @@ class DistillationSettings(CutMixSettings):
     filter_score: str = single_network_score()
 
 
+BATCH = ("variant", "labelled_batch_size", "unlabelled_batch_size")
+
+
 @dataclass(frozen=True, kw_only=True)
-class FixMatchSettings(ConfidentTeacherSettings):
+class SharedBatchSettings(SemiSettings):
+    """The batches of a method whose labelled and unlabelled patches share nnU-Net's batch."""
+
+    labelled_batch_size: int = planned(rules.half_of_batch, kept_unless=BATCH, low=1, topic=LENGTH)
+    unlabelled_batch_size: int = planned(
+        rules.unlabelled_batch_size, kept_unless=BATCH, low=1, topic=LENGTH
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixMatchSettings(SharedBatchSettings, ConfidentTeacherSettings):
     """Settings of ``SemiFixMatchTrainer``."""
 
     strong_weight: float = setting(
@@ -182,7 +195,8 @@ class FixMatchSettings(ConfidentTeacherSettings):
             "strong_weight": 1.0, "class_wise_threshold": False, "ema_decay": 0.0,
             "cutmix_probability": 0.0, "ramp_up": "constant", "unlabelled_start_steps": 0,
             "follow_reliability": False,
-        }
+        },
+        whole_batch={},
     )  # fmt: skip
 
 
@@ -267,7 +281,6 @@ class UncertaintyAwareSettings(CutMixSettings, ConsistencySettings):
     )  # fmt: skip
 
 
-BATCH = ("variant", "labelled_batch_size", "unlabelled_batch_size")
 FALLING_LIMIT = {"unlabelled_gradient_limit": 2.0, "unlabelled_gradient_limit_at_end": 0.25}
 
 
@@ -287,7 +300,7 @@ def by_batch(shared: tuple[Any, str], whole: tuple[Any, str], **limits: Any) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnifiedSettings(CutMixSettings, ConsistencySettings):
+class UnifiedSettings(SharedBatchSettings, CutMixSettings, ConsistencySettings):
     """Settings of ``SemiUnifiedTrainer``."""
 
     box_edge: float = setting(
@@ -304,10 +317,6 @@ class UnifiedSettings(CutMixSettings, ConsistencySettings):
         "boxes are pasted into the labelled patches of the supervised loss; true: into copies of "
         "them, which take another pass",
         before=True,
-    )
-    labelled_batch_size: int = planned(rules.half_of_batch, kept_unless=BATCH, low=1, topic=LENGTH)
-    unlabelled_batch_size: int = planned(
-        rules.unlabelled_batch_size, kept_unless=BATCH, low=1, topic=LENGTH
     )
     consistency_every_steps: int = by_batch(
         (1, "every step, because half of a batch costs little"),

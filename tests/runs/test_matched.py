@@ -24,14 +24,16 @@ from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave
 from tests.runs.tiny import TINY
 
 
-def test_the_number_of_labelled_patches_is_the_unified_methods_own_choice(folders):
-    base, fixmatch = fake_job(folders, BASE), fake_job(folders, "SemiFixMatchTrainer")
-    unified = fake_job(folders, "SemiUnifiedTrainer")
+def test_the_number_of_labelled_patches_is_the_choice_of_methods_that_share_the_batch(folders):
+    base, *others = (
+        fake_job(folders, trainer)
+        for trainer in (BASE, "SemiFixMatchTrainer", "SemiUnifiedTrainer", "SemiMeanTeacherTrainer")
+    )
     leave(base, labelled_batch_size=12, epochs=2)
-    for job in (fixmatch, unified):
+    for job in others:
         leave(job, labelled_batch_size=6, epochs=2)
-    (sentence,) = find_mismatches([base, fixmatch, unified], BASE)
-    assert "SemiFixMatchTrainer" in sentence and "labelled_batch_size 6 against 12" in sentence
+    (sentence,) = find_mismatches([base, *others], BASE)
+    assert "SemiMeanTeacherTrainer" in sentence and "labelled_batch_size 6 against 12" in sentence
 
 
 def test_crossval_keeps_trainings_of_whole_batches_that_began_before_half_of_a_batch(folders):

@@ -89,6 +89,17 @@ def test_batches_are_nnunets_and_the_streams_equally_large(batch_size):
 
 
 @given(st.integers(1, 512))
+def test_labelled_and_unlabelled_patches_of_fixmatch_share_nnunets_batch(batch_size):
+    facts = properties(batch_size=batch_size)
+    planned = resolve(FixMatchSettings, facts, {}).settings
+    expected = batch_size // 2 if batch_size >= 4 else batch_size
+    assert planned.labelled_batch_size == planned.unlabelled_batch_size == expected
+    for variant in ("paper", "whole_batch"):
+        whole = resolve(FixMatchSettings, facts, {"variant": (variant, "the test")}).settings
+        assert whole.labelled_batch_size == whole.unlabelled_batch_size == batch_size
+
+
+@given(st.integers(1, 512))
 def test_labelled_and_unlabelled_patches_of_the_unified_method_share_nnunets_batch(batch_size):
     facts = properties(batch_size=batch_size)
     planned = resolve(UnifiedSettings, facts, {}).settings
