@@ -159,7 +159,7 @@ def made_scenarios(root: Path, only: list[str] | None) -> Iterator[Scenario]:
     own = ("raw", "preprocessed", "results")
     yield Scenario("pseudo-dataset", distilling(root, model), unlike_distilled, own)
     yield Scenario("distil", shrinking(root, models, names[0]), unlike_shrunk, own[1:])
-    yield Scenario("auto", choosing(), unlike_shipped, own[1:])
+    yield Scenario("auto", choosing(), unlike_exported, own[1:])
     if not only or "report" in only:
         words = ("-d", DATASET, "-p", PLANS, "-c", "2d", "-f", "0", "--device", "cpu")
         trainers = ("-tr", "SemiBaselineTrainer", names[0])
@@ -203,10 +203,10 @@ def shrinking(root: Path, models: Path, trainer: str) -> Callable[[Path], Comman
 
 
 def choosing() -> Callable[[Path], Command]:
-    """Return the command that chooses a method, and ships its model."""
+    """Return the command that chooses a method, and exports its model."""
 
     def command(folder: Path) -> Command:
-        words = ("auto", "-d", DATASET, "--hours", "9", "--device", "cpu", "-o", folder / "shipped")
+        words = ("auto", "-d", DATASET, "--hours", "9", "--device", "cpu", "-o", folder / "result")
         return (sys.executable, "-c", AUTO, *words, "-tr", "SemiMeanTeacherTrainer")
 
     return command
@@ -413,13 +413,13 @@ def unlike_shrunk(whole: Path, other: Path) -> list[str]:
     return differ + trainings
 
 
-def unlike_shipped(whole: Path, other: Path) -> list[str]:
-    """Return what differs in the model that ships, its predictions, and the answer."""
-    answers = [(folder / "shipped" / "README.md").read_text("utf-8") for folder in (whole, other)]
+def unlike_exported(whole: Path, other: Path) -> list[str]:
+    """Return what differs in the exported model, its predictions, and the answer."""
+    answers = [(folder / "result" / "README.md").read_text("utf-8") for folder in (whole, other)]
     differ = [] if len({text.splitlines()[2] for text in answers}) == 1 else ["the answer"]
-    differ += unlike_files("shipped/predictions/*", whole, other)
+    differ += unlike_files("result/predictions/*", whole, other)
     one, two = (
-        {path.relative_to(folder): path for path in folder.glob("shipped/exported/**/*.pth")}
+        {path.relative_to(folder): path for path in folder.glob("result/exported/**/*.pth")}
         for folder in (whole, other)
     )
     if one.keys() != two.keys():

@@ -1,1 +1,1 @@
-"""From a raw data set to the best model and its proof, within a budget of hours."""
+"""From a raw data set to the best model, checked on other cases, within a budget of hours."""

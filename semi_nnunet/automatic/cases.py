@@ -25,7 +25,7 @@ class CaseCounts:
 
     >>> counts = CaseCounts(5, labelled=20, patients=20, test_cases=0, test_patients=0,
     ...                     has_test_labels=False)
-    >>> counts.choosing_folds, counts.proving_folds
+    >>> counts.choosing_folds, counts.checking_folds
     (('0', '1'), ('2', '3', '4'))
 
     Args:
@@ -88,18 +88,18 @@ class CaseCounts:
         return folds if self.count_validated_patients(folds) >= LEAST_PATIENTS else ()
 
     @property
-    def proving_folds(self) -> tuple[str, ...]:
+    def checking_folds(self) -> tuple[str, ...]:
         """The folds whose validation cases test the choice; () if test cases do."""
         if self.has_test_labels:
             return ()
         return tuple(map(str, range(len(self.choosing_folds), self.folds)))
 
     @property
-    def proving_patients(self) -> int:
+    def checking_patients(self) -> int:
         """About how many patients test the choice."""
         if self.has_test_labels:
             return self.test_patients
-        return self.count_validated_patients(self.proving_folds)
+        return self.count_validated_patients(self.checking_folds)
 
     def count_validated_patients(self, folds: Sequence[str]) -> int:
         """Return about how many patients these folds validate."""

@@ -50,7 +50,7 @@ class AutoCommands:
         configuration: to train.
         launcher: where the trainings run.
         device: of the trainings.
-        out: folder for the model that ships.
+        out: folder for the exported model.
     """
 
     folders: Folders
@@ -66,7 +66,7 @@ class AutoCommands:
 
     @property
     def exported(self) -> Path:
-        """Folder of the model that ships, for stock nnU-Net."""
+        """Folder of the exported model, for stock nnU-Net."""
         return self.out / "exported"
 
     @property
@@ -152,7 +152,7 @@ class AutoCommands:
                 words = self.folders.evaluation_command(job.validation, references, processes=1)
                 yield f"measure {job}", words
 
-    def build_shipping(self, trainer: str) -> NamedCommands:
+    def build_results(self, trainer: str) -> NamedCommands:
         """Export the model, unless it was exported before, and write the report."""
         if not self.list_archives(trainer):
             yield "export", self.build_export(trainer, self.exported)
@@ -169,15 +169,15 @@ class AutoCommands:
         """Remove exported models of other trainers, and this one if it was trained again since.
 
         Args:
-            trainer: whose model ships.
+            trainer: whose model is exported.
         """
         checkpoint = self.find_last_job(trainer).folder / FINAL_CHECKPOINT
         if not checkpoint.is_file():
             return
         plans, is_kept = self.name_plans(FULL), False
         for model in self.exported.glob(f"*/*__{plans}_*__{self.configuration}"):
-            ships = model.name.endswith(f"__{plans}_{trainer}__{self.configuration}")
-            if ships and is_exported_from(model, checkpoint):
+            is_wanted = model.name.endswith(f"__{plans}_{trainer}__{self.configuration}")
+            if is_wanted and is_exported_from(model, checkpoint):
                 is_kept = True
             else:
                 shutil.rmtree(model)

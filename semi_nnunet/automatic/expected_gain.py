@@ -1,8 +1,8 @@
 """Estimate the gain of one trained model over another from few cases and from earlier experience.
 
-Two questions are kept apart. *What ships* is the model with the higher expected Dice. *What is
-claimed* needs evidence beyond chance (:mod:`semi_nnunet.evaluation.statistics`). Twenty patients
-rarely prove a gain of three points, but they still make one model the better bet.
+Two questions are kept apart. *Which model is exported?* The one with the higher expected Dice.
+*What is claimed?* Only what is beyond chance (:mod:`semi_nnunet.evaluation.statistics`). Twenty
+patients rarely prove a gain of three points, but they still make one model the better bet.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-# What few cases do not say about their spread: in Dice, as of so many cases. Over the patients of
-# docs/values, differences spread by .015 (Hippocampus) to .074 (ACDC). With 3, 6 and 20 patients,
-# .02 ships better models than .03 or .04, and a loss above one point in about 1 % of the draws.
+# Prior of the standard deviation of a patient's difference: in Dice, with the weight of so many
+# patients. Over the patients of docs/values it is .015 (Hippocampus) to .074 (ACDC). With 3, 6 and
+# 20 patients, .02 exports better models than .03 or .04, and loses above one point in about 1 % of
+# the draws.
 USUAL_SPREAD, SPREAD_WEIGHT = 0.02, 3
 HARM = 0.01  # Dice: a loss of more than one point
-RISK_LIMIT = 0.1  # probability of such a loss above which the baseline ships
+RISK_LIMIT = 0.1  # probability of such a loss above which the baseline is exported
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class ExpectedGain:
             return float(self.mean < gain)
         return float(norm.cdf((gain - self.mean) / self.spread))
 
-    def is_worth_shipping(self, risk_limit: float = RISK_LIMIT) -> bool:
+    def is_worth_exporting(self, risk_limit: float = RISK_LIMIT) -> bool:
         """Return whether a gain is expected and a loss of more than one point is unlikely.
 
         Args:

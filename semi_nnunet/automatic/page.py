@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from semi_nnunet.automatic.cases import LEAST_PATIENTS, CaseCounts
-from semi_nnunet.automatic.proof import METRIC, Proof
+from semi_nnunet.automatic.checked_choice import METRIC, CheckedChoice
 from semi_nnunet.automatic.schedule import (
     FULL,
     ScheduleInputs,
@@ -63,15 +63,15 @@ def describe_case_roles(cases: CaseCounts, rounds: Collection[str]) -> str:
         choice = "The first candidate is trained without a comparison, for lack of time"
     if not cases.choosing_folds:
         choice = "The first candidate is trained, as there are too few labelled cases to compare"
-    if not (cases.has_test_labels or cases.proving_folds):
+    if not (cases.has_test_labels or cases.checking_folds):
         return f"{choice}; no cases are left to check it."
-    check = f"folds {' '.join(cases.proving_folds)} check it on other cases."
+    check = f"folds {' '.join(cases.checking_folds)} check it on other cases."
     if cases.has_test_labels:
         check = "the labelled test cases check it."
-    if cases.proving_patients < LEAST_PATIENTS:
+    if cases.checking_patients < LEAST_PATIENTS:
         check += (
-            f" With fewer than {LEAST_PATIENTS} of them no gain can be proven: put test cases into "
-            f"labelsTs."
+            f" With fewer than {LEAST_PATIENTS} of them no gain can be proven: put test images "
+            f"into imagesTs and their labels into labelsTs."
         )
     return f"{choice}; {check}"
 
@@ -109,10 +109,9 @@ def warn_of_short_training(remaining: Sequence[TrainingRound]) -> list[str]:
     if last.name != FULL or steps >= PAYS_FROM:
         return []
     return [
-        f"The hours are enough for {steps} supervised steps. With the time of about 1,100, "
-        f"unlabelled images made models 0.4 to 0.8 points worse where it was measured; with that "
-        f"of 3,300 and more, they made none worse by more than 0.1. More hours may change the "
-        f"answer."
+        f"The hours allow only {steps} supervised steps. In the time of about 1,100, unlabelled "
+        f"images made models 0.4 to 0.8 points worse where it was measured; in that of 3,300, "
+        f"gains ranged from -1.3 to +5.5 points. More hours may change the answer."
     ]
 
 
@@ -157,15 +156,15 @@ def format_ranking(ranked: Sequence[str], dice: Mapping[str, float]) -> str:
 
 
 def build_choice(
-    trainer: str, state: AutoState, cases: CaseCounts, proof: Proof, hours: float
+    trainer: str, state: AutoState, cases: CaseCounts, checked: CheckedChoice, hours: float
 ) -> MethodChoice:
-    """Describe the rounds in which ``trainer`` was chosen, and the model that ships."""
-    shipped = (
-        f"The model that ships was trained on all labelled cases (fold all, {FULL} round): "
-        f"{name_method(proof.ships)}. {readable_time(state.seconds)} of {hours:g} h were spent."
+    """Describe the rounds in which ``trainer`` was chosen, and the exported model."""
+    exported = (
+        f"The exported model was trained on all labelled cases (fold all, {FULL} round): "
+        f"{name_method(checked.exported)}. {readable_time(state.seconds)} of {hours:g} h were used."
     )
     before = (describe_case_roles(cases, state.rounds), *state.notes)
-    return MethodChoice(trainer, before, list_choice_rows(state), (shipped,))
+    return MethodChoice(trainer, before, list_choice_rows(state), (exported,))
 
 
 def format_progress_page(dataset: str, state: AutoState, cases: CaseCounts, hours: float) -> str:
@@ -181,7 +180,8 @@ def format_progress_page(dataset: str, state: AutoState, cases: CaseCounts, hour
     phase = "is over, the next one follows" if running in state.ranked else "is running"
     status = (
         f"Not finished: the {running} round {phase}. {readable_time(state.seconds)} of {hours:g} h "
-        "were spent before. The answer will stand here."
+        "have been used. "
+        "This page will begin with the answer when the run is finished."
     )
     rows = table([CHOICE_COLUMNS, *list_choice_rows(state)]).splitlines()
     notes = [line for note in state.notes for line in (note, "")]
@@ -192,7 +192,7 @@ def format_progress_page(dataset: str, state: AutoState, cases: CaseCounts, hour
 
 def format_answer_page(
     dataset: str,
-    proof: Proof,
+    checked: CheckedChoice,
     choice: MethodChoice,
     export: str | None,
     following: Sequence[str],
@@ -202,13 +202,13 @@ def format_answer_page(
 
     Args:
         dataset: its name.
-        proof: the answer.
+        checked: the answer.
         choice: how the model was chosen.
-        export: the command that exports the method's model, if the baseline's ships.
+        export: the command that exports the method's model, if the baseline's is exported.
         following: lines of the last part, see :func:`describe_next_cases`; none omits the part.
         advice: sentences about the predictions.
     """
-    lines = [f"# {dataset}", "", proof.answer, ""]
+    lines = [f"# {dataset}", "", checked.answer, ""]
     lines += [line for sentence in advice for line in (sentence, "")]
     lines += ["* `exported/`: the model; stock nnU-Net installs the zip and predicts with it."]
     lines += ["* `predictions/`: its segmentations of imagesTs, if there are any."]
@@ -235,7 +235,7 @@ def describe_next_cases(cases: Sequence[tuple[str, str]], page: str, proposals: 
         "",
         *table([("case", "reason"), *(tuple(map(plain, row)) for row in cases)]).splitlines(),
         "",
-        "With this command, the model that ships writes labels of these cases, to correct:",
+        "With this command, the exported model writes labels of these cases, to correct:",
         "",
         "```bash",
         proposals,

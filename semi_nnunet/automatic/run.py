@@ -13,6 +13,7 @@ import torch
 
 from semi_nnunet.annotation.next_cases import PAGE, TABLE
 from semi_nnunet.automatic.cases import CaseCounts
+from semi_nnunet.automatic.checked_choice import check_choice, rank_trainers
 from semi_nnunet.automatic.commands import PLANS, TIMED_STEPS, USUAL, AutoCommands
 from semi_nnunet.automatic.page import (
     build_choice,
@@ -24,7 +25,6 @@ from semi_nnunet.automatic.page import (
     format_schedule,
     warn_of_short_training,
 )
-from semi_nnunet.automatic.proof import prove, rank_trainers
 from semi_nnunet.automatic.rates import (
     assume_rates,
     find_kept_rates,
@@ -82,15 +82,15 @@ SHARE_SPENT = 0.92  # of the hours, by trainings; the rest is for the report and
 MOST_STEPS = 250_000  # nnU-Net's
 SMALLEST_BATCH = 2  # nnU-Net's, assumed before it plans
 OWN_PAGE, PREDICTIONS = "README.md", "predictions"  # among the results
-LATER = "next: when the cluster's queue is empty, the same command again"
+LATER = "next: repeat this command when the cluster's queue is empty"
 
 
 @dataclass(frozen=True)
-class ShippedModel:
+class ExportedModel:
     """The result of an ``auto``.
 
     Args:
-        trainer: of the model that ships.
+        trainer: of the exported model.
         answer: whether unlabelled images helped, as a sentence.
         folder: with the exported model, the predictions of imagesTs and the report.
     """
@@ -168,7 +168,7 @@ def choose_configuration(folders: Folders, device: str) -> str:
 
 @dataclass
 class AutoRun:
-    """One ``auto``, from the candidates to the model that ships.
+    """One ``auto``, from the candidates to the exported model.
 
     Args:
         commands: of the data set.
@@ -202,7 +202,7 @@ class AutoRun:
         state = AutoState.of(folders.results / "semi_auto" / f"{configuration}.json", options)
         return cls(commands, state, tuple(candidates), hours, resources)
 
-    def execute_alone(self) -> ShippedModel | None:
+    def execute_alone(self) -> ExportedModel | None:
         """Do the remaining work, which counts against the hours.
 
         Raises:
@@ -217,11 +217,11 @@ class AutoRun:
             with self.state.running():
                 return self.execute()
 
-    def execute(self) -> ShippedModel | None:
+    def execute(self) -> ExportedModel | None:
         """Do the remaining work; return None if it was handed to a cluster."""
         folders, state = self.commands.folders, self.state
         # a folder without permission is found before hours of work
-        with writing("the folder of what ships", out := self.commands.out):
+        with writing("the folder of the results", out := self.commands.out):
             out.mkdir(parents=True, exist_ok=True)
         run_stages(self.commands.build_preparation())
         if FULL not in state.rounds and not self.measure_rates():
@@ -239,26 +239,26 @@ class AutoRun:
                 candidates = self.choose_candidates(name, candidates, rank_trainers(jobs))
                 logger.info(f"chosen for the next round: {', '.join(map(name_method, candidates))}")
         method, jobs = candidates[0], self.commands.list_jobs(state.rounds[FULL])
-        proof = prove(jobs, method)
-        choice = build_choice(method, state, self.cases, proof, self.hours)
+        checked = check_choice(jobs, method)
+        choice = build_choice(method, state, self.cases, checked, self.hours)
         choice.write(self.commands.choice_file)
-        self.commands.remove_outdated_export(proof.ships)
-        run_stages(self.commands.build_shipping(proof.ships))
-        self.copy_predictions(proof.ships)
+        self.commands.remove_outdated_export(checked.exported)
+        run_stages(self.commands.build_results(checked.exported))
+        self.copy_predictions(checked.exported)
         export = None
-        if proof.ships != method:
+        if checked.exported != method:
             export = typed(self.commands.build_export(method, Path("FOLDER")))
         advice = describe_pieces(jobs, "test" if self.cases.has_test_labels else "validation")
-        page = partial(format_answer_page, folders.raw.name, proof, choice, export, advice=advice)
+        page = partial(format_answer_page, folders.raw.name, checked, choice, export, advice=advice)
         write_text(out / OWN_PAGE, page([]))
-        write_text(out / OWN_PAGE, page(self.choose_next_cases(proof.ships)))
-        return ShippedModel(proof.ships, proof.answer, self.commands.out)
+        write_text(out / OWN_PAGE, page(self.choose_next_cases(checked.exported)))
+        return ExportedModel(checked.exported, checked.answer, self.commands.out)
 
-    def choose_next_cases(self, shipped: str) -> list[str]:
+    def choose_next_cases(self, exported: str) -> list[str]:
         """Choose the cases to annotate next; return what the page says about them.
 
         Args:
-            shipped: trainer of the model that ships.
+            exported: trainer of the exported model.
         """
         commands = self.commands
         images = commands.folders.raw / UNLABELLED_IMAGES
@@ -266,14 +266,14 @@ class AutoRun:
             return []
         try:
             run_stages(commands.build_choice_of_cases())
-        except UserError as error:  # the model has shipped: an image that cannot be read is no loss
+        except UserError as error:  # the model is exported: an image that cannot be read is no loss
             logger.warning(str(error))
             return []
         rows = read_csv(commands.next_cases / TABLE)[1]
         return describe_next_cases(
             [(row["case"], row["reason"]) for row in rows],
             (commands.next_cases / PAGE).relative_to(commands.out).as_posix(),
-            typed(commands.build_proposals(shipped)),
+            typed(commands.build_proposals(exported)),
         )
 
     def show_commands(self) -> None:
@@ -379,7 +379,8 @@ class AutoRun:
             self.note_schedule(remaining)
             rounds[name] = remaining[0]
             self.state.save()
-        self.write_progress()
+        if not all(job.is_done for job in self.commands.list_jobs(rounds[name])):
+            self.write_progress()
         return rounds[name]
 
     def are_done(self, jobs: Sequence[Job]) -> bool:
@@ -481,13 +482,13 @@ class AutoRun:
         return self.hours * 3600 * SHARE_SPENT - self.state.seconds
 
     def copy_predictions(self, trainer: str) -> None:
-        """Copy the predictions of imagesTs, if there are any, next to the model that ships."""
+        """Copy the predictions of imagesTs, if there are any, next to the exported model."""
         ending = self.commands.folders.file_ending
         job = self.commands.find_last_job(trainer)
-        if not job.test.is_dir():
-            return
         target = self.commands.out / PREDICTIONS
         shutil.rmtree(target, ignore_errors=True)  # of a model or of images that are gone
+        if not job.test.is_dir():
+            return
         target.mkdir(parents=True)
         for case in sorted(job.predicted_cases("test")):
             label = job.test / f"{case}{ending}"

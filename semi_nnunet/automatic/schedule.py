@@ -2,9 +2,9 @@
 
 All candidates train briefly, the better half twice as long, the best one at least four times as
 long (Jamieson & Talwalkar 2016, arXiv:1502.07943, with three rounds; theirs take the same time
-each, ours leave at least half of it to the last one, whose model ships). In a round, all trainings
-take the same time, not the same steps: the user wants the best model for these hours, and a method
-with cheap steps makes more of them.
+each, ours leave at least half of it to the last one, whose model is exported). In a round, all
+trainings take the same time, not the same steps: the user wants the best model for these hours, and
+a method with cheap steps makes more of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from semi_nnunet.util.progress import readable_time
 SHORT, LONGER, FULL = "short", "longer", "full"
 LENGTHS = {SHORT: 1, LONGER: 2, FULL: 4}  # relative steps of a training, at least
 ROUNDING = 1e-12  # of the steps that fit: floating-point errors must not overdraw the time
-LEAST_STEPS = 100  # of a training that ships
+LEAST_STEPS = 100  # of a training whose model is exported
 LEAST_TO_CHOOSE = 500  # steps; after 150 on Hippocampus, no method differed from the baseline
 SHARES = {SHORT: 1 / 2, LONGER: 1 / 3}  # of the time left before a round, for rounds that choose
 
@@ -186,7 +186,7 @@ def list_remaining_rounds(
             remaining = keep_better_half(remaining)
     best = find_costliest(inputs, remaining) if rounds else remaining[0]
     trainers = inputs.with_teachers([inputs.baseline, best])
-    folds = (ALL, *inputs.cases.proving_folds)
+    folds = (ALL, *inputs.cases.checking_folds)
     full = TrainingRound(FULL, trainers, folds, LENGTHS[FULL])
     return [*rounds, with_equal_time(inputs, full, [best])]
 

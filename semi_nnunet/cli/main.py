@@ -30,7 +30,7 @@ TASKS = {
     "train": ("crossval", "status", "benchmark", "run"),
     "label": ("next", "pseudo-label", "select", "accept", "audit", "pseudo-dataset"),
     "judge": ("ensemble", "efficiency"),
-    "ship": ("distil", "tune", "package"),
+    "deploy": ("distil", "tune", "package"),
 }  # fmt: skip
 EXAMPLES = """For example, for data set 42 with unlabelled images in imagesUn:
 

@@ -45,7 +45,7 @@ from semi_nnunet.util.files import (
 
 PROVENANCE_FILE = "semi_nnunet.json"
 COPIED = (DATASET_JSON, FINGERPRINT_FILE)  # next to the folds
-SHIPPED = ("progress.png", "semi_history.png", HISTORY_CSV)
+LEARNING_CURVES = ("progress.png", "semi_history.png", HISTORY_CSV)
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,9 @@ def export_fold(
         target.mkdir(parents=True)
         content = make_stock_checkpoint(checkpoint, weights, plans)
         checkpoints.save(content, target / FINAL_CHECKPOINT)
-        for shipped in SHIPPED:
-            if (checkpoint_file.parent / shipped).is_file():
-                shutil.copy2(checkpoint_file.parent / shipped, target / shipped)
+        for curves in LEARNING_CURVES:
+            if (checkpoint_file.parent / curves).is_file():
+                shutil.copy2(checkpoint_file.parent / curves, target / curves)
     return dict.fromkeys(names, provenance)
 
 

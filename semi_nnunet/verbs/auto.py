@@ -17,7 +17,7 @@ from semi_nnunet.verbs.options import (
 )
 
 if TYPE_CHECKING:
-    from semi_nnunet.automatic.run import ShippedModel
+    from semi_nnunet.automatic.run import ExportedModel
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def auto(
     out: OutputFile = None,
     dry_run: Flag = False,
     launcher: Launcher | None = None,
-) -> ShippedModel | None:
+) -> ExportedModel | None:
     """Go from a raw data set to the model with the highest expected Dice, in a budget of hours.
 
         semi_nnunet auto -d 42 --hours 8
@@ -60,7 +60,7 @@ def auto(
         launcher: Where the trainings run; None: on this machine.
 
     Returns:
-        What ships; None with ``dry_run``, or if the trainings were handed to a cluster.
+        What is exported; None with ``dry_run``, or if the trainings were handed to a cluster.
 
     Raises:
         UserError: the options or the data are wrong, another process works on it, the time is too
@@ -83,7 +83,7 @@ def auto(
     if dry_run:
         auto_run.show_commands()
         return None
-    shipped = auto_run.execute_alone()
-    if shipped is not None:
-        logger.info(f"\n{shipped.answer}\n{shipped.trainer} is in {shipped.folder}")
-    return shipped
+    model = auto_run.execute_alone()
+    if model is not None:
+        logger.info(f"\n{model.answer}\n{model.trainer} is in {model.folder}")
+    return model

@@ -23,7 +23,7 @@ def cases_of(**changes: object) -> CaseCounts:
 @given(st.integers(0, 5), st.integers(1, 30), st.booleans())
 def test_no_fold_both_chooses_and_proves(folds: int, patients: int, labelled: bool) -> None:
     counts = cases_of(folds=folds, patients=patients, has_test_labels=labelled)
-    assert not set(counts.choosing_folds) & set(counts.proving_folds)
+    assert not set(counts.choosing_folds) & set(counts.checking_folds)
     assert (
         not counts.choosing_folds
         or counts.count_validated_patients(counts.choosing_folds) >= LEAST_PATIENTS
@@ -32,16 +32,16 @@ def test_no_fold_both_chooses_and_proves(folds: int, patients: int, labelled: bo
 
 def test_where_test_cases_have_no_labels_folds_prove() -> None:
     counts = cases_of(has_test_labels=False)
-    assert counts.choosing_folds == ("0", "1") and counts.proving_folds == ("2", "3", "4")
-    assert cases_of().choosing_folds == ("0", "1", "2") and cases_of().proving_folds == ()
+    assert counts.choosing_folds == ("0", "1") and counts.checking_folds == ("2", "3", "4")
+    assert cases_of().choosing_folds == ("0", "1", "2") and cases_of().checking_folds == ()
 
 
 def test_where_few_are_labelled_none_choose_and_more_prove() -> None:
     few = cases_of(patients=9)
-    assert few.choosing_folds == () and few.proving_patients == few.test_patients
+    assert few.choosing_folds == () and few.checking_patients == few.test_patients
     few = cases_of(patients=14, has_test_labels=False)
-    assert few.choosing_folds == () and few.proving_folds == ("0", "1", "2", "3", "4")
-    assert few.proving_patients == 14
+    assert few.choosing_folds == () and few.checking_folds == ("0", "1", "2", "3", "4")
+    assert few.checking_patients == 14
     assert cases_of(patients=15, has_test_labels=False).choosing_folds == ("0", "1")
     assert cases_of(patients=10).count_validated_patients(("0", "1", "2")) == LEAST_PATIENTS
 

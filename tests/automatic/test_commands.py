@@ -41,10 +41,10 @@ def test_a_model_that_was_trained_again_is_exported_again(empty, tmp_path: Path)
     plans = f"{commands.name_plans('full')}_SemiCPSTrainer"
     model = archive.parent / empty.raw.name / f"nnUNetTrainer__{plans}__2d"
 
-    def ship(weights: bytes) -> bool:
+    def export(weights: bytes) -> bool:
         checkpoint.write_bytes(weights)
         commands.remove_outdated_export("SemiCPSTrainer")
-        exports = any(title == "export" for title, _ in commands.build_shipping("SemiCPSTrainer"))
+        exports = any(title == "export" for title, _ in commands.build_results("SemiCPSTrainer"))
         if exports:
             assert not archive.exists() and not model.exists()
             model.mkdir(parents=True)
@@ -53,14 +53,14 @@ def test_a_model_that_was_trained_again_is_exported_again(empty, tmp_path: Path)
             archive.touch()
         return exports
 
-    assert [ship(b"first"), ship(b"first"), ship(b"second"), ship(b"second")] == [
+    assert [export(b"first"), export(b"first"), export(b"second"), export(b"second")] == [
         True, False, True, False,
     ]  # fmt: skip
     earlier = [path.with_name(path.name.replace("CPS", "BCP")) for path in (archive, model)]
-    archive.rename(earlier[0]), model.rename(earlier[1])  # another method had shipped
-    assert ship(b"second") and not any(path.exists() for path in earlier)
+    archive.rename(earlier[0]), model.rename(earlier[1])  # another method was exported
+    assert export(b"second") and not any(path.exists() for path in earlier)
     shutil.rmtree(model)  # without it, the origin of the zip is unknown
-    assert ship(b"second")
+    assert export(b"second")
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=lambda launcher: launcher.launcher)
@@ -78,7 +78,7 @@ def test_all_commands_are_understood(
         *commands.build_trainings(SHORT, 50),
         *commands.build_evaluations(SHORT),
         *commands.build_trainings(ROUND, 50),
-        *commands.build_shipping("SemiCPSTrainer"),
+        *commands.build_results("SemiCPSTrainer"),
         *commands.build_choice_of_cases(),
         ("choose with a model", commands.build_proposals("SemiCPSTrainer")),
     ]

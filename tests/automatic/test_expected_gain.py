@@ -1,4 +1,4 @@
-"""What ships is the better bet: a posterior of the gain, from cases and from earlier data sets."""
+"""The exported model is the better bet: a posterior of the gain, from cases and earlier data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_many_cases_outweigh_the_prior_and_no_case_leaves_it_as_it_is():
 def test_each_case_counts_and_a_large_loss_of_three_cases_is_believed():
     one, three = (ExpectedGain.after([-0.2] * count, PRIOR) for count in (1, 3))
     assert three.mean < one.mean < PRIOR.mean and three.spread < one.spread < PRIOR.spread
-    assert three.mean < -0.01 and not three.is_worth_shipping()
+    assert three.mean < -0.01 and not three.is_worth_exporting()
 
 
 def test_equal_cases_leave_some_doubt():
@@ -53,7 +53,7 @@ def test_equal_cases_leave_some_doubt():
 
 
 @pytest.mark.parametrize(
-    ("mean", "spread", "ships"),
+    ("mean", "spread", "is_exported"),
     [
         (0.02, 0.01, True),
         (0.001, 0.001, True),
@@ -62,14 +62,14 @@ def test_equal_cases_leave_some_doubt():
         (0.01, 0.05, False),  # the probability of losing more than a point is .34
     ],
 )
-def test_a_model_ships_if_a_gain_is_expected_and_harm_is_unlikely(mean, spread, ships):
-    assert ExpectedGain(mean, spread).is_worth_shipping() is ships
+def test_a_model_is_exported_if_a_gain_is_expected_and_harm_is_unlikely(mean, spread, is_exported):
+    assert ExpectedGain(mean, spread).is_worth_exporting() is is_exported
 
 
 def test_the_risk_limit_is_the_probability_of_losing_more_than_a_point():
     gain = ExpectedGain(0.01, 0.05)
     risk = gain.probability_below(-HARM)
-    assert gain.is_worth_shipping(risk_limit=risk) and not gain.is_worth_shipping(risk - 1e-9)
+    assert gain.is_worth_exporting(risk_limit=risk) and not gain.is_worth_exporting(risk - 1e-9)
 
 
 def test_every_data_set_counts_the_same_in_the_prior():

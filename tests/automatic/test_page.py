@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from semi_nnunet.automatic.checked_choice import CheckedChoice
 from semi_nnunet.automatic.page import (
     build_choice,
     describe_case_roles,
@@ -15,7 +16,6 @@ from semi_nnunet.automatic.page import (
     format_schedule,
     warn_of_short_training,
 )
-from semi_nnunet.automatic.proof import Proof
 from semi_nnunet.automatic.schedule import TrainingRound, divide_budget
 from semi_nnunet.automatic.state import AutoState, RoundForecast
 from semi_nnunet.reporting.choice import read_choice
@@ -67,17 +67,17 @@ def test_hours_for_few_supervised_steps_cause_a_warning() -> None:
 def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
     (last,) = divide_budget(setting(), ["B"], 3600, finished=["short", "longer"])
     state = AutoState(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
-    proof = Proof("SemiBTrainer", "Unlabelled images help: by a lot.")
-    choice = build_choice("SemiCPSTrainer", state, cases_of(), proof, 2)
-    text = format_answer_page("Dataset007_Seven", proof, choice, None, [])
+    checked = CheckedChoice("SemiBTrainer", "Unlabelled images help: by a lot.")
+    choice = build_choice("SemiCPSTrainer", state, cases_of(), checked, 2)
+    text = format_answer_page("Dataset007_Seven", checked, choice, None, [])
     title, _, first, *rest = text.splitlines()
-    assert (title, first) == ("# Dataset007_Seven", proof.answer)
+    assert (title, first) == ("# Dataset007_Seven", checked.answer)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rest]
     assert ["full", last.describe_steps(), "all", "Base, B", ""] in rows
-    assert "B. 30 min of 2 h were spent." in text
+    assert "B. 30 min of 2 h were used." in text
     assert "is kept" not in text
     assert "SemiCPSTrainer is kept" in format_answer_page(
-        "Dataset007_Seven", proof, choice, "export it", []
+        "Dataset007_Seven", checked, choice, "export it", []
     )
     choice.write(tmp_path / "choice.json")
     assert read_choice(tmp_path / "choice.json") == choice
@@ -86,10 +86,10 @@ def test_the_page_begins_with_the_answer(tmp_path: Path) -> None:
 def test_the_page_ends_with_the_cases_to_annotate_next(tmp_path: Path) -> None:
     (last,) = divide_budget(setting(), ["B"], 3600, finished=["short", "longer"])
     state = AutoState(tmp_path / "state.json", {}, 1800.0, {}, {"full": last}, {})
-    proof = Proof("SemiBTrainer", "Unlabelled images help.")
-    choice = build_choice("SemiBTrainer", state, cases_of(), proof, 2)
+    checked = CheckedChoice("SemiBTrainer", "Unlabelled images help.")
+    choice = build_choice("SemiBTrainer", state, cases_of(), checked, 2)
     lines = describe_next_cases([("case_7", "It is | odd.")], "next.html", "semi_nnunet next")
-    text = format_answer_page("Dataset007_Seven", proof, choice, None, lines)
+    text = format_answer_page("Dataset007_Seven", checked, choice, None, lines)
     part = text.rpartition("\n## ")[2]
     assert "case_7" in part and "next.html" in part and "\nsemi_nnunet next\n" in part
     (row,) = (line for line in part.splitlines() if line.startswith("| case_7"))

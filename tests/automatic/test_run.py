@@ -64,7 +64,7 @@ def auto(workspace: Path, *words: str) -> tuple[int, str]:
     return run.returncode, run.stdout + run.stderr
 
 
-def require_shipped(folder: Path) -> None:
+def require_exported(folder: Path) -> None:
     """The predictions of all test cases and an exported model are there."""
     assert len(list((folder / "predictions").glob("*.nii.gz"))) == 3
     assert list((folder / "exported").glob("*.zip"))
@@ -213,17 +213,17 @@ def test_the_time_of_trainings_in_a_queue_counts_once(
 
 @pytest.mark.slow
 def test_one_command_ends_with_a_model_its_predictions_and_an_answer(workspace: Path) -> None:
-    words = ("--hours", "5", "-tr", "SemiMeanTeacherTrainer", "-o", "shipped")
+    words = ("--hours", "5", "-tr", "SemiMeanTeacherTrainer", "-o", "exported")
     code, output = auto(workspace, *words)
     assert code == 0, output[-3000:]
-    shipped = workspace / "shipped"
-    page = (shipped / "README.md").read_text(encoding="utf-8")
+    exported = workspace / "exported"
+    page = (exported / "README.md").read_text(encoding="utf-8")
     answer = page.splitlines()[2]
     assert "on 3 test cases" in answer and answer in output
     ships_baseline = "full round): Baseline." in page  # 50 steps decide by chance
     assert ("`semi_nnunet export" in page) == ships_baseline
-    require_shipped(shipped)
-    chosen = read_csv(shipped / "next_cases" / "next.csv")[1]
+    require_exported(exported)
+    chosen = read_csv(exported / "next_cases" / "next.csv")[1]
     assert len(chosen) == 4 and all(f"| {row['case']} |" in page for row in chosen)
     proposals = next(line for line in page.splitlines() if line.startswith("semi_nnunet next"))
     told = subprocess.run(
@@ -233,7 +233,7 @@ def test_one_command_ends_with_a_model_its_predictions_and_an_answer(workspace: 
     assert told.returncode == 0, told.stderr[-3000:]
     labels = workspace / "next_cases" / "labels"
     assert len(list(labels.glob("*.nii.gz"))) == 4
-    assert "</html>" in (shipped / "report.html").read_text(encoding="utf-8")
+    assert "</html>" in (exported / "report.html").read_text(encoding="utf-8")
     state = workspace / "results" / DATASET / "semi_auto" / "2d.json"
     earlier = json.loads(state.read_text(encoding="utf-8"))
     assert earlier["rounds"]["full"]["steps"] == 50
@@ -267,7 +267,7 @@ def test_on_a_cluster_the_same_command_continues_until_there_is_an_answer(
         log.read_text() for log in workspace.glob(f"results/{DATASET}/semi_crossval/*.log")
     )
     assert code == 0 and "on 3 test cases" in output, output[-3000:] + logs
-    require_shipped(workspace / "out")
+    require_exported(workspace / "out")
     state = read_json(workspace / "results" / DATASET / "semi_auto" / "2d.json")
     assert set(state["rates"]) == {"SemiBaselineTrainer", "SemiMeanTeacherTrainer"}
 
@@ -278,6 +278,6 @@ def test_on_ray_one_command_ends_with_an_answer(workspace: Path) -> None:
     words = ("--hours", "5", "--launcher", "ray", "-tr", "SemiMeanTeacherTrainer", "-o", "out")
     code, output = auto(workspace, *words)
     assert code == 0 and "on 3 test cases" in output, output[-3000:]
-    require_shipped(workspace / "out")
+    require_exported(workspace / "out")
     code, output = auto(workspace, *words)  # trains nothing again
     assert code == 0 and "2 done before" in output, output[-3000:]

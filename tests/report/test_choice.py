@@ -14,13 +14,13 @@ CHOICE = MethodChoice(
     "SemiCPSTrainer",
     ("Folds 0 1 choose.",),
     (("short", "100", "0 1", "Base, <b>CPS", "CPS, Base"),),
-    ("CPS ships.",),
+    ("CPS is exported.",),
 )
 
 
 def test_the_page_is_a_table_between_sentences() -> None:
     lines = CHOICE.markdown()
-    assert lines[0] == "Folds 0 1 choose." and lines[-2] == "CPS ships."
+    assert lines[0] == "Folds 0 1 choose." and lines[-2] == "CPS is exported."
     assert "| short | 100   | 0 1   | Base, <b>CPS | CPS, Base  |" in lines
     assert {line.count("|") for line in lines if line.startswith("|")} == {6}
 

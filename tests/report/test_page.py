@@ -363,7 +363,7 @@ def test_no_name_reaches_the_terminal_as_an_escape_sequence(tmp_path, monkeypatc
 
 def test_the_choice_and_the_cost_of_submissions_are_shown(values_file, tmp_path):
     rows = (("short", "100", "0 1", "Base, <script>", "CPS"),)
-    MethodChoice("SemiCPSTrainer", ("Folds 0 1 choose.",), rows, ("CPS ships.",)).write(
+    MethodChoice("SemiCPSTrainer", ("Folds 0 1 choose.",), rows, ("CPS is exported.",)).write(
         tmp_path / "choice.json"
     )
     folders = []
@@ -379,7 +379,8 @@ def test_the_choice_and_the_cost_of_submissions_are_shown(values_file, tmp_path)
     )
     html = out.read_text(encoding="utf-8")
     page = Page(html)
-    for text in ("Folds 0 1 choose.", "Base, <script>", "CPS ships.", "<b>slow", "20.0", "4.5"):
+    texts = ("Folds 0 1 choose.", "Base, <script>", "CPS is exported.", "<b>slow", "20.0", "4.5")
+    for text in texts:
         assert text in page.text
     assert "Base, <script>" not in html and "<b>slow" not in html and "<i>" not in html
     assert 'href="#choice"' in html and 'href="#cost"' in html

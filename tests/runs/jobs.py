@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.runs.job import Job
+from semi_nnunet.training.history import History
 from semi_nnunet.util.files import write_json
 from semi_nnunet.workflows.crossval import make_jobs
 
@@ -28,3 +29,9 @@ def leave(job, cases=("a", "b"), unlabelled=(), **settings):
     record = {"settings": {name: {"value": value} for name, value in values.items()}}
     used = {"labelled": list(cases), "unlabelled": list(unlabelled)}
     write_json(job.folder / "semi_settings.json", {**record, "cases": used})
+
+
+def leave_history(job: Job, seconds: list[float]) -> None:
+    """Write a history with these seconds of each epoch."""
+    rows = [{"epoch": n, "seconds": s} for n, s in enumerate(seconds)]
+    History(rows).write_csv(job.folder / "semi_history.csv")

@@ -12,20 +12,13 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.runs.job import Job
 from semi_nnunet.runs.longer_baseline import name_longer_plans
 from semi_nnunet.settings.overrides import merge_layers
-from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.workflows.compare import compare_trainings
-from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave
+from tests.runs.jobs import BASE, OURS, fake_job, jobs_of, leave, leave_history
 
 LONGER = name_longer_plans("tiny", OURS)
-
-
-def leave_history(job: Job, seconds: list[float]) -> None:
-    """Write a history with these seconds of each epoch."""
-    rows = [{"epoch": n, "seconds": s} for n, s in enumerate(seconds)]
-    History(rows).write_csv(job.folder / "semi_history.csv")
 
 
 def leave_dice(job: Job, values: list[float], subset: str = "validation") -> None:

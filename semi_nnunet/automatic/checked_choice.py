@@ -1,6 +1,6 @@
 """Which method is best on the cases that choose, and what other cases say about it.
 
-What ships is the model with the higher expected Dice (:mod:`semi_nnunet.automatic.expected_gain`).
+The model with the higher expected Dice is exported (:mod:`semi_nnunet.automatic.expected_gain`).
 What is claimed needs evidence beyond chance (:mod:`semi_nnunet.evaluation.statistics`).
 """
 
@@ -24,29 +24,32 @@ from semi_nnunet.runs.trainings import list_metric_tables
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.names import format_count
+from semi_nnunet.workflows.compare import count_steps
 
 METRIC = "dice"
 
-# Gains of the default over a baseline of equal training time, on six data sets that count the same
-# (docs/results/index.md, "Which model auto exports"; scripts/simulate_shipping.py computes them)
+# Gains of variant=whole_batch, the default of batches of 2 or 3 patches, over a baseline of equal
+# training time, on six data sets that count the same (docs/results/index.md, "Which model auto
+# exports"; scripts/simulate_export.py computes them)
 PRIOR = GainPrior(mean=0.012, spread=0.014)
-BETTER, LIKELY_FROM = "better", 0.8  # a verdict; a probability
+LIKELY_FROM = 0.8  # probability that the method is better
 PROVEN = "Unlabelled images help: proven"
 LIKELY = "Unlabelled images help: likely, not proven"
 NO_DIFFERENCE = "No difference was shown"
 WORSE = "Unlabelled images make it worse here"
+TOO_SHORT = f"Fewer than {comparison.FEW_STEPS} steps show nothing"
 
 
 @dataclass(frozen=True)
-class Proof:
+class CheckedChoice:
     """The comparison of a method with the baseline, on cases that did not choose it.
 
     Args:
-        ships: the trainer whose model ships.
-        answer: as a sentence.
+        exported: the trainer whose model is exported.
+        answer: whether unlabelled images helped, as a sentence.
     """
 
-    ships: str
+    exported: str
     answer: str
 
 
@@ -56,8 +59,8 @@ def rank_trainers(jobs: Sequence[Job]) -> dict[str, float]:
     return {model.trainer: mean for model, mean in ranking}
 
 
-def prove(jobs: Sequence[Job], trainer: str) -> Proof:
-    """Compare a method with the baseline, on test cases if they are labelled.
+def check_choice(jobs: Sequence[Job], trainer: str) -> CheckedChoice:
+    """Compare the chosen method with the baseline, on test cases if they are labelled.
 
     Args:
         jobs: of the last round.
@@ -66,10 +69,10 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
     subset = "test" if jobs[0].folders.test_labels else "validation"
     values = read_dice_values([job for job in jobs if job.trainer in (BASELINE, trainer)], subset)
     try:
-        (compared,) = comparison.compare_with_baseline(values, BASELINE, METRIC)
-    except UserError:
-        reason = f"{trainer} could not be compared with the baseline: no labelled case was left."
-        return Proof(BASELINE, f"{reason} The baseline ships.")
+        (compared,) = comparison.compare_with_baseline(values, BASELINE, METRIC, count_steps(jobs))
+    except UserError as error:
+        reason = f"{name_method(trainer)} could not be compared with the baseline: {error.what}"
+        return CheckedChoice(BASELINE, f"{reason}. The baseline is exported.")
     gain = compared.overall
     unit = "patient" if comparison.describe_patients(values) else "case"
     numbers = (
@@ -79,17 +82,18 @@ def prove(jobs: Sequence[Job], trainer: str) -> Proof:
         f"{format_count(gain.cases, f'{subset} {unit}')} that did not choose it"
     )
     expected = ExpectedGain.after(list_patient_gains(values, trainer), PRIOR)
-    ships, is_better = expected.is_worth_shipping(), 1 - expected.probability_below(0.0)
+    exported = trainer if expected.is_worth_exporting() else BASELINE
+    is_better = 1 - expected.probability_below(0.0)
     bet = (
-        f"Expected gain: {format_difference(expected.mean, METRIC)} points. The method is better "
-        f"with a probability of {is_better:.0%}, and loses more than "
-        f"{100 * HARM:.0f} point with {expected.probability_below(-HARM):.0%}."
+        f"Expected gain: {format_difference(expected.mean, METRIC)} points. Probability that the "
+        f"method is better: {is_better:.0%}; that it loses more than {100 * HARM:.0f} point: "
+        f"{expected.probability_below(-HARM):.0%}."
     )
-    outcome = f"{name_method(trainer if ships else BASELINE)} ships."
     claim = describe_claim(compared.verdict(METRIC), is_better)
-    doubts = find_doubts(gain, compared.p_holm) if claim not in (PROVEN, WORSE) else []
+    doubts = find_doubts(gain, compared.p_holm) if claim in (LIKELY, NO_DIFFERENCE) else []
     reason = f" ({' and '.join(doubts)})" if doubts else ""
-    return Proof(trainer if ships else BASELINE, f"{claim}{reason}: {numbers}. {bet} {outcome}")
+    outcome = f"The model of {name_method(exported)} is exported."
+    return CheckedChoice(exported, f"{claim}{reason}: {numbers}. {bet} {outcome}")
 
 
 def describe_claim(verdict: str, is_better: float) -> str:
@@ -99,11 +103,12 @@ def describe_claim(verdict: str, is_better: float) -> str:
     'Unlabelled images help: likely, not proven'
 
     Args:
-        verdict: of the comparison, see :meth:`MethodComparison.verdict`.
+        verdict: of the comparison, see :meth:`ModelComparison.verdict`.
         is_better: probability that the method is better.
     """
-    if verdict in (BETTER, "WORSE"):
-        return PROVEN if verdict == BETTER else WORSE
+    decided = {"better": PROVEN, "WORSE": WORSE, comparison.NOT_JUDGED: TOO_SHORT}
+    if verdict in decided:
+        return decided[verdict]
     return LIKELY if is_better >= LIKELY_FROM else NO_DIFFERENCE
 
 

@@ -1,4 +1,4 @@
-"""What ships has the higher expected Dice; what is claimed is beyond chance."""
+"""What is exported has the higher expected Dice; what is claimed is beyond chance."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from semi_nnunet.automatic.proof import (
+from semi_nnunet.automatic.checked_choice import (
     LIKELY,
     NO_DIFFERENCE,
     PROVEN,
+    TOO_SHORT,
     WORSE,
-    prove,
+    check_choice,
     rank_trainers,
 )
 from semi_nnunet.runs.job import Job
 from semi_nnunet.util.files import write_json
-from tests.runs.jobs import BASE, OURS, fake_job, leave
+from tests.runs.jobs import BASE, OURS, fake_job, leave, leave_history
 
 CASES = 12
 
@@ -43,7 +44,7 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "ships", "answer"),
+    ("gain", "exported", "answer"),
     [
         (0.1, OURS, PROVEN),
         (0.003, OURS, LIKELY),
@@ -53,7 +54,7 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
 )
 @pytest.mark.parametrize("subset", ["validation", "test"])
 def test_a_method_ships_if_a_gain_is_expected_and_claims_only_what_is_proven(
-    empty, gain: float, ships: str, answer: str, subset: str
+    empty, gain: float, exported: str, answer: str, subset: str
 ) -> None:
     if subset == "test":
         (empty.raw / "labelsTs").mkdir()
@@ -63,10 +64,10 @@ def test_a_method_ships_if_a_gain_is_expected_and_claims_only_what_is_proven(
         measured(replace(fake_job(empty, name), fold=fold), subset, g)
         for name, g in ((BASE, 0.0), (OURS, gain))
     ]
-    proof = prove(jobs, OURS)
-    assert proof.ships == ships and proof.answer.startswith(answer)
-    assert f"{100 * gain:+.2f} points" in proof.answer
-    assert f"on {CASES} {subset} cases" in proof.answer
+    checked = check_choice(jobs, OURS)
+    assert checked.exported == exported and checked.answer.startswith(answer)
+    assert f"{100 * gain:+.2f} points" in checked.answer
+    assert f"on {CASES} {subset} cases" in checked.answer
 
 
 def test_images_of_one_patient_count_as_one(empty) -> None:
@@ -74,11 +75,23 @@ def test_images_of_one_patient_count_as_one(empty) -> None:
     jobs = [
         measured(fake_job(empty, name), "validation", g) for name, g in ((BASE, 0.0), (OURS, 0.1))
     ]
-    assert "on 10 validation patients that" in prove(jobs, OURS).answer  # 1, 10 and 11 are one
+    answer = check_choice(jobs, OURS).answer
+    assert "on 10 validation patients that" in answer  # 1, 10 and 11 are one
 
 
-def test_without_a_case_to_compare_the_baseline_ships(empty) -> None:
+def test_without_a_case_to_compare_the_baseline_is_exported(empty) -> None:
     jobs = [fake_job(empty, name) for name in (BASE, OURS)]
     for job in jobs:
         leave(job)
-    assert prove(jobs, OURS).ships == BASE
+    assert check_choice(jobs, OURS).exported == BASE
+
+
+@pytest.mark.parametrize(("steps", "answer"), [(100, TOO_SHORT), (250, PROVEN)])
+def test_nothing_is_claimed_of_a_few_steps(empty, steps: int, answer: str) -> None:
+    jobs = [
+        measured(fake_job(empty, name), "validation", gain) for name, gain in ((BASE, 0), (OURS, 1))
+    ]
+    for job in jobs:
+        leave(job, steps_per_epoch=steps)
+        leave_history(job, [1.0, 1.0])
+    assert check_choice(jobs, OURS).answer.startswith(answer)

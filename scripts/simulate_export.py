@@ -1,7 +1,7 @@
-"""Simulate which model ships: the rule of `auto` on resampled cases of every recorded training.
+"""Simulate which model `auto` exports, on resampled cases of every recorded training.
 
-    python scripts/simulate_shipping.py docs/values/*.csv [--cases 20] [--draws 20] [--shift POINTS]
-    python scripts/simulate_shipping.py docs/values/*equal_time*.csv docs/values/*/*equal_time*.csv
+    python scripts/simulate_export.py docs/values/*.csv [--cases 20] [--draws 20] [--shift POINTS]
+    python scripts/simulate_export.py docs/values/*equal_time*.csv docs/values/*/*equal_time*.csv
 
 The first line of the output is the prior of all given files; the second command prints that of
 `auto`.
@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import wilcoxon
 
+from semi_nnunet.automatic.checked_choice import METRIC, list_patient_gains
 from semi_nnunet.automatic.expected_gain import HARM, RISK_LIMIT, ExpectedGain, GainPrior
-from semi_nnunet.automatic.proof import METRIC, list_patient_gains
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.evaluation.values import Value, credit_absence, read_values_file
 
@@ -103,13 +103,13 @@ def main() -> None:
             gained["always the baseline"].append(0.0)
             gained["always the method"].append(gain)
             gained["the method if significant"].append(gain * is_significant(cases, rng))
-            ships = expected.is_worth_shipping(args.risk_limit)
-            gained["the higher expected Dice"].append(gain * ships)
+            is_exported = expected.is_worth_exporting(args.risk_limit)
+            gained["the higher expected Dice"].append(gain * is_exported)
             gained["the truly better model"].append(max(0.0, gain))
     prior = prior_of(pairs, "")
     print(f"prior: mean {100 * prior.mean:+.1f} points, spread {100 * prior.spread:.1f}")
     print(f"{len(pairs)} trainings, {args.draws} draws of {args.cases} patients each")
-    print("| what ships | mean gain over the baseline, points | a loss above one point ships |")
+    print("| exported | mean gain over the baseline, points | loss above one point |")
     print("|---|---|---|")
     for rule, gains in gained.items():
         harm = np.mean(np.array(gains) < -HARM)
