@@ -59,7 +59,6 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
 
     @property
     def steps_in_cycle(self) -> int:
-        """Number of steps after which the same terms come again."""
         return int(self.settings.consistency_every_steps)
 
     def paste(

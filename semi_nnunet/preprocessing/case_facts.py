@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
@@ -34,7 +35,9 @@ def compute_image_facts(
         data: a preprocessed image (C, z, y, x).
         voxels: approximate number of voxels to sample.
     """
-    stride = max(1, data[0].size // voxels) | 1  # an even one may divide the length of a row
+    stride = max(1, data[0].size // voxels)
+    while math.gcd(stride, data.shape[-1]) > 1:  # else only some columns would be sampled
+        stride += 1
     samples = data.reshape(data.shape[0], -1)[:, ::stride]
     inside = samples[:, np.any(samples != 0, axis=0)]
     samples = inside if inside.shape[1] else samples

@@ -183,14 +183,15 @@ def select_configurations(
     A cascade's second stage, for example, uses the data of 3d_fullres.
 
     Args:
-        configurations: names; None selects nnU-Net's three, as far as the plans have them.
+        configurations: names; None selects nnU-Net's three, as far as the plans have them, or all
+            if they have none of these.
 
     Raises:
         UserError: the plans lack one.
     """
     available = plans["configurations"]
     if configurations is None:
-        configurations = [name for name in CONFIGURATIONS if name in available]
+        configurations = [name for name in CONFIGURATIONS if name in available] or [*available]
     if unknown := [name for name in configurations if name not in available]:
         raise UserError(
             f"the plans have no configuration {', '.join(unknown)}",

@@ -170,10 +170,11 @@ def prepare_for_training(
         return prepared.counts()
     all_shards: list[Shard[UnlabelledPreprocessing]] = []
     unfinished: list[int] = []
-    for pool in prepared.pools():
-        pool.begin(prepared.unlabelled)
-        unfinished += [len(all_shards) + n for n in find_unfinished_shards(pool, shards)]
-        all_shards += [Shard(pool, number, shards) for number in range(shards)]
+    with one_at_a_time(prepared.preprocessed):
+        for pool in prepared.pools():
+            pool.begin(prepared.unlabelled)
+            unfinished += [len(all_shards) + n for n in find_unfinished_shards(pool, shards)]
+            all_shards += [Shard(pool, number, shards) for number in range(shards)]
     if launcher is None:
         for index in unfinished:
             shard = all_shards[index]
@@ -218,7 +219,7 @@ def prepare_labelled(
         write_reports(checked, reports)
         check_twins(raw, reports, preprocessed)
         write_json(preprocessed / SKIPPED_FILE, skipped)
-        if read_json(preprocessed / DATASET_JSON) != raw.content:  # the plans fit nevertheless
+        if read_json(preprocessed / DATASET_JSON) != raw.content:  # keys that plans ignore
             write_json(preprocessed / DATASET_JSON, raw.content)
         labelled, unlabelled = list_usable_cases(raw, reports, skipped)
         specs = [PreprocessingSpec(plans, name, raw.content) for name in selected]

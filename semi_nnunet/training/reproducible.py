@@ -444,7 +444,7 @@ class ReproducibleTrainer(nnUNetTrainer):
         self.num_iterations_per_epoch = self.settings.steps_per_epoch - self.step_in_epoch
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        self.non_finite.look(now=True)
+        self.non_finite.check(now=True)
         means = self.ranks.mean(self.records.means())
         rate = self.optimizer.param_groups[0]["lr"]
         self.run_log.epoch_values = {"learning_rate": rate, **means}

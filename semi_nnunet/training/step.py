@@ -62,7 +62,7 @@ class OptimizerStep:
 
     Args:
         networks: all networks that take a gradient.
-        optimizer: of all their weights.
+        optimizer: optimizer of all weights.
         scaler: scaler of float16 gradients, or None.
         gradient_clip: limit on the gradient norm of each network; 0 for none.
         dtype: autocast dtype of the networks, or None for float32.
@@ -70,6 +70,7 @@ class OptimizerStep:
         records: receives values and weights of the terms.
         non_finite: stops the training if a value is not finite.
         balance: limits the unlabelled gradient, and averages gradients over processes.
+        steps_in_cycle: steps after which the same terms come again.
     """
 
     networks: Sequence[nn.Module]
@@ -81,8 +82,9 @@ class OptimizerStep:
     records: StepRecords
     non_finite: NonFiniteWatch
     balance: GradientBalance
+    steps_in_cycle: int = 1
     _backward_passes: int = field(default=0, init=False)
-    _passes_of_last_step: int = field(default=0, init=False)
+    _earlier_passes: dict[int, int] = field(default_factory=dict, init=False)  # by step of a cycle
 
     def back_propagate(
         self,
@@ -101,10 +103,10 @@ class OptimizerStep:
         Args:
             terms: of the batch; the next one is computed when the last one was back-propagated.
             step: number of the step.
-            cases: of the batch.
+            cases: cases of the batch, for error messages.
             device: of the networks.
-            share: of the batch in the loss of the step: 1 / number of its batches.
-            is_last_batch: of the step.
+            share: weight of the batch in the loss of the step, 1 / number of its batches.
+            is_last_batch: whether this is the last batch of the step.
         """
         remaining, values = iter(terms), dict[str, torch.Tensor]()
         while (term := self.next_term(remaining, device)) is not None:
@@ -136,10 +138,12 @@ class OptimizerStep:
     ) -> None:
         weight = term.weight * (self.unlabelled_weight.at(step) if term.ramped else 1.0)
         self.records.add(f"weight/{term.name}", weight)
-        self.non_finite.add(StepValue(term.name, term.value.detach(), step, cases))
+        name = f"the term {term.name!r}"
+        self.non_finite.add(StepValue(name, term.value.detach(), step, cases))
         if weight != 0.0:
             self._backward_passes += 1
-            is_last_pass = self._backward_passes == self._passes_of_last_step
+            expected = self._earlier_passes.get(step % self.steps_in_cycle)
+            is_last_pass = self._backward_passes == expected
             self.balance.average.begin_pass(is_last_pass)
             loss = term.value * (weight * share)
             (loss if self.scaler is None else self.scaler.scale(loss)).backward()
@@ -148,18 +152,20 @@ class OptimizerStep:
         """Average the gradients over the processes, clip those of each network, and update.
 
         Raises:
-            UserError: a term or a gradient is not finite.
+            UserError: a term or a gradient is not finite, if ``non_finite`` checks every step.
         """
         self.balance.combine(step)
-        self._passes_of_last_step, self._backward_passes = self._backward_passes, 0
+        self._earlier_passes[step % self.steps_in_cycle] = self._backward_passes
+        self._backward_passes = 0
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         limit = self.gradient_clip or float("inf")
         for network in self.networks:
             norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
             if self.scaler is None:  # a scaler skips a step whose gradient is not finite
-                self.non_finite.add(StepValue("gradient", norm.detach(), step, cases))
-        self.non_finite.look()
+                name = "the norm of the gradient"
+                self.non_finite.add(StepValue(name, norm.detach(), step, cases))
+        self.non_finite.check()
         if self.scaler is not None:
             self.scaler.step(self.optimizer)
             self.scaler.update()

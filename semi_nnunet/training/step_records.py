@@ -70,14 +70,15 @@ def total_loss(means: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True)
 class StepValue:
-    """A value to be checked: that of a loss term in one step.
+    """A value of one step to be checked.
 
     Args:
+        name: such as "the term 'consistency'".
         value: scalar on the device.
         cases: cases that the value was computed on.
     """
 
-    term: str
+    name: str
     value: torch.Tensor
     step: int
     cases: tuple[str, ...]
@@ -99,7 +100,7 @@ class NonFiniteWatch:
         """Collect a value."""
         self._values.append(value)
 
-    def look(self, now: bool = False) -> None:
+    def check(self, now: bool = False) -> None:
         """Check the values collected since the last check.
 
         Args:
@@ -115,7 +116,7 @@ class NonFiniteWatch:
         for item, value in zip(collected, values, strict=True):
             if not math.isfinite(value):
                 raise UserError(
-                    f"training stopped at step {item.step}: the term {item.term!r} became {value} "
+                    f"training stopped at step {item.step}: {item.name} became {value} "
                     f"on the cases {', '.join(item.cases)}. Earlier checkpoints are intact",
                     fix="look at these images (semi_nnunet preprocess verifies them) and at the "
                     "learning rate, then continue with --c",

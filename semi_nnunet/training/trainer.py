@@ -98,7 +98,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
 
     @property
     def steps_in_cycle(self) -> int:
-        """Number of consecutive steps that together have all terms; a benchmark averages them."""
+        """Number of steps after which the same terms come again; a benchmark averages them."""
         return 1
 
     def diagnose(self, labelled: LabelledBatch) -> None:
@@ -259,6 +259,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.records,
             self.non_finite,
             GradientBalance(networks, limit, self.records, self.ranks.world_size),
+            self.steps_in_cycle,
         )
 
     def on_train_start(self) -> None:
@@ -411,7 +412,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             self.diagnose(labelled)
         self.step_in_epoch += 1
         if self.preemption.is_asked(self.device):
-            self.non_finite.look(now=True)
+            self.non_finite.check(now=True)
             latest = str(Path(self.output_folder) / LATEST)
             progress = self.epoch_progress.state(self.step_in_epoch)
             self.save_checkpoint(latest, self.current_epoch, **progress)

@@ -379,8 +379,8 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     """Examine a data set up to the start of a training, without writing or verifying images.
 
     Returns:
-        Findings on the cases and on the configurations of all plans; and the next commands, which
-        prepare the first missing thing, or train.
+        Findings on the cases and on the configurations of all plans; and the next commands: those
+        that prepare what is missing (for the last of the plans, if none is prepared), or train.
 
     Raises:
         UserError: there is no such raw data set, or nnU-Net's folders are not set.

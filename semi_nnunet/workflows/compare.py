@@ -84,21 +84,14 @@ def compare_trainings(
     require_default_plans(dataset, files, plans)
     if not (dataset or files):
         raise UserError("there is nothing to compare", fix="-d ID, --values FILE, or both")
-    for path in (out, values_file):
-        if path:
-            require_place(path)
-    if out:
-        require_other(out, [*files, *([values_file] if values_file else [])])
-    if values_file:
-        require_other(values_file, files, "--write-values")
-        if out and out.absolute() == values_file.absolute():
-            raise UserError(f"{out} is both -o and --write-values", fix="choose two files")
+    require_output_files(out, values_file, files)
     jobs, values_of, missing, origin = gather_values(
         dataset, plans, files, metric, configurations, trainers, baseline
     )
-    writes_values = bool(values_file and origin and any(values_of.values()))
-    if values_file and origin and writes_values:
+    writes_values = False
+    if values_file and origin and any(values_of.values()):
         write_values(values_file, values_of, metric, origin)
+        writes_values = True
     steps = count_steps(jobs)
     longer = LongerBaselines.find(find_folders(dataset), plans, jobs) if dataset else None
     domain_of = load_domain_finder(longer.folders) if longer else None
@@ -115,20 +108,14 @@ def compare_trainings(
             )
             compared = True
         except UserError as error:
-            why = "\n".join(map(plain, str(error).splitlines()))
-            paragraphs.append(f"## {subset} cases\n\nNot compared: {why}")
+            paragraphs.append(f"## {subset} cases\n\nNot compared: {format_error(error)}")
             errors.append(error)
         paragraphs += describe_pieces(jobs, subset)
         if longer and (at_equal_time := longer.compare(subset, subset_values, metric)):
             paragraphs.append(format_equal_time_table(at_equal_time, metric))
-    if errors and not compared:
-        if not writes_values:
-            raise errors[0]
-        text = "\n\n".join([*paragraphs, *outdated]) + "\n"
-        if out:
-            write_text(out, text)
-        return text  # the values may be compared with another machine's
-    if not compared:
+    if errors and not (compared or writes_values):  # values go to another machine's comparison
+        raise errors[0]
+    if not (compared or errors):
         reason = build_empty_error(files)
         if stale:
             reason = UserError("all measurements are outdated:", stale)
@@ -238,6 +225,24 @@ def require_trained_names(
     raise_if_any("The comparison cannot start:", problems)
 
 
+def require_output_files(out: Path | None, values_file: Path | None, inputs: list[Path]) -> None:
+    """Raise a UserError if the comparison or its values cannot be written, or replace an input."""
+    for path in (out, values_file):
+        if path:
+            require_place(path)
+    if out:
+        require_other(out, [*inputs, *([values_file] if values_file else [])])
+    if values_file:
+        require_other(values_file, inputs, "--write-values")
+        if out and out.absolute() == values_file.absolute():
+            raise UserError(f"{out} is both -o and --write-values", fix="choose two files")
+
+
+def format_error(error: UserError) -> str:
+    """Return the text of an error as Markdown."""
+    return "\n".join(map(plain, str(error).splitlines()))
+
+
 def count_steps(jobs: Sequence[Job]) -> dict[Model, int]:
     """Return the steps of the trainings of each model, as far as they are recorded."""
     models = dict.fromkeys(Model(job.trainer, job.configuration) for job in jobs)
@@ -266,7 +271,7 @@ def format_subset_tables(
         if len(ranking) < 2:
             raise
         means = comparison.format_means_table(ranking, metric)
-        tables, compared = [f"Not compared with a baseline: {error}", means], []
+        tables, compared = [f"Not compared with a baseline: {format_error(error)}", means], []
     else:
         tables = [comparison.format_overall_table(compared, metric)]
         tables.append(comparison.format_class_table(compared, metric))
@@ -288,10 +293,12 @@ def format_subset_tables(
                 f"({best.trainer}; {metric} {format_mean(mean, metric)})."
             )
         else:
-            paragraphs.append("The trainings have no fold and seed in common: none is chosen.")
+            paragraphs.append(
+                "The trainings have no fold and seed in common, so they cannot be ranked."
+            )
         paragraphs += [
-            f"{name_method(model.trainer)} {model.configuration} was left out of this choice: it "
-            "has fewer seeds than the others, or no fold and seed in common with them."
+            f"{name_method(model.trainer)} {model.configuration} is not ranked: it has fewer seeds "
+            "than the others, or no fold and seed in common with them."
             for model in (comparison.find_unranked_models(values, ranking) if ranking else [])
         ]
     return "\n\n".join(paragraphs)

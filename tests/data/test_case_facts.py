@@ -62,6 +62,13 @@ def test_sampled_voxels_lie_in_all_columns() -> None:
     assert facts["quantiles"][0][-2:] == [1.0, 1.0]
 
 
+def test_a_row_of_odd_length_is_sampled_in_all_columns() -> None:
+    data = np.full((1, 60, 225, 225), -1, np.float32)
+    data[:, :, :, 1:15] = data[:, :, :, 16:30] = 1.0  # between the columns of a stride of 15
+    facts = compute_image_facts(data, {"spacing": (1, 1, 1)})
+    assert facts["quantiles"][0][-2:] == [1.0, 1.0]
+
+
 def test_slices_with_foreground_are_counted() -> None:
     segmentation = np.zeros((1, 4, 5, 6), np.int8)
     segmentation[0, 1, 2, 3], segmentation[0, 2, 0, 0] = 2, -1  # -1: outside, in nnU-Net's files

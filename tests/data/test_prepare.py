@@ -299,6 +299,8 @@ def test_a_configuration_with_its_own_data_is_preprocessed_itself(phantom: Any) 
     own = {"inherits_from": "2d", "data_identifier": "nnUNetPlans_fine", "spacing": [0.5, 0.5]}
     plans["configurations"] |= {"fine": own, "big": {"inherits_from": "2d", "batch_size": 50}}
     assert select_configurations(plans, ["fine", "big"]) == ["fine", "2d"]
+    plans["configurations"] = {"mine": {**plans["configurations"]["2d"]}}
+    assert select_configurations(plans, None) == ["mine"]
 
 
 def test_a_torn_copy_of_a_label_is_replaced(tmp_path: Path) -> None:

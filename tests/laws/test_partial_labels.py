@@ -98,7 +98,7 @@ def test_every_trainer_learns_from_partial_labels(
     initial = weights_of(trainer.bare_network)
     for _ in range(2):
         trainer.train_step(next(trainer.dataloader_train))
-    trainer.non_finite.look(now=True)
+    trainer.non_finite.check(now=True)
     weights = weights_of(trainer.bare_network)
     assert not same_weights(initial, weights)
     assert all(value.isfinite().all() for value in weights.values())

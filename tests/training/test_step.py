@@ -30,6 +30,20 @@ def test_accumulated_batches_average_their_gradients(make_trainer):
             torch.testing.assert_close(parameter.grad, (first + second) / 2)
 
 
+def test_the_last_pass_of_a_step_is_foreseen_though_every_second_step_has_fewer(make_trainer):
+    trainer = make_trainer(
+        "SemiUnifiedTrainer", **WITHOUT_RAMP, variant="whole_batch", unlabelled_gradient_limit=0.0
+    )
+    passes, foreseen = [], list[list[bool]]()
+    average = trainer.optimizer_step.balance.average
+    average.begin_pass = lambda is_last: passes.append(is_last)
+    for _ in range(6):
+        trainer.train_step(next(trainer.dataloader_train))
+        foreseen.append([*passes])
+        passes.clear()
+    assert foreseen[2:] == [[False, True], [True], [False, True], [True]]
+
+
 def test_gradient_that_is_no_number_stops_training_before_the_weights_change(make_trainer):
     trainer = make_trainer("SemiBaselineTrainer")
     before = weights_of(trainer.bare_network)

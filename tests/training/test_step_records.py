@@ -50,42 +50,42 @@ def test_records_keep_no_graph():
     assert records.means() == {"loss": 2.0}
 
 
-def make_value(value: float, step: int = 0, term: str = "supervised") -> StepValue:
-    return StepValue(term, torch.tensor(value), step, ("case_1", "case_2"))
+def make_value(value: float, step: int = 0, name: str = "supervised") -> StepValue:
+    return StepValue(name, torch.tensor(value), step, ("case_1", "case_2"))
 
 
 def test_finite_values_do_not_raise() -> None:
     watch = NonFiniteWatch(at_once=False)
     for step, value in enumerate((0.0, -3.0, 1e30)):
         watch.add(make_value(value, step))
-        watch.look()
-    watch.look(now=True)
+        watch.check()
+    watch.check(now=True)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_the_first_non_finite_term_is_named_with_its_step_and_cases(value: float) -> None:
     watch = NonFiniteWatch(at_once=False)
     watch.add(make_value(1.0, 6))
-    watch.add(make_value(value, 7, "consistency"))
+    watch.add(make_value(value, 7, "the term 'consistency'"))
     watch.add(make_value(float("nan"), 8))
-    watch.look()  # only checks at the end of an epoch
+    watch.check()  # only checks at the end of an epoch
     with pytest.raises(UserError, match=r"step 7.*'consistency'.*case_1, case_2"):
-        watch.look(now=True)
+        watch.check(now=True)
 
 
 def test_values_are_checked_in_every_step_if_set() -> None:
     watch = NonFiniteWatch(at_once=True)
     watch.add(make_value(1.0))
-    watch.look()
+    watch.check()
     watch.add(make_value(float("nan")))
     with pytest.raises(UserError):
-        watch.look()
+        watch.check()
 
 
 def test_half_precision_is_checked_before_it_overflows() -> None:
     watch = NonFiniteWatch(at_once=True)
     watch.add(StepValue("a", torch.tensor(6e4, dtype=torch.float16), 0, ()))
-    watch.look()
+    watch.check()
     watch.add(StepValue("a", torch.tensor(6e4, dtype=torch.float16) * 2, 1, ()))
     with pytest.raises(UserError, match="inf"):
-        watch.look()
+        watch.check()
