@@ -29,7 +29,7 @@ from semi_nnunet.workflows.compare import count_steps
 METRIC = "dice"
 
 # Gains of variant=whole_batch, the default of batches of 2 or 3 patches, over a baseline of equal
-# training time, on six data sets that count the same (docs/results/index.md, "Which model auto
+# training time, on six data sets that count the same (docs/results/equal_time.md, "Which model auto
 # exports"; scripts/simulate_export.py computes them)
 PRIOR = GainPrior(mean=0.012, spread=0.014)
 LIKELY_FROM = 0.8  # probability that the method is better

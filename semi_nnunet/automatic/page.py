@@ -21,7 +21,7 @@ from semi_nnunet.util.method_names import name_method
 from semi_nnunet.util.progress import readable_time
 
 SHORTER = 0.9  # a round with less than this share of its expected steps is explained
-PAYS_FROM = 2000  # supervised steps, see docs/results/index.md: measured at 1,100 and from 3,300 on
+PAYS_FROM = 2000  # supervised steps; measured at 1,100 and from 3,300 on (results/equal_time.md)
 
 
 def format_schedule(

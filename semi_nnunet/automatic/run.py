@@ -72,7 +72,7 @@ from semi_nnunet.workflows.pieces import describe_pieces, keep_largest_pieces
 
 logger = logging.getLogger(__name__)
 
-CANDIDATES = (  # in the order of preference, by gains in the same time: docs/results/index.md
+CANDIDATES = (  # in the order of preference, by gains in the same time: docs/results/equal_time.md
     RECOMMENDED,
     "SemiFixMatchTrainer",
     "SemiMeanTeacherTrainer",
@@ -281,10 +281,9 @@ class AutoRun:
         inputs, assumed = self.forecast_inputs()
         if assumed:
             logger.info(
-                f"Assumed, not measured here: how long trainings of "
-                f"{', '.join(map(name_method, assumed))} take (a step of the baseline "
-                f"{inputs.rates[BASELINE].step:.2g} s). The schedule is made again when a few "
-                "steps are timed."
+                f"Training times of {', '.join(map(name_method, assumed))} are assumed (baseline: "
+                f"{inputs.rates[BASELINE].step:.2g} s a step). Without --dry-run, a few steps are "
+                "timed first, and the schedule is made again."
             )
         rounds = list(self.state.rounds.values()) or divide_budget(
             inputs, self.candidates, self.seconds_left

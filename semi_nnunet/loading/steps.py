@@ -244,8 +244,8 @@ class StepLoader(Iterator[Any]):
 # ---- streams ----
 
 
-class UnlabelledSampling(nnUNetDataLoader):
-    """nnU-Net's patch sampling for images without labels, which ignores an ignore label."""
+class UnlabelledDataLoader(nnUNetDataLoader):
+    """nnU-Net's data loader for images without labels. The ignore label has no effect."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -268,7 +268,7 @@ def make_unlabelled_loader(
     label_manager: Any,
     foreground_oversampling: float,
     interpolated: bool,
-) -> UnlabelledSampling:
+) -> UnlabelledDataLoader:
     """Make a loader of unlabelled cases like the one of labelled cases.
 
     Args:
@@ -277,9 +277,9 @@ def make_unlabelled_loader(
         interpolated: rotate and scale as nnU-Net does the labelled patches. Otherwise crop inside
             the image and only mirror, so that the teacher sees the original voxels.
     """
-    # nnU-Net draws a larger patch where it rotates, most of it outside small images
     start = 1 if labelled.patch_size_was_2d else 0  # nnU-Net keeps a 2-D patch as a flat 3-D one
-    return UnlabelledSampling(
+    # with rotation nnU-Net reads a larger patch, most of which lies outside small images
+    return UnlabelledDataLoader(
         dataset,
         batch_size,
         (labelled.patch_size if interpolated else labelled.final_patch_size)[start:],
@@ -306,8 +306,8 @@ def compute_sampling_probabilities(
 
     Args:
         pseudo_labelled: cases that a model labelled; may hold more than ``cases``.
-        labelled_share: share of the patches that come from cases with labels of people. None: in
-            proportion to their number, as nnU-Net does.
+        labelled_share: share of the patches that come from annotated cases. None: in proportion to
+            their number, as nnU-Net does.
 
     Raises:
         UserError: all cases or none are pseudo-labelled.
@@ -318,9 +318,8 @@ def compute_sampling_probabilities(
     count = is_pseudo.sum()
     if count in (0, len(cases)):
         raise UserError(
-            f"labelled_share needs training cases with labels of people and others with pseudo "
-            f"labels, got {labelled_share} where {'all' if count else 'none'} of {len(cases)} are "
-            f"pseudo-labelled",
+            f"labelled_share ({labelled_share}) mixes annotated and pseudo-labelled cases, but "
+            f"{'all' if count else 'none'} of the {len(cases)} training cases are pseudo-labelled",
             fix="leave it out of plans['semi'], or make a data set by semi_nnunet pseudo-dataset",
         )
     labelled = labelled_share / (len(cases) - count)

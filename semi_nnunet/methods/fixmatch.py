@@ -12,7 +12,7 @@ the changes of the strong view, and the network that is deployed: the trained on
 
 From four patches on, half of nnU-Net's batch is unlabelled. ``variant=whole_batch`` adds as many
 unlabelled patches to the batch, as the default did before; in the same time it gains less on three
-data sets (docs/results/index.md, "Half of each batch").
+data sets (docs/results/equal_time.md, "Half of each batch").
 """
 
 from __future__ import annotations

@@ -11,15 +11,16 @@ weak view of unlabelled patches are learned in two ways:
   probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
 
 Half of nnU-Net's batch is labelled, the other half unlabelled, so that a step takes 1.2 times the
-operations of a supervised step. Batches of fewer than 4 patches are not halved:
-then as many unlabelled patches are added, consistency comes in every second step, and its gradient
-is limited to a multiple of that of the labels, which falls from 2 to 1/4.
+operations of a supervised step. Batches of 2 or 3 patches stay labelled, and as many unlabelled
+patches are added. Consistency is then computed in every second step, and its gradient is at most 2
+(at the start) to 1/4 (at the end) times that of the labels.
 
 This combination is not published. A tournament of components on validation cases of four data sets
 chose ``variant=full`` (docs/results/tournament.md): whole batches, boxes in copies of the labelled
 patches, and consistency in every step, which take 3.3 times as long as a supervised step.
-``variant=whole_batch``, with 1.8 times the operations of a supervised step, came next; in the same
-time, halves of batches gain more (docs/results/index.md).
+``variant=whole_batch``, which adds unlabelled patches to every batch (1.8 times the operations of a
+supervised step), came next. In the same time, half of each batch gained more
+(docs/results/equal_time.md).
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class SemiUnifiedTrainer(ConsistentTeacherTrainer):
     ) -> LabelledBatch:
         """Paste a box of an unlabelled patch into some of the labelled patches.
 
-        The probability of a box falls with the ignored part of a patch and is 0 from one half on:
-        between scribbles, nothing corrects a wrong label in a box, and classes grow
+        A patch with many ignored voxels gets a box less often, and none if half of it is ignored:
+        between scribbles nothing corrects wrong labels in a box, so that classes grow
         (docs/sparse_labels.md).
 
         Args:

@@ -174,7 +174,7 @@ def find_outdated_problems(
 def find_stale_cases(folder: Path, command: str) -> Iterator[Problem]:
     """Yield a problem if preprocessed cases were made from other files than the last check saw.
 
-    ``preprocess`` checks all files, but makes only the images of its plans and configurations.
+    ``preprocess`` checks all files, but prepares only the cases of its plans and configurations.
     Those of others are then older than the check.
 
     Args:

@@ -404,9 +404,9 @@ def get_bytes_per_voxel(channels: int, by_slices: bool, moves_slices: bool) -> i
 
     The image is held as float32 (4 bytes a channel), one channel in float64 (8) and the label (2).
     (:func:`estimate_memory` adds 12 bytes for each old voxel and channel.) Thick slices are
-    resampled one by one, with the previous channel still in memory (8). Slices that move are also
-    interpolated between each other, with the coordinates of all voxels, twice (48), and once those
-    of the previous channel (16 more).
+    resampled one by one, with the previous channel still in memory (8). If the number of slices
+    changes, nnU-Net also interpolates between slices and holds two arrays of the coordinates of all
+    voxels (48); from the second channel on, one of the previous channel is still in memory (16).
     """
     total = 4 * channels + 10 + 48 * moves_slices
     return total + (8 * by_slices + 16 * moves_slices if channels > 1 else 0)

@@ -222,7 +222,7 @@ def restrict_annotations(description: Mapping[str, Any], cases: Iterable[str]) -
 
     Args:
         description: of the data set that the cases come from.
-        cases: cases with labels of people.
+        cases: annotated cases.
     """
     annotated = AnnotatedClasses.of(description)
     other_keys = {key: value for key, value in description.items() if key != ANNOTATED_KEY}

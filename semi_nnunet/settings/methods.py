@@ -308,8 +308,8 @@ class UnifiedSettings(SharedBatchSettings, CutMixSettings, ConsistencySettings):
     )
     boxes_weight: float = setting(
         1.0,
-        "that of labelled patches (tournament); of boxes without copies, the share of patches that "
-        "get one",
+        "share of the labelled patches that get a box; with boxes_in_copies, the weight of the "
+        "loss on the copies (1: as labelled patches, tournament)",
         low=0,
     )
     boxes_in_copies: bool = setting(

@@ -89,7 +89,8 @@ def published(**variants: Mapping[str, Any]) -> Any:
         variants: name -> setting -> value.
     """
     names = (OURS, *variants)
-    declared = setting(OURS, "the defaults of this package, not a publication's", choices=names)
+    why = "the defaults of this package; the others are published ones, or earlier ones of ours"
+    declared = setting(OURS, why, choices=names)
     return dataclasses.field(default=OURS, metadata={**declared.metadata, "variants": variants})
 
 

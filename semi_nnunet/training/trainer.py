@@ -35,7 +35,7 @@ from semi_nnunet.loading.steps import (
     LabelledBatch,
     StepLoader,
     UnlabelledBatch,
-    UnlabelledSampling,
+    UnlabelledDataLoader,
     get_loader_dataset,
     make_unlabelled_loader,
 )
@@ -286,7 +286,7 @@ class SemiTrainer(CompanionTrainer, is_method=False):
             return super().streams(labelled)
         return {**super().streams(labelled), "unlabelled": self._unlabelled_stream(labelled)}
 
-    def _unlabelled_stream(self, labelled: Any) -> UnlabelledSampling:
+    def _unlabelled_stream(self, labelled: Any) -> UnlabelledDataLoader:
         settings, labelled_data = self.settings, get_loader_dataset(labelled)
         oversampling = settings.unlabelled_foreground_oversampling
         prior = (

@@ -64,7 +64,7 @@ def preprocess(
 
     Args:
         dataset: Number or name of the data set.
-        configurations: Such as 2d (default: all of the plans).
+        configurations: Such as 2d (default: 2d, 3d_fullres and 3d_lowres, if planned).
         plans: Plans identifier (default: the planner's, nnUNetPlans).
         processes: Worker processes (default: one for each core, up to 8; for a shard its cores).
         skip_bad: Skip bad unlabelled cases, which are listed in semi_skipped.json, and continue.

@@ -67,13 +67,13 @@ NNUNET_NETWORKS = "dynamic_network_architectures."
 logger = logging.getLogger(__name__)
 
 
-def find_step_problems(jobs: Sequence[Job], steps: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for steps whose input no job has or makes."""
-    if "train" not in steps and not any(job.is_trained for job in jobs):
+def find_stage_option_problems(jobs: Sequence[Job], stages: Sequence[str]) -> Iterator[Problem]:
+    """Yield a problem for ``--stages`` whose input no job has or makes."""
+    if "train" not in stages and not any(job.is_trained for job in jobs):
         yield Problem(
-            f"--stages {' '.join(steps)}", "none of the jobs is trained", "add the stage train"
+            f"--stages {' '.join(stages)}", "none of the jobs is trained", "add the stage train"
         )
-    if "train" in steps and "evaluate" in steps and "predict" not in steps:
+    if "train" in stages and "evaluate" in stages and "predict" not in stages:
         test_labels = jobs[0].folders.test_labels
         if test_labels and not all(job.is_tested for job in jobs):
             message = f"also measures predictions of imagesTs, because {test_labels} exists"
@@ -285,7 +285,9 @@ def find_data_problems(
 
 
 def find_missing_cases(folder: Path, command: str) -> Iterator[Problem]:
-    """Yield a problem if ``preprocess`` of other plans or configurations has seen more cases.
+    """Yield a problem if cases that ``preprocess`` has checked are missing in a configuration.
+
+    It was last run for other plans or configurations then.
 
     Args:
         folder: of the labelled cases of a configuration.
@@ -327,10 +329,10 @@ def find_network_problems(
 
 
 def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
-    """Yield a problem if some test cases have labels and others do not, or labels lie elsewhere.
+    """Yield a problem if some test cases have no label, or a label's grid is not its image's.
 
-    Headers are compared of formats that have a position in space, without reading voxels. Some
-    readers turn images and labels into one orientation; they are not checked.
+    Only headers are compared, and only of formats that store a position. Readers that reorient
+    images are not checked.
     """
     labels, ending = folders.test_labels, folders.file_ending
     if labels is None or folders.test_images is None:
@@ -357,11 +359,11 @@ def find_test_label_problems(folders: Folders) -> Iterator[Problem]:
 def collect_warnings(
     preprocessed: Path, plans: Mapping[str, Any], configuration: str, trainers: Sequence[str]
 ) -> list[Problem]:
-    """Return what would take part in a training without being able to teach anything.
+    """Return a warning for every case or setting that has no effect on the training.
 
     Args:
         preprocessed: folder of the data set; the configuration is preprocessed with these plans.
-        trainers: class names; of those that use no unlabelled images, the settings do not matter.
+        trainers: class names; those that use no unlabelled images are not checked.
     """
     classes, facts = settings_classes(), our_trainers()
     names = [name for name in trainers if name in facts and facts[name].uses_unlabelled]

@@ -38,7 +38,7 @@ from semi_nnunet.workflows.before_start import (
     find_leaked_patients,
     find_pretraining_problems,
     find_raw_changes,
-    find_step_problems,
+    find_stage_option_problems,
     find_test_label_problems,
     warn_about_partial_labels,
 )
@@ -161,7 +161,7 @@ def make_jobs(
     patient_of = load_patient_finder(folders)
     problems = [
         *dict.fromkeys(find_cascade_problems(jobs, count_dataset_folds(folders))),
-        *find_step_problems(jobs, steps),
+        *find_stage_option_problems(jobs, steps),
         *find_empty_checkpoints(jobs),
         *find_changed_trainings(jobs, content, patient_of),
         *find_leaked_patients(jobs, patient_of),

@@ -29,7 +29,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.loading.steps import (
     StepDataset,
     StepLoader,
-    UnlabelledSampling,
+    UnlabelledDataLoader,
     compute_sampling_probabilities,
     make_reproducible,
     select_geometry,
@@ -77,7 +77,7 @@ def streams(prepared_dataset: Callable[..., Any]) -> dict[str, Any]:
             transforms=transforms,
             **options,
         ),
-        "unlabelled": UnlabelledSampling(
+        "unlabelled": UnlabelledDataLoader(
             unlabelled, 2, initial, PATCH, labels, transforms=select_geometry(transforms), **options
         ),
     }

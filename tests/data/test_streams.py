@@ -11,7 +11,11 @@ import pytest
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.loading.steps import UnlabelledSampling, get_loader_dataset, make_unlabelled_loader
+from semi_nnunet.loading.steps import (
+    UnlabelledDataLoader,
+    get_loader_dataset,
+    make_unlabelled_loader,
+)
 from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
 from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.util.seeds import seeded
@@ -29,7 +33,7 @@ def unlabelled(
     prepared_dataset: Callable[..., Any],
     interpolated: bool = False,
     with_prior: bool = True,
-) -> UnlabelledSampling:
+) -> UnlabelledDataLoader:
     dataset, known = prepared_dataset("labels", 1), get_loader_dataset(labelled)
     folder = get_unlabelled_folder(dataset.preprocessed, "nnUNetPlans_3d_fullres")
     prior = compute_foreground_prior(known, known.identifiers) if with_prior else {}

@@ -13,7 +13,7 @@ import pytest
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.loading.steps import UnlabelledSampling
+from semi_nnunet.loading.steps import UnlabelledDataLoader
 from semi_nnunet.loading.unlabelled import UnlabelledDataset, compute_foreground_prior
 from semi_nnunet.raw.layout import get_unlabelled_folder
 from semi_nnunet.util.seeds import seeded
@@ -65,7 +65,7 @@ def batch_of(dataset: Any, folder: Path, patch: tuple[int, ...]) -> dict[str, An
     cases = UnlabelledDataset(
         folder, UnlabelledDataset.get_identifiers(str(folder)), prior_of(dataset)
     )
-    loader = UnlabelledSampling(cases, 4, patch, patch, labels, oversample_foreground_percent=0.5)
+    loader = UnlabelledDataLoader(cases, 4, patch, patch, labels, oversample_foreground_percent=0.5)
     with seeded(1):
         return dict(loader.generate_train_batch())
 

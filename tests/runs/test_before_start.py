@@ -106,13 +106,15 @@ def test_measuring_test_cases_that_are_not_predicted_is_refused(empty):
         (empty.raw / name).parent.mkdir()
         (empty.raw / name).write_text("x")
     jobs = [fake_job(empty, OURS)]
-    (problem,) = before_start.find_step_problems(jobs, ["train", "evaluate"])
+    (problem,) = before_start.find_stage_option_problems(jobs, ["train", "evaluate"])
     assert "--stages evaluate" in str(problem) and str(empty.test_labels) in str(problem)
-    assert list(before_start.find_step_problems(jobs, ["train", "predict", "evaluate"])) == []
-    assert list(before_start.find_step_problems(jobs, ["train"])) == []
+    assert (
+        list(before_start.find_stage_option_problems(jobs, ["train", "predict", "evaluate"])) == []
+    )
+    assert list(before_start.find_stage_option_problems(jobs, ["train"])) == []
     (jobs[0].test).mkdir(parents=True)
     (jobs[0].test / "a.nii.gz").write_text("x")
-    assert list(before_start.find_step_problems(jobs, ["train", "evaluate"])) == []
+    assert list(before_start.find_stage_option_problems(jobs, ["train", "evaluate"])) == []
 
 
 def test_a_patient_rule_that_changed_after_preprocessing_is_a_problem(empty):
