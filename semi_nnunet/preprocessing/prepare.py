@@ -237,10 +237,10 @@ def check_twins(raw: RawDataset, reports: Sequence[CaseReport], preprocessed: Pa
     write_twins(preprocessed, twins)
     tests = sum(report.subset == "test" for report in reports)
     for warning in describe_twins(twins, tests):
-        logger.info("WARNING: %s", warning)
+        logger.warning("WARNING: %s", warning)
     split = find_split_twins(load_folds(preprocessed), read_twin_groups(preprocessed))
     for fold, count in split.items():
-        logger.info(
+        logger.warning(
             f"WARNING: {count} validation cases of fold {fold} have a near-twin among its "
             f"training cases, so that their measures are too good. Fix: remove "
             f"{preprocessed / SPLITS_FILE}; the next training makes new folds. Then train all "
@@ -270,7 +270,7 @@ def warn_of_outdated_plans(preprocessed: Path, sources: Mapping[str, str]) -> No
         if not change.startswith("preprocessing")
     ]
     if changes:
-        logger.info(
+        logger.warning(
             f"WARNING: images or labels have changed since the fingerprint and the plans were "
             f"made: {list_first(changes)}. Fix: remove {fingerprint} and run this command again, "
             f"which plans again; patch and network may change"

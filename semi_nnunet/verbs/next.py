@@ -101,7 +101,10 @@ def next(
     )
     width = max(len(chosen.case) for chosen in choice.cases)
     lines = [f"{chosen.case:{width}}  {chosen.reason}" for chosen in choice.cases]
-    lines += [f"WARNING: {note}" for note in choice.notes]
+    logger.info("\n".join(lines))
+    for note in choice.notes:
+        logger.warning(f"WARNING: {note}")
+    lines = []
     if choice.review is not None:
         lines.append(f"correct the labels in {choice.review}, then: {choice.accept}")
     lines.append(

@@ -160,8 +160,10 @@ def plan(
     plans_option = "" if planned.name == DEFAULT_PLANS else f"; use it with -p {planned.name}"
     lines += ["", *planned.networks, *estimate_lengths(planned, dataset, trainers)]
     lines += [f"domain {domain}" for domain in planned.domains]
-    lines += [f"WARNING: {problem}" for problem in find_warnings(planned, trainers)]
-    lines += [f"wrote {planned.path}{plans_option}"]
+    logger.info("\n".join(map(str, lines)))
+    for problem in find_warnings(planned, trainers):
+        logger.warning(f"WARNING: {problem}")
+    lines = [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
         command = suggest_preprocessing(dataset, planned.name, planned.coarser)
         lines += [f"next, as its images are preprocessed in another way: {command}"]

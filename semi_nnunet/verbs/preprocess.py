@@ -133,7 +133,7 @@ def preprocess(
             f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready"
         )
     for problem in steps.collect_data_warnings(dataset, ready):
-        logger.info(f"WARNING: {problem}")
+        logger.warning(f"WARNING: {problem}")
     configuration, (labelled, _) = next(iter(ready.counts.items()))
     fold = "0" if labelled > 1 else "all"  # a single case cannot be split
     first, *alternatives = suggest_training(dataset, ready.plans, configuration, fold)

@@ -212,15 +212,15 @@ def check_domain(
     images, verb = f"{len(outliers)} of {total} unlabelled images", "differ"
     verb += "s" * (len(outliers) == 1)
     text = f"skipped {images} for differing" if skip_outliers else f"WARNING: {images} {verb}"
-    logger.info("%s much from the labelled ones:", text)
-    for outlier in outliers[:MAX_PRINTED]:
-        logger.info("  %s: %s", outlier.case, " ".join(outlier.reasons))
-    if len(outliers) > MAX_PRINTED:
-        logger.info("  ... and %d more", len(outliers) - MAX_PRINTED)
-    logger.info("%s lists all of them, %s shows the worst.", folder / TABLE, folder / SHEET)
+    shown = outliers[:MAX_PRINTED]
+    lines = [f"{text} much from the labelled ones:"]
+    lines += [f"  {outlier.case}: {' '.join(outlier.reasons)}" for outlier in shown]
+    lines += [f"  ... and {len(outliers) - len(shown)} more"] if len(outliers) > len(shown) else []
+    lines += [f"{folder / TABLE} lists all of them, {folder / SHEET} shows the worst."]
     if skip_outliers:
+        logger.info("\n".join(lines))
         return {outlier.case: list(outlier.reasons) for outlier in outliers}
-    logger.info("Fix: %s", advice)
+    logger.warning("\n".join([*lines, f"Fix: {advice}"]))
     return {}
 
 

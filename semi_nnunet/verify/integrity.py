@@ -102,7 +102,7 @@ def verify_dataset(
     if (annotated := AnnotatedClasses.of(raw.description)) is not None:
         logger.info(annotated.summarise(sorted(raw.labelled)))
     for warning in find_dataset_warnings(reports):
-        logger.info("WARNING: %s", warning)
+        logger.warning("WARNING: %s", warning)
     return reports, {case: [str(problem) for problem in bad[case]] for case in bad}
 
 

@@ -186,7 +186,7 @@ def warn_about_partial_labels(folders: Folders, trainers: Sequence[str]) -> None
     description = optional_json(folders.preprocessed / DATASET_JSON)
     stock = [name for name in trainers if name not in our_trainers()]
     if stock and annotated_classes.has_partial_labels(description):
-        logger.info(
+        logger.warning(
             f"WARNING: {', '.join(stock)} treats structures that a case does not annotate as "
             f"background. Fix: compare with {BASELINE}, nnU-Net's training with partial labels"
         )

@@ -66,7 +66,7 @@ def test_outliers_are_counted_ranked_and_shown(
     assert all("Its spacing is 2 x 0." in row["reason"] for row in rows)
     width, height = size_of_sheet(data)
     assert width > 1500 and height > 1000  # 2 labelled images and 12 others
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("WARNING: 14 of 16 unlabelled images")
     assert lines[1].startswith(f"  {cases[-1]}: Its spacing is 2 x ")
     assert lines[MAX_PRINTED + 1] == "  ... and 4 more"
@@ -135,9 +135,9 @@ def test_outliers_are_skipped_on_request(data: Path, capsys: pytest.CaptureFixtu
     (case,) = make_hostile(data)
     aside = checked(data, skip=True)
     assert list(aside) == [case] and aside[case][0].startswith("Its spacing is 2 x 0.1 x 0.1 mm")
-    out = capsys.readouterr().out
-    assert "skipped 1 of 3 unlabelled images" in out
-    assert "WARNING" not in out and "Fix" not in out
+    out, err = capsys.readouterr()
+    assert "skipped 1 of 3 unlabelled images" in out and "Fix" not in out
+    assert err == ""
 
 
 def test_bad_cases_are_not_compared(data: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_declared_other_domain_has_no_warning_and_no_skipped_cases(
 ) -> None:
     make_hostile(data, 2)
     describe(data, unlabelled_domain="other")
-    assert checked(data, skip=True) == {} and capsys.readouterr().out == ""
+    assert checked(data, skip=True) == {} and capsys.readouterr() == ("", "")
     describe(data, unlabelled_domain="same")
     assert len(checked(data, skip=True)) == 2
 
@@ -180,9 +180,9 @@ def test_the_command_warns_and_with_skip_outliers_no_training_sees_them(
     command = ["preprocess", "-d", copy.number, "-c", "2d", "-np", "1"]
     pool = copy.preprocessed / "nnUNetPlans_2d_unlabeled"
     assert main(command) == 0
-    out = capsys.readouterr().out
-    assert "WARNING: 1 of 4 unlabelled images" in out
-    assert f"  {first}: Channel 0 (" in out and "2d: 5 labelled and 4 unlabelled cases" in out
+    out, err = capsys.readouterr()
+    assert "WARNING: 1 of 4 unlabelled images" in err
+    assert f"  {first}: Channel 0 (" in err and "2d: 5 labelled and 4 unlabelled cases" in out
     assert first in Manifest(pool).present()
 
     assert main([*command, "--skip-outliers"]) == 0

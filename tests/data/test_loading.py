@@ -253,5 +253,5 @@ def test_without_a_share_all_cases_are_equally_likely():
 
 @pytest.mark.parametrize("pseudo, which", [(set(), "none"), (set(CASES), "all")])
 def test_a_share_with_one_kind_of_cases_is_refused(pseudo, which):
-    with pytest.raises(UserError, match=f"where {which} of 5 are pseudo-labelled"):
+    with pytest.raises(UserError, match=f"{which} of the 5 training cases"):
         compute_sampling_probabilities(CASES, pseudo, 0.5)

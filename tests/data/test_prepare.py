@@ -180,7 +180,7 @@ def test_unusual_cases_cause_a_warning(copy: Copy, capsys: pytest.CaptureFixture
     label = sitk.ReadImage(str(copy.raw / f"labelsTr/{second}.nii.gz")) * 0
     sitk.WriteImage(label, str(copy.raw / f"labelsTr/{second}.nii.gz"))
     assert copy.prepare() == {"2d": (5, 4)}
-    warnings = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "WARNING" in line]
     assert len(warnings) == 3 and f"label of {second}" in warnings[2]
     assert f"voxels are 0: {second}." in warnings[0]
     assert f"(labelled: {first})" in warnings[1]

@@ -106,7 +106,7 @@ def test_preprocess_warns_and_new_folds_keep_twins_together(tmp_path, monkeypatc
     preprocessed = tmp_path / "preprocessed" / "Dataset978_Twins"
     with no_processes():
         assert main(["preprocess", "-d", "978", "-np", "1"]) == 0
-    text = capsys.readouterr().out
+    text = capsys.readouterr().err
     assert "1 of 2 test images have a near-twin" in text and "phantom_0010" in text
     groups = json.loads((preprocessed / "semi_twins.json").read_text())["groups"]
     assert groups == [["phantom_0000", "phantom_0001"]]
@@ -121,7 +121,7 @@ def test_preprocess_warns_and_new_folds_keep_twins_together(tmp_path, monkeypatc
     (preprocessed / "splits_final.json").write_text(json.dumps(torn))
     with no_processes():
         assert main(["preprocess", "-d", "978", "-np", "1"]) == 0
-    assert "near-twin among its training cases" in capsys.readouterr().out
+    assert "near-twin among its training cases" in capsys.readouterr().err
     assert json.loads((preprocessed / "splits_final.json").read_text()) == torn
 
 
@@ -165,4 +165,4 @@ def test_the_test_images_of_busi_with_a_twin_are_found(shared_data, tmp_path, mo
     reports = check_dataset(raw, 1)
     capsys.readouterr()
     check_twins(raw, reports, tmp_path)
-    assert "22 of 129 test images have a near-twin" in capsys.readouterr().out
+    assert "22 of 129 test images have a near-twin" in capsys.readouterr().err

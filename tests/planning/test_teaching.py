@@ -134,7 +134,7 @@ def test_plan_doctor_and_the_start_of_a_training_name_them(
     description["labels"]["unseen"] = 4
     write_json(preprocessed / "dataset.json", description)
     assert main(["plan", "-d", dataset.name, "--set", "unlabelled_weight=0"]) == 0
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "WARNING: SemiUnifiedTrainer: unlabelled images have no weight" in output
     assert output.count("no case shows unseen") == 1
     write_json(preprocessed / "dataset.json", dataset.dataset_json)

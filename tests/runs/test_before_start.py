@@ -146,13 +146,13 @@ def test_annotated_classes_that_changed_after_preprocessing_are_a_problem(empty)
 def test_trainers_that_ignore_partial_labels_cause_a_warning(empty, capsys):
     names, content = ["nnUNetTrainer", OURS], read_json(empty.preprocessed / "dataset.json")
     before_start.warn_about_partial_labels(empty, names)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
     write_json(empty.preprocessed / "dataset.json", {**content, "annotated": {"a": ["liver"]}})
     before_start.warn_about_partial_labels(empty, names)
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert "WARNING: nnUNetTrainer" in output and OURS not in output
     before_start.warn_about_partial_labels(empty, [OURS])
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
 
 
 def test_data_that_are_not_preprocessed_are_named_with_the_command(folders):
