@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from semi_nnunet.automatic.schedule import (
     LONGER,
     SHORT,
     ScheduleInputs,
+    TrainingRate,
     TrainingRound,
     divide_budget,
     estimate_duration,
@@ -318,10 +319,7 @@ class AutoRun:
         rates = {**assume_rates(assumed, device, patches, known.get(BASELINE)), **known}
         usual = (CPU_LENGTH if device == "cpu" else USUAL)["steps_per_epoch"]
         steps_per_epoch = self.steps_per_epoch if is_planned else usual
-        inputs = ScheduleInputs(
-            rates, self.teachers, BASELINE, cases, steps_per_epoch, MOST_STEPS, self.resources.jobs
-        )
-        return inputs, assumed
+        return self.make_inputs(rates, cases, steps_per_epoch), assumed
 
     def count_raw_cases(self) -> CaseCounts:
         """Count the cases of the raw data set, before it is preprocessed."""
@@ -465,13 +463,25 @@ class AutoRun:
 
     @property
     def schedule_inputs(self) -> ScheduleInputs:
-        """The inputs of the schedule."""
+        """The inputs of the schedule, from the rates of this choice."""
+        return self.make_inputs(self.state.rates, self.cases, self.steps_per_epoch)
+
+    def make_inputs(
+        self, rates: Mapping[str, TrainingRate], cases: CaseCounts, steps_per_epoch: int
+    ) -> ScheduleInputs:
+        """Return the inputs of a schedule.
+
+        Args:
+            rates: of the baseline, the candidates and their teachers.
+            cases: of the data set.
+            steps_per_epoch: of all trainings.
+        """
         return ScheduleInputs(
-            rates=self.state.rates,
+            rates=rates,
             teachers=self.teachers,
             baseline=BASELINE,
-            cases=self.cases,
-            steps_per_epoch=self.steps_per_epoch,
+            cases=cases,
+            steps_per_epoch=steps_per_epoch,
             most_steps=MOST_STEPS,
             at_a_time=self.resources.jobs,
         )

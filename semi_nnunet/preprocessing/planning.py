@@ -82,70 +82,86 @@ def plan_if_needed(
         UserError: the existing plans belong to another data set or version, or are derived from
             others (see :mod:`semi_nnunet.workflows.plan`) and outdated.
     """
-    raw = RawDataset.of(raw_dataset)
-    plans_file, record = preprocessed / f"{plans_name}.json", preprocessed / PLANNED_FROM
-    described_by = [preprocessed / FINGERPRINT_FILE, preprocessed / DATASET_JSON]
-    written = [record, plans_file, *described_by]
+    raw, plans_file = RawDataset.of(raw_dataset), preprocessed / f"{plans_name}.json"
     with held_plans(preprocessed, plans_name):
-        undo(written)
+        undo(list_planned_files(preprocessed, plans_name))
         is_described = fingerprint_fits(raw, preprocessed)
         existing = read_existing_plans(plans_file, raw)
-        derived = bool(existing) and is_derived(existing)
-        fits = is_described and (not existing or is_up_to_date(existing, plans_file))
-        if existing and fits:
+        if existing and is_described and is_up_to_date(existing, plans_file):
             if gpu_memory_gb is not None:
                 fix = "another name (-p) makes new plans"
                 logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
             return existing
-        if derived:
-            gone = [path.name for path in described_by if not path.is_file()]
-            reason = (
-                f"{' and '.join(gone)} in its folder cannot be found"
-                if gone
-                else "the labelled cases or dataset.json have changed since"
-            )
-            raise UserError(
-                f"{plans_file} was derived from other plans, and {reason}",
-                fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
-                f"then make these plans again (semi_nnunet plan)",
-            )
+        require_not_derived(existing, plans_file, raw)
         log_stage(f"planning {plans_name}")
         if existing and planner != existing["experiment_planner_used"]:
             planner = existing["experiment_planner_used"]
             logger.info(f"{plans_name} is planned again by its own planner, {planner}")
         get_default_plans_name(planner)  # raises if there is no such planner
+        kept = {key: existing[key] for key in ("semi", "semi_planned") if key in existing}
         with (
             variable("nnUNet_n_proc_DA", None),  # nnU-Net's planner fails if it is 0
             writing(f"{plans_name}.json and fingerprint to {preprocessed}", preprocessed),
         ):
             preprocessed.mkdir(parents=True, exist_ok=True)
-            with undone_on_failure(written):
+            with undone_on_failure(list_planned_files(preprocessed, plans_name)):
                 origins = collect_origins(preprocessed)
                 if not is_described:
                     # the new fingerprint may equal the old one, as it ignores background voxels
-                    write_json(record, {ORIGINS: origins})
+                    write_json(preprocessed / PLANNED_FROM, {ORIGINS: origins})
                 extract_fingerprints(
                     [raw.number], num_processes=num_processes, clean=not is_described, verbose=False
                 )
-                name = plan_experiments(
+                plan_experiments(
                     [raw.number], planner, gpu_memory_gb, overwrite_plans_name=plans_name
                 )
-                plans = dict(read_json(preprocessed / f"{name}.json"))
-                settings = {
-                    key: existing[key] for key in ("semi", "semi_planned") if key in existing
-                }
-                if settings:
-                    plans |= settings
-                    write_json(preprocessed / f"{name}.json", plans)
-                origin = describe_origin(preprocessed)
-                origins[plans_name] = {**origin, "file": sha256_of_file(plans_file)}
-                write_json(record, optional_json(record) | {ORIGINS: origins})
+                plans = {**read_json(plans_file), **kept}
+                if kept:
+                    write_json(plans_file, plans)
+                record_origin(plans_file, origins)
         if changes := list(describe_changes(existing, plans)):
             logger.warning(
-                f"{name} are planned again, as the labelled cases or dataset.json have changed. "
-                f"These values changed (edits by hand are lost): {'; '.join(changes)}"
+                f"{plans_name} are planned again, as the labelled cases or dataset.json have "
+                f"changed. These values changed (edits by hand are lost): {'; '.join(changes)}"
             )
         return plans
+
+
+def list_planned_files(preprocessed: Path, plans_name: str) -> list[Path]:
+    """Return the files that planning writes."""
+    names = (PLANNED_FROM, f"{plans_name}.json", FINGERPRINT_FILE, DATASET_JSON)
+    return [preprocessed / name for name in names]
+
+
+def require_not_derived(existing: Mapping[str, Any], plans_file: Path, raw: RawDataset) -> None:
+    """Raise a UserError if outdated plans were derived from others, so nnU-Net cannot make them."""
+    if not (existing and is_derived(existing)):
+        return
+    gone = [
+        name
+        for name in (FINGERPRINT_FILE, DATASET_JSON)
+        if not (plans_file.parent / name).is_file()
+    ]
+    reason = "the labelled cases or dataset.json have changed since"
+    if gone:
+        reason = f"{' and '.join(gone)} in its folder cannot be found"
+    raise UserError(
+        f"{plans_file} was derived from other plans, and {reason}",
+        fix=f"semi_nnunet preprocess -d {raw.number} without -p, "
+        f"then make these plans again (semi_nnunet plan)",
+    )
+
+
+def record_origin(plans_file: Path, origins: Mapping[str, Any]) -> None:
+    """Record from which fingerprint new plans were made.
+
+    Args:
+        plans_file: the new plans.
+        origins: those of the other plans, from before.
+    """
+    origin = {**describe_origin(plans_file.parent), "file": sha256_of_file(plans_file)}
+    record = plans_file.parent / PLANNED_FROM
+    write_json(record, optional_json(record) | {ORIGINS: {**origins, plans_file.stem: origin}})
 
 
 def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

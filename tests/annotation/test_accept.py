@@ -69,7 +69,7 @@ def test_two_rounds_label_cases_and_keep_the_plans(loop, capsys):
         capsys.readouterr()
         with no_processes():
             assert main(["preprocess", "-d", "977", "-np", "1", "-c", "2d", "-p", name]) == 0
-        assert "since the fingerprint and the plans" not in capsys.readouterr().out
+        assert "since the fingerprint and the plans" not in "".join(capsys.readouterr())
     assert {path: path.stat().st_mtime_ns for path in loop.arrays.iterdir()} == states
     assert (loop.preprocessed / "nnUNetPlans.json").read_bytes() == plans
 

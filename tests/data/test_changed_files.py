@@ -80,20 +80,20 @@ def test_cases_of_the_earlier_version_are_kept_unless_their_spacing_is_another(c
 
 def test_changed_labels_are_named_as_other_than_those_of_the_plans(copy: Copy, capsys) -> None:
     copy.prepare()
-    assert "since the fingerprint and the plans" not in capsys.readouterr().out
+    assert "since the fingerprint and the plans" not in capsys.readouterr().err
     case = names(copy.raw / "imagesTr")[0]
     edit(copy.raw / "imagesTr" / f"{case}_0000.nii.gz")
     for _ in range(2):  # until they are planned again
         copy.prepare()
-        out = capsys.readouterr().out
-        assert f"since the fingerprint and the plans were made: image of {case}" in out
+        err = capsys.readouterr().err
+        assert f"since the fingerprint and the plans were made: image of {case}" in err
     (copy.preprocessed / "dataset_fingerprint.json").unlink()
     copy.prepare()
     record = json.loads((copy.preprocessed / PLANNED_FROM).read_text())
     folder = copy.preprocessed / "nnUNetPlans_2d"
     assert record["cases"] == read_sources(folder, names(copy.raw / "imagesTr"))
     copy.prepare()
-    assert "since the fingerprint and the plans" not in capsys.readouterr().out
+    assert "since the fingerprint and the plans" not in capsys.readouterr().err
 
 
 def test_an_image_that_is_still_being_copied_is_an_error_now_and_whole_later(

@@ -502,7 +502,7 @@ def require_named(says: Mapping[str, str], error: str) -> None:
 def require_works(one: Works, capsys: pytest.CaptureFixture[str]) -> None:
     """Assert that a command succeeds with exactly the expected warnings."""
     assert run(PREPROCESS) == 0
-    said = capsys.readouterr().out
+    said = "".join(capsys.readouterr())
     labelled, unlabelled = one.ready
     counts = f"{labelled} labelled and {unlabelled} unlabelled cases are ready"
     assert f"2d: {counts}" in said and f"3d_fullres: {counts}" in said
