@@ -137,11 +137,8 @@ def require_not_derived(existing: Mapping[str, Any], plans_file: Path, raw: RawD
     """Raise a UserError if outdated plans were derived from others, so nnU-Net cannot make them."""
     if not (existing and is_derived(existing)):
         return
-    gone = [
-        name
-        for name in (FINGERPRINT_FILE, DATASET_JSON)
-        if not (plans_file.parent / name).is_file()
-    ]
+    described_by = (FINGERPRINT_FILE, DATASET_JSON)
+    gone = [name for name in described_by if not (plans_file.parent / name).is_file()]
     reason = "the labelled cases or dataset.json have changed since"
     if gone:
         reason = f"{' and '.join(gone)} in its folder cannot be found"
