@@ -250,29 +250,16 @@ def preprocess_case(
     plans = PlansManager(spec.plans)
     configuration = plans.get_configuration(spec.configuration)
     preprocessor = configuration.preprocessor_class(verbose=False)
-    is_computed, run_case = False, preprocessor.run_case
-
-    def run_and_note(*arguments: Any, **options: Any) -> Any:
-        nonlocal is_computed
-        result = run_case(*arguments, **options)
-        is_computed = True
-        return result
-
-    preprocessor.run_case = run_and_note
+    inputs = (list(case.images), case.label, plans, configuration, spec.dataset_json)
     shutil.rmtree(temporary, ignore_errors=True)
     with writing(temporary, folder, state=INTACT):
         temporary.mkdir(parents=True)
     endings = UNLABELLED_ENDINGS if case.label is None else LABELLED_ENDINGS
     names = [f"{case.name}{ending}" for ending in endings]
+    arrays = [preprocessor.run_case(*inputs)]
+    preprocessor.run_case = lambda *_, **__: arrays.pop()  # run_case_save then only writes
     try:
-        preprocessor.run_case_save(
-            str(temporary / case.name),
-            list(case.images),
-            case.label,
-            plans,
-            configuration,
-            spec.dataset_json,
-        )
+        preprocessor.run_case_save(str(temporary / case.name), *inputs)
         with_label, ignore = case.label is not None, spec.dataset_json["labels"].get("ignore")
         facts = _read_facts(temporary, case.name, with_label, ignore)
         case.require_unchanged()
@@ -280,8 +267,6 @@ def preprocess_case(
             (temporary / name).replace(folder / name)
         shutil.rmtree(temporary)
     except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError for any disk error
-        if not is_computed:
-            raise
         defect = f"the preprocessed {case.name} to {folder}"
         raise could_not_write(defect, error, folder, state=INTACT) from error
     return ManifestEntry.of(case.name, source, [folder / name for name in names], facts)
