@@ -23,6 +23,7 @@ from semi_nnunet.annotation.review import (
     ReviewedLabel,
     check_labels,
     compare_with_proposals,
+    find_folder_problems,
     find_labels_folder,
     match_cases,
     read_proposals,
@@ -259,7 +260,7 @@ def _accept_labels(
     given = find_labels_folder(reviewed)
     folder, unconverted = convert_segmentations(given, raw, scratch)
     labels, accepted, problems = match_cases(folder, raw, options.classes, options.replaces)
-    problems += unconverted
+    problems += [*unconverted, *find_folder_problems(given)]
     entry = {ANNOTATED_KEY: {"the labels": list(options.classes)}} if options.classes else {}
     problems += find_annotation_problems({**raw.description, **entry}, "--annotated")
     checked, defects = check_labels(labels, raw, options.processes)

@@ -19,6 +19,7 @@ from semi_nnunet.annotation.choosing import (
     score_pool,
 )
 from semi_nnunet.annotation.pages import write_next_page
+from semi_nnunet.annotation.review import PROPOSALS_RECORD
 from semi_nnunet.annotation.segmentations import ENDING, SEGMENTATIONS, write_segmentations
 from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.preprocessing.manifest import WrittenLabels
@@ -37,7 +38,7 @@ from semi_nnunet.raw.readers import with_spacing_files
 from semi_nnunet.reporting.label_tables import write_label_tables
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import file_in_the_way, require_place, write_csv
+from semi_nnunet.util.files import file_in_the_way, require_place, write_csv, write_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
 
@@ -95,6 +96,7 @@ def choose_next_cases(
     review = None
     if request is not None and proposals:
         review = copy_proposals(out, raw, request, [case.case for case in chosen])
+        write_json(out / PROPOSALS_RECORD, {"folder": str(request.out.absolute())})
     accept = suggest_command(
         "accept",
         dataset=raw.folder.name,

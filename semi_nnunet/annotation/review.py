@@ -32,6 +32,8 @@ from semi_nnunet.util.files import optional_json, sha256_of_file
 from semi_nnunet.verify.integrity import check_dataset
 from semi_nnunet.verify.reports import CaseReport
 
+PROPOSALS_RECORD = "proposals.json"  # of next: where the labels are as the models wrote them
+FOLDERS_OF_REVIEW = ("images", "uncertainty", "segmentations")  # hold no labels of a reviewer
 POOL_REQUEST = "request.json"  # of pseudo-label, next to its labels
 OTHER_ENDINGS = (*IMAGE_ENDINGS, ".seg.nrrd", ".nhdr", ".mgz", ".dcm", ".jpg", ".npy", ".npz")
 
@@ -100,8 +102,12 @@ def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
 
     Args:
         reviewed: folder of the reviewed labels; models may have written their labels there.
-        proposals: another folder with the labels as the models wrote them, or None.
+        proposals: another folder with the labels as the models wrote them, or None: the one that
+            ``next`` recorded next to the reviewed folder, if any.
     """
+    if proposals is None:
+        recorded = optional_json(reviewed.absolute().parent / PROPOSALS_RECORD).get("folder", "")
+        proposals = Path(recorded) if recorded and Path(recorded).is_dir() else None
     folder = reviewed if proposals is None else find_labels_folder(proposals)
     request = optional_json(folder.parent / POOL_REQUEST)
     earlier = optional_json(folder / EARLIER_RECORD)
@@ -191,10 +197,11 @@ def _find_ending_problem(
     path: Path, ending: str, stems: Collection[str], cases: Collection[str]
 ) -> Iterator[Problem]:
     """Yield a problem for a label in another format; tables and pages of a review are ignored."""
-    other = max((end for end in OTHER_ENDINGS if path.name.endswith(end)), key=len, default=None)
+    name = path.name.lower()
+    other = max((end for end in OTHER_ENDINGS if name.endswith(end)), key=len, default=None)
     if other is None:
         return
-    stem = path.name.removesuffix(other)
+    stem, other = path.name[: -len(other)], path.name[-len(other) :]
     if stem in stems:
         yield Problem(
             str(path), f"is a second label of case {stem!r}, next to {stem}{ending}", "keep one"
@@ -203,6 +210,18 @@ def _find_ending_problem(
         known = "" if stem in cases else f", and {stem!r} is no case of this data set"
         defect = f"labels must end with {ending}, as the images do, got {other}{known}"
         yield Problem(str(path), defect, f"export it as {stem}{ending}, or remove it")
+
+
+def find_folder_problems(folder: Path) -> Iterator[Problem]:
+    """Yield a problem for each folder in a reviewed folder that holds what may be labels."""
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        names = [name.lower() for name in list_files(path)]
+        is_label = path.name.lower().endswith(OTHER_ENDINGS)
+        if is_label or (
+            path.name not in FOLDERS_OF_REVIEW and any(n.endswith(OTHER_ENDINGS) for n in names)
+        ):
+            fix = f"move its labels into {folder}, or the folder elsewhere"
+            yield Problem(str(path), "is a folder, and labels in it are not read", fix)
 
 
 def _describe_unknown(path: Path, stem: str, raw: RawDataset, cases: Collection[str]) -> Problem:

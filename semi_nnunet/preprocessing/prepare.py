@@ -219,7 +219,12 @@ def prepare_labelled(
         write_reports(checked, reports)
         check_twins(raw, reports, preprocessed)
         write_json(preprocessed / SKIPPED_FILE, skipped)
-        if read_json(preprocessed / DATASET_JSON) != raw.content:  # keys that plans ignore
+        if (copied := read_json(preprocessed / DATASET_JSON)) != raw.content:
+            if lost := copied.keys() - raw.content.keys():
+                logger.warning(
+                    f"WARNING: {list_first(sorted(lost))} in {preprocessed / DATASET_JSON} is not "
+                    f"in {raw.folder / DATASET_JSON}, which replaces it"
+                )
             write_json(preprocessed / DATASET_JSON, raw.content)
         labelled, unlabelled = list_usable_cases(raw, reports, skipped)
         specs = [PreprocessingSpec(plans, name, raw.content) for name in selected]

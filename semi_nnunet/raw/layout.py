@@ -194,6 +194,17 @@ def find_raw_dataset(name_or_id: str) -> Path:
     return folder
 
 
+def find_raw_description(path: Path) -> Path:
+    """Return the ``dataset.json`` in nnUNet_raw of which one in nnUNet_preprocessed is a copy.
+
+    Any other path is returned as it is.
+    """
+    folder = path.absolute().parent
+    if nnUNet_preprocessed.is_set() and folder.parent == Path(nnUNet_preprocessed.require()):
+        return Path(nnUNet_raw.require()) / folder.name / path.name if nnUNet_raw.is_set() else path
+    return path
+
+
 def get_preprocessed_dataset(name_or_id: str) -> Path:
     """Return the preprocessed folder of a data set, which need not exist yet."""
     require_paths("preprocessed")

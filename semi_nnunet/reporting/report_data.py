@@ -263,7 +263,7 @@ def build_report(
 
 def add_notes(report: Report, notes: Iterable[str]) -> Report:
     """Return the report with more sentences in its answer."""
-    sentences = (*report.answer.sentences, *(f"{note}." for note in notes))
+    sentences = (*report.answer.sentences, *(f"{note.removesuffix('.')}." for note in notes))
     return replace(report, answer=replace(report.answer, sentences=sentences))
 
 

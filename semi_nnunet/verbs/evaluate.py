@@ -72,8 +72,9 @@ def evaluate(
         2
     """
     from semi_nnunet.evaluation.measuring import evaluate_folders
-    from semi_nnunet.evaluation.pieces import ADVICE, DICE, ONLY_LARGEST, SCATTERED, matters
+    from semi_nnunet.evaluation.pieces import ADVICE, DICE, ONLY_LARGEST, SCATTERED, improves
     from semi_nnunet.evaluation.tables import format_class_means, format_lesions
+    from semi_nnunet.raw.layout import find_raw_description
     from semi_nnunet.util.names import format_count
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_after_measuring
 
@@ -99,11 +100,12 @@ def evaluate(
     pieces, dice = measured.content.get("pieces"), measured.content["foreground_mean"]["dice"]
     if pieces == ONLY_LARGEST:
         logger.info(f"{ONLY_LARGEST}, as {measured.description} says")
-    elif pieces and DICE in pieces and matters(dice, pieces[DICE]):
+    elif pieces and DICE in pieces and improves(dice, pieces[DICE]):
+        advice = ADVICE.format(find_raw_description(Path(measured.description)))
         logger.info(
             f"Each reference shows its foreground in one piece, and {pieces[SCATTERED]} of "
             f"{measured.cases} predictions do not. With only their largest piece, the mean Dice is "
-            f"{pieces[DICE]:.3f} instead of {dice:.3f}. {ADVICE.format(measured.description)}"
+            f"{pieces[DICE]:.3f} instead of {dice:.3f}. {advice}"
         )
     if next_commands := suggest_after_measuring(Path(predictions)):
         logger.info(format_next_lines(next_commands))

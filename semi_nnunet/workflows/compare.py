@@ -97,8 +97,9 @@ def compare_trainings(
     domain_of = load_domain_finder(longer.folders) if longer else None
     measured = [*jobs, *longer.all_jobs] if longer else jobs
     stale, errors, compared = find_stale_tables(measured), list[UserError](), False
-    outdated = map(str, find_outdated_trainings(longer.folders, measured) if longer else ())
-    paragraphs = [*(f"not measured yet: {path}" for path in missing), *map(str, stale)]
+    outdated = find_outdated_trainings(longer.folders, measured) if longer else []
+    unmeasured = [f"not measured yet: {path}" for path in missing]
+    paragraphs = [*unmeasured, *map(str, stale), *map(str, outdated)]
     for subset, subset_values in values_of.items():
         if not subset_values:
             continue
@@ -113,18 +114,18 @@ def compare_trainings(
         paragraphs += describe_pieces(jobs, subset)
         if longer and (at_equal_time := longer.compare(subset, subset_values, metric)):
             paragraphs.append(format_equal_time_table(at_equal_time, metric))
-    if errors and not (compared or writes_values):  # values go to another machine's comparison
-        raise errors[0]
-    if not (compared or errors):
-        reason = build_empty_error(files)
+    if not (compared or writes_values):  # values go to another machine's comparison
         if stale:
-            reason = UserError("all measurements are outdated:", stale)
-            paragraphs = [text for text in paragraphs if text not in map(str, stale)]
+            reason = UserError("nothing up to date can be compared:", stale)
+        elif errors:
+            reason = errors[0]
         elif dataset:
             reason = build_unmeasured_error(jobs, plans, dataset)
-        raise NothingToCompareError(reason, paragraphs)
+        else:
+            reason = build_empty_error(files)
+        raise NothingToCompareError(reason, [*unmeasured, *map(str, outdated)])
     mismatches = [*find_mismatches(jobs, baseline), *(longer.find_mismatches() if longer else ())]
-    text = "\n\n".join([*paragraphs, *mismatches, *outdated]) + "\n"
+    text = "\n\n".join([*paragraphs, *mismatches]) + "\n"
     if out:
         write_text(out, text)
     return text

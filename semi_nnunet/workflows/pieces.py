@@ -17,8 +17,8 @@ from semi_nnunet.evaluation.pieces import (
     ONLY_LARGEST,
     REFERENCES,
     SCATTERED,
+    improves,
     keep_largest_component,
-    matters,
 )
 from semi_nnunet.evaluation.points import format_mean
 from semi_nnunet.evaluation.tables import METRICS_JSON, average_defined
@@ -33,7 +33,7 @@ from semi_nnunet.util.method_names import name_method
 
 
 def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
-    """Suggest "one_piece" if it would change the mean Dice of a model.
+    """Suggest "one_piece" if it would raise the mean Dice of a model.
 
     Args:
         jobs: whose measures are compared.
@@ -43,7 +43,7 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         No sentence if a reference has several pieces. Tables in which pieces were not counted, such
         as those of earlier versions, are left out.
     """
-    measured, has_change = defaultdict[Model, list[dict[str, Any]]](list), False
+    measured, has_gain = defaultdict[Model, list[dict[str, Any]]](list), False
     for model, _, _, table in list_metric_tables(jobs, subset):
         content = optional_json(table.with_name(METRICS_JSON))
         if pieces := content.get("pieces"):
@@ -63,17 +63,17 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
                 [content["pieces"][DICE] for content in contents],
             )
         )
-        has_change |= matters(whole, largest)
+        has_gain |= improves(whole, largest)
         rows.append(
             f"{name_method(model.trainer)} {model.configuration}: {scattered} of {cases} in "
             f"several pieces, Dice {format_mean(whole, 'dice')}, with only the largest piece "
             f"{format_mean(largest, 'dice')}"
         )
-    if not has_change:
+    if not has_gain:
         return []
     return [
         f"Each reference of the {subset} cases shows its foreground in one piece; predictions: "
-        f"{'; '.join(rows)}. {ADVICE.format(DATASET_JSON)}"
+        f"{'; '.join(rows)}. {ADVICE.format(f'{DATASET_JSON} in nnUNet_raw')}"
     ]
 
 

@@ -553,6 +553,21 @@ def test_a_file_that_is_no_label_is_named(loop, defect):
     assert loop.snapshot() == before
 
 
+def test_labels_that_would_be_overlooked_are_named(loop):
+    _, second, third = loop.review(4, 5, 6)
+    (loop.reviewed / f"{second}.nii.gz").rename(loop.reviewed / f"{second}.NII.GZ")
+    (loop.reviewed / "of a colleague").mkdir()
+    (loop.reviewed / f"{third}.nii.gz").rename(loop.reviewed / f"of a colleague/{third}.nii.gz")
+    (loop.reviewed / "phantom_0007.nii.gz").mkdir()
+    (loop.reviewed / "notes").mkdir()
+    before = loop.snapshot()
+    with pytest.raises(UserError) as error:
+        semi_nnunet.accept("977", loop.reviewed)
+    named = {Path(problem.where).name for problem in error.value.problems}
+    assert named == {f"{second}.NII.GZ", "of a colleague", "phantom_0007.nii.gz"}
+    assert loop.snapshot() == before
+
+
 def test_a_folder_without_labels_is_refused(loop):
     loop.reviewed.mkdir()
     with pytest.raises(UserError, match="holds no label"):

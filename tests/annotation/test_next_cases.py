@@ -235,6 +235,11 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
         assert len(refused.value.problems) == 2
     label = labels / f"{names[0]}.nii.gz"
     image = sitk.ReadImage(str(label))
+    before = label.read_bytes()
+    sitk.WriteImage(sitk.Cast(image, sitk.sitkInt32), str(label))  # as a program saves it again
+    with pytest.raises(UserError, match="still the proposal") as refused:
+        semi_nnunet.accept(raw.name, labels)
+    assert label.read_bytes() != before and len(refused.value.problems) == 2
     image[0, 0, 0] = 1 - min(1, image[0, 0, 0])
     sitk.WriteImage(image, str(label))
     edited = label.read_bytes()
