@@ -15,8 +15,8 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
         semi_nnunet status -d 42
 
     The command reads the files of the trainings, so it also shows what another machine, or
-    nnU-Net's own commands, trained there. It estimates the time left. Whether data or settings have
-    changed since, semi_nnunet compare and crossval say.
+    nnU-Net's own commands, trained there. It estimates the time left, and warns of trainings whose
+    data have changed since. Whether settings have changed, semi_nnunet crossval says.
 
     Args:
         dataset: Number or name of the data set.
@@ -33,12 +33,20 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
         >>> status("42")[0]
         'short:'
     """
+    from semi_nnunet.raw.layout import find_unfinished_round
     from semi_nnunet.runs.folders import find_folders
+    from semi_nnunet.runs.trainings import find_jobs
+    from semi_nnunet.workflows.matched import find_outdated_trainings
     from semi_nnunet.workflows.next_step import format_next_lines, suggest_for_dataset
     from semi_nnunet.workflows.status import report_trainings as list_trainings
 
     lines = list_trainings(dataset, plans)
     logger.info("\n".join(lines))
-    if next_commands := suggest_for_dataset(find_folders(dataset), plans):
+    folders = find_folders(dataset)
+    problems = find_outdated_trainings(folders, find_jobs(folders, plans))
+    problems += find_unfinished_round(folders.raw)
+    for problem in problems:
+        logger.warning(f"WARNING: {problem}")
+    if not problems and (next_commands := suggest_for_dataset(folders, plans)):
         logger.info(format_next_lines(next_commands))
     return lines

@@ -268,7 +268,8 @@ def find_outdated_jobs(folders: Folders, jobs: Sequence[Job]) -> Iterator[Proble
         yield Problem(
             list_first([str(job) for job in outdated]),
             message,
-            "semi_nnunet crossval names the fix",
+            "restore what changed, or train again with plans of another name (semi_nnunet plan "
+            "--new-plans NAME)",
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from semi_nnunet.cli.main import main
 from semi_nnunet.preprocessing.manifest import read_sources
 from semi_nnunet.raw.folds import case_as_patient
 from semi_nnunet.raw.layout import TRAINED_FROM
@@ -127,7 +128,7 @@ def test_a_pool_that_changed_after_a_training_is_refused(folders):
     assert "unlabelled cases" not in str(caught.value)
 
 
-def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
+def test_a_label_or_image_that_changed_after_a_training_is_refused(folders, capsys):
     _, ours = jobs_of(folders)
     cases = ours.unlabelled_cases(case_as_patient)
     fold = foresee_folds(folders)[0]
@@ -151,6 +152,10 @@ def test_a_label_or_image_that_changed_after_a_training_is_refused(folders):
             jobs_of(folders)
         (problem,) = find_outdated_trainings(folders, [ours])
         assert problem.where == str(ours) and f"{name} of {case}" in problem.what
+        capsys.readouterr()
+        assert main(["status", "-d", folders.raw.name, "-p", "tiny"]) == 0
+        out, err = capsys.readouterr()
+        assert f"{name} of {case}" in err and "next:" not in out
     fewer = {case: now["labelled"][case] for case in labelled[1:]}
     write_json(path, {**read_json(path), "sources": {**now, "labelled": fewer}})
     with pytest.raises(UserError, match=f"the side of {labelled[0]} in splits_final.json"):
