@@ -25,7 +25,7 @@ from semi_nnunet.deploy.trained import require_same_data
 from semi_nnunet.preprocessing.manifest import WrittenLabels
 from semi_nnunet.pseudo_labels.label import label_pool
 from semi_nnunet.pseudo_labels.label_folders import locate_model_labels
-from semi_nnunet.pseudo_labels.pool import LabellingRequest
+from semi_nnunet.pseudo_labels.pool import REQUEST, LabellingRequest
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.layout import (
     CHECKED_FILE,
@@ -38,14 +38,21 @@ from semi_nnunet.raw.readers import with_spacing_files
 from semi_nnunet.reporting.label_tables import write_label_tables
 from semi_nnunet.runs.launching import JobLauncher, UnfinishedError
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
-from semi_nnunet.util.files import file_in_the_way, require_place, write_csv, write_json
+from semi_nnunet.util.files import (
+    file_in_the_way,
+    optional_json,
+    require_place,
+    write_csv,
+    write_json,
+)
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.verb_commands import suggest_command
 
 logger = logging.getLogger(__name__)
 DEFAULT_RULE: Rule = "typical"  # never worse than a random draw so far (docs/annotation.md)
 TABLE, PAGE = "next.csv", "next.html"
-LABELS = "labels"  # folder of the proposals
+IMAGES, LABELS = "images", "labels"  # folders of the chosen cases and of their proposals
+PROPOSED = "proposed"  # folder of the models' labels of the chosen cases only
 
 
 def choose_next_cases(
@@ -74,18 +81,19 @@ def choose_next_cases(
         raise UserError(f"-o {out} must be a folder, and {file} is a file", fix="choose another")
     request = None
     if models:
-        folder = locate_model_labels(raw.folder, models, views)
-        images = raw.folder / UNLABELLED_IMAGES
+        images, folder = (out / IMAGES).absolute(), (out / PROPOSED).absolute()
+        if rule in MODEL_RULES:  # which need the labels of all images
+            images = raw.folder / UNLABELLED_IMAGES
+            folder = locate_model_labels(raw.folder, models, views)
         request = LabellingRequest(images, folder, tuple(models), tuple(views))
         require_same_data(request.trained, raw.content, raw.folder.name)
     out.mkdir(parents=True, exist_ok=True)
     for name in (TABLE, PAGE):
         require_place(out / name)
     pool = collect_pool(raw, preprocessed, out / CHECKED_FILE, processes)
-    scores, notes = None, list(pool.notes)
-    if request is not None:
-        if label_pool(request, launcher or JobLauncher()) is None:
-            raise UnfinishedError("the images are not labelled yet", fix="run the command again")
+    scores, notes, launcher = None, list(pool.notes), launcher or JobLauncher()
+    if request is not None and rule in MODEL_RULES:
+        label_images(request, launcher)
         scores = score_pool(pool, request, processes)
     counts = count_labelled_cases(raw, processes) if scores is None else scores.labelled
     notes += _describe_limits(pool, counts, rule, number)
@@ -95,7 +103,14 @@ def choose_next_cases(
     write_csv(out / TABLE, [["case", "uncertainty", "reason"], *rows])
     review = None
     if request is not None and proposals:
-        review = copy_proposals(out, raw, request, [case.case for case in chosen])
+        cases = [case.case for case in chosen]
+        remove_unchanged_proposals(out, raw.description["file_ending"])
+        copy_images(out, raw, cases)
+        if rule not in MODEL_RULES:
+            if optional_json(request.out / REQUEST) not in ({}, request.record()):
+                shutil.rmtree(request.out)  # of an earlier call with other models
+            label_images(request, launcher)
+        review = copy_proposals(out, raw, request, cases)
         write_json(out / PROPOSALS_RECORD, {"folder": str(request.out.absolute())})
     accept = suggest_command(
         "accept",
@@ -109,6 +124,16 @@ def choose_next_cases(
     )  # fmt: skip
     write_next_page(choice, raw, request)
     return choice
+
+
+def label_images(request: LabellingRequest, launcher: JobLauncher) -> None:
+    """Label images with the models.
+
+    Raises:
+        UnfinishedError: a cluster has not labelled all of them yet.
+    """
+    if label_pool(request, launcher) is None:
+        raise UnfinishedError("the images are not labelled yet", fix="run the command again")
 
 
 def find_rule_problems(
@@ -148,10 +173,25 @@ def _describe_limits(
     return notes
 
 
+def copy_images(out: Path, raw: RawDataset, cases: Sequence[str]) -> None:
+    """Copy the images of cases, and of those in labels/, into images/; remove all others there."""
+    images = {case.case: case.images for case in raw.cases if case.subset == "unlabelled"}
+    ending, folder = raw.description["file_ending"], out / IMAGES
+    folder.mkdir(parents=True, exist_ok=True)
+    in_review = {path.name.removesuffix(ending) for path in (out / LABELS).glob(f"*{ending}")}
+    copied = set[str]()
+    for case in sorted({*cases, *in_review.intersection(images)}):
+        for image in images[case]:
+            copied |= {file.name for file in _copy_with_spacing(Path(image), folder, False)}
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in copied:
+            path.unlink()
+
+
 def copy_proposals(
     out: Path, raw: RawDataset, request: LabellingRequest, cases: Sequence[str]
 ) -> Path:
-    """Copy images and proposed labels into images/ and labels/.
+    """Copy the proposed labels into labels/.
 
     Label tables for ITK-SNAP and 3D Slicer, and segmentations of the latter, are written, too. What
     a reviewer changed since an earlier call stays. Unchanged proposals of that call go: they may
@@ -160,15 +200,10 @@ def copy_proposals(
     Returns:
         The folder of the labels, which ``accept`` reads.
     """
-    images = {case.case: case.images for case in raw.cases if case.subset == "unlabelled"}
     labels, segmentations = out / LABELS, out / SEGMENTATIONS
-    for folder in (out / "images", labels):
-        folder.mkdir(parents=True, exist_ok=True)
-    remove_unchanged_proposals(out, raw.description["file_ending"])
+    labels.mkdir(parents=True, exist_ok=True)
     written = WrittenLabels(labels)
     for case in cases:
-        for image in images[case]:
-            _copy_with_spacing(Path(image), out / "images", is_label=False)
         proposal, segmentation = request.label_path(case), segmentations / f"{case}{ENDING}"
         label = labels / proposal.name
         if label.exists() or segmentation.exists() or not proposal.is_file():
@@ -204,7 +239,6 @@ def remove_unchanged_proposals(out: Path, ending: str) -> None:
             path.unlink()
 
 
-def _copy_with_spacing(path: Path, folder: Path, is_label: bool) -> None:
-    """Copy a file, and the file that holds its spacing, if there is one."""
-    for file in with_spacing_files([path], is_label):
-        shutil.copy2(file, folder)
+def _copy_with_spacing(path: Path, folder: Path, is_label: bool) -> list[Path]:
+    """Copy a file, and the file that holds its spacing, if there is one; return the copies."""
+    return [Path(shutil.copy2(file, folder)) for file in with_spacing_files([path], is_label)]

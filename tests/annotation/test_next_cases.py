@@ -258,6 +258,18 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
     untouched = {Path(problem.where).name for problem in refused.value.problems}
     assert untouched == {path.name for path in labels.glob("*.nii.gz")} - {label.name}
     assert label.read_bytes() == edited
+    typical = tmp_path / "typical"
+    for names in (pool.names[:1], pool.names):
+        few = choose_next_cases(
+            raw.name, 2, names, proposals=True, out=typical, launcher=JobLauncher(device="cpu")
+        )
+        chosen = sorted(f"{item.case}.nii.gz" for item in few.cases)
+        for folder in ("labels", "proposed/labels"):  # no other image is labelled
+            assert sorted(path.name for path in (typical / folder).glob("*.nii.gz")) == chosen
+        shown = {path.name.rsplit("_", 1)[0] for path in (typical / "images").iterdir()}
+        assert shown == {item.case for item in few.cases}
+    with pytest.raises(UserError, match="still the proposal"):
+        semi_nnunet.accept(raw.name, typical / "labels")
     foreground = choose_next_cases(
         raw.name, 2, pool.names[:1], rule="random-foreground", out="other",
         launcher=JobLauncher(device="cpu"),
