@@ -26,6 +26,7 @@ from semi_nnunet.util.errors import UserError
 MIN_CEILING = 0.95  # of every class, at a spacing that is planned
 MAX_CASES = 8
 MARGIN = 2  # voxels of the coarser grid around the labels
+LEAST_AROUND = 20  # voxels around sparse foreground in which annotated background is looked for
 
 
 @dataclass(frozen=True)
@@ -130,22 +131,36 @@ def read_label_image(reader: type[Any], path: Path, transpose: Sequence[int]) ->
 def crop_to_labels(image: LabelImage, ignored: Sequence[int]) -> LabelImage:
     """Crop to the foreground; ignored voxels get the label of the nearest annotated voxel.
 
-    Scribbles are thinner than what they annotate: without this, they would ask for fine images.
-    Without foreground, a voxel of background is left.
+    Scribbles are thinner than what they annotate: without this, they would ask for fine images. The
+    annotated background around the foreground bounds it. Without foreground, a voxel of background
+    is left.
     """
     annotated = np.isin(image.labels, ignored, invert=True)
     labels = np.where(annotated, image.labels, 0).astype(np.int16)
-    foreground = np.nonzero(labels)
-    if not len(foreground[0]):
+    if not labels.any():
         return LabelImage(labels[:1, :1, :1], image.spacing)
-    box = tuple(slice(axis.min(), axis.max() + 1) for axis in foreground)
-    labels, annotated = labels[box], annotated[box]
     if not annotated.all():
+        around = find_box(labels, image.spacing, grows=True)
+        labels, annotated = labels[around], annotated[around]
         nearest = ndimage.distance_transform_edt(
             ~annotated, image.spacing, return_distances=False, return_indices=True
         )
         labels = labels[tuple(nearest)]
-    return LabelImage(labels, image.spacing)
+    return LabelImage(labels[find_box(labels, image.spacing)], image.spacing)
+
+
+def find_box(
+    labels: np.ndarray, spacing: Sequence[float], grows: bool = False
+) -> tuple[slice, ...]:
+    """Return the box of the foreground, perhaps with its largest extent (mm) on all sides."""
+    bounds = [(int(axis.min()), int(axis.max()) + 1) for axis in np.nonzero(labels)]
+    extents = [(end - start) * mm for (start, end), mm in zip(bounds, spacing, strict=True)]
+    around = max(max(extents), LEAST_AROUND * max(spacing)) if grows else 0.0
+    margins = [int(np.ceil(around / mm)) for mm in spacing]
+    return tuple(
+        slice(max(0, start - margin), end + margin)
+        for (start, end), margin in zip(bounds, margins, strict=True)
+    )
 
 
 def resample_there_and_back(image: LabelImage, spacing: Sequence[float]) -> np.ndarray:

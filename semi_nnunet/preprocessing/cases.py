@@ -33,6 +33,7 @@ from semi_nnunet.preprocessing.manifest import (
     ManifestEntry,
     get_manifest_file,
 )
+from semi_nnunet.preprocessing.sparse import SparseConfiguration
 from semi_nnunet.raw.layout import CHECKED_FILE, GROUND_TRUTH, get_unlabelled_folder
 from semi_nnunet.raw.readers import SPACING_APART, get_spacing_file
 from semi_nnunet.util.errors import DiskError, Problem, UserError
@@ -250,6 +251,9 @@ def preprocess_case(
     plans = PlansManager(spec.plans)
     configuration = plans.get_configuration(spec.configuration)
     preprocessor = configuration.preprocessor_class(verbose=False)
+    ignore = spec.dataset_json["labels"].get("ignore")
+    if ignore is not None and case.label is not None:
+        configuration = SparseConfiguration(configuration, ignore)
     inputs = (list(case.images), case.label, plans, configuration, spec.dataset_json)
     shutil.rmtree(temporary, ignore_errors=True)
     with writing(temporary, folder, state=INTACT):
@@ -260,8 +264,7 @@ def preprocess_case(
     preprocessor.run_case = lambda *_, **__: arrays.pop()  # run_case_save then only writes
     try:
         preprocessor.run_case_save(str(temporary / case.name), *inputs)
-        with_label, ignore = case.label is not None, spec.dataset_json["labels"].get("ignore")
-        facts = _read_facts(temporary, case.name, with_label, ignore)
+        facts = _read_facts(temporary, case.name, case.label is not None, ignore)
         case.require_unchanged()
         for name in names:
             (temporary / name).replace(folder / name)
