@@ -125,11 +125,7 @@ def load_fitting_weights(
             fix="give a file of the same architecture, or plan the architecture of the file "
             "(semi_nnunet plan --like FILE)",
         )
-    if broken := [name for name, value in loaded.items() if not value.isfinite().all()]:
-        raise UserError(
-            f"weights that are not finite: {list_first(broken)}",
-            fix="give another checkpoint, as this training has diverged or the file is damaged",
-        )
+    require_finite(loaded)
     network.load_state_dict(loaded, strict=False)  # a tensor may have names without values
     random = [fit for fit in fits if fit.value is None]
     return WeightTransfer(
@@ -137,6 +133,16 @@ def load_fitting_weights(
         tuple(fit.name for fit in random if fit.part != OUTPUTS),
         tuple(sorted(fit.name for fit in random if fit.part == OUTPUTS)),
     )
+
+
+def require_finite(weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise a UserError if weights are NaN or infinite."""
+    if broken := [name for name, value in weights.items() if not value.isfinite().all()]:
+        raise UserError(
+            f"weights that are not finite: {list_first(broken)}",
+            fix="give another checkpoint: the training of this one has diverged, or the file is "
+            "damaged",
+        )
 
 
 def compare_weights(

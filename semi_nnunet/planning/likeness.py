@@ -19,6 +19,7 @@ from semi_nnunet.networks.pretrained import (
     TensorFit,
     compare_weights,
     find_output_layers,
+    require_finite,
     summarise_fits,
 )
 from semi_nnunet.planning.architecture import find_adapter
@@ -222,6 +223,7 @@ def fit_weights(
         ) from error
     tensors = compare_weights(network, shape.content, outputs)
     require_encoder(tensors, shape.path)
+    require_finite({fit.name: fit.value for fit in tensors if fit.value is not None})
     return tensors
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from semi_nnunet.preprocessing.case_facts import MIN_VOXELS
 from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.raw.folds import Fold, load_folds
 from semi_nnunet.raw.layout import (
@@ -73,24 +72,31 @@ def find_idle_labels(
     if ignored := [*find_ignored_labels(labelled)]:
         yield from ignored
         return
+    if empty := [name for name, entry in labelled.items() if is_ignored(entry)]:
+        message = (
+            f"every voxel of {list_first(empty)} has nnU-Net's ignore label and teaches no class"
+        )
+        fix = f"annotate some voxels, or move its image to {UNLABELLED_IMAGES}"
+        yield Problem(LABELS, message, fix)
     known = {
         name: entry
         for name, entry in labelled.items()
         if "classes" in entry.facts and not is_ignored(entry)
     }
     if known and all(entry.facts.get("foreground_slices") == 0 for entry in known.values()):
-        message = f"all {len(known)} labels are 0 everywhere: a training learns to find nothing"
+        message = f"all {len(known)} labels are 0 in every annotated voxel: a training learns "
+        message += "to find nothing"
         yield Problem(LABELS, message, "correct them, then preprocess again")
         return
     if not known or any(isinstance(value, (list, tuple)) for value in labels.values()):
         return
     classes = {name: value for name, value in labels.items() if value and name != "ignore"}
     shown = {
-        name: {case for case, entry in known.items() if str(value) in entry.facts["classes"]}
+        name: {case for case, entry in known.items() if shows_class(entry, str(value))}
         for name, value in classes.items()
     }
     if absent := [name for name, cases in shown.items() if not cases]:
-        message = f"no case shows {list_first(absent)} ({MIN_VOXELS} voxels or more)"
+        message = f"no case shows {list_first(absent)}"
         fix = f"label some, or remove the class from {DATASET_JSON}"
         yield Problem(LABELS, f"{message}, which cannot be learned", fix)
     for number, fold in folds.items():
@@ -103,6 +109,11 @@ def find_idle_labels(
         if unseen:
             message = f"fold {number} validates {list_first(unseen)}, which its training never sees"
             yield Problem(SPLITS_FILE, message, "other folds, or more labelled cases")
+
+
+def shows_class(entry: ManifestEntry, value: str) -> bool:
+    """Return whether a label has a class; a few voxels in entries of earlier versions do not."""
+    return value in entry.facts["classes"] or value in entry.facts.get("few_voxels", ())
 
 
 def find_ignored_labels(labelled: Entries) -> Iterator[Problem]:
@@ -128,10 +139,9 @@ def find_scribbles(labelled: Entries) -> Iterator[Problem]:
     ]
     if shares and (share := float(np.median(shares))) > SCRIBBLED:
         message = (
-            f"{share:.0%} of annotated slices are ignored, as between scribbles: nothing says "
-        )
-        message += (
-            "where a class ends, and unlabelled images have not helped (docs/sparse_labels.md)"
+            f"{share:.0%} of the voxels of annotated slices are ignored, as between scribbles: "
+            "nothing says where a class ends, and unlabelled images have not helped "
+            "(docs/sparse_labels.md)"
         )
         yield Problem(LABELS, message, "try semi_nnunet plan --set crf_weight=0.03")
 

@@ -93,11 +93,14 @@ def compute_class_facts(image: np.ndarray, locations: Mapping[Any, Any]) -> dict
     Returns:
         ``classes``: class, as text -> ``center`` and ``spread`` (mean and standard deviation of
         the voxels' indices along each axis), ``mean`` and ``deviation`` (of each channel's
-        intensities).
+        intensities). ``few_voxels``: the classes that have too few of them for that.
     """
-    classes = {}
+    classes, few = {}, list[str]()
     for value, voxels in locations.items():
-        if not isinstance(value, (int, np.integer)) or len(voxels) < MIN_VOXELS:
+        if not isinstance(value, (int, np.integer)):
+            continue
+        if len(voxels) < MIN_VOXELS:
+            few += [str(int(value))] if len(voxels) else []
             continue
         indices = np.asarray(voxels)[:, 1:]
         intensities = image[:, indices[:, 0], indices[:, 1], indices[:, 2]].astype(np.float64)
@@ -108,7 +111,7 @@ def compute_class_facts(image: np.ndarray, locations: Mapping[Any, Any]) -> dict
             "deviation": intensities.std(1),
         }
         classes[str(int(value))] = {k: numbers.round(3).tolist() for k, numbers in facts.items()}
-    return {"classes": classes}
+    return {"classes": classes, "few_voxels": few}
 
 
 def find_lookalike_classes(

@@ -46,6 +46,7 @@ from semi_nnunet.util.files import (
     write_json,
     writing,
 )
+from semi_nnunet.util.names import list_first
 
 logger = logging.getLogger(__name__)
 ORIGINS = "plans"  # key of the record: plans -> what they come from
@@ -93,6 +94,11 @@ def plan_if_needed(
                 logger.warning(f"{plans_file} exists: -gpu_memory_target is not used; {fix}")
             return existing
         require_not_derived(existing, plans_file, raw)
+        if not existing and (others := sorted(collect_origins(preprocessed))):
+            logger.warning(
+                f"WARNING: there are no plans {plans_name} yet, only {list_first(others)}: "
+                f"nnU-Net makes them"
+            )
         log_stage(f"planning {plans_name}")
         if existing and planner != existing["experiment_planner_used"]:
             planner = existing["experiment_planner_used"]

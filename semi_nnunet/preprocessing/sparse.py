@@ -50,13 +50,13 @@ def mark_annotated(label: np.ndarray, resampled: np.ndarray, ignore: int) -> np.
     [[[[1, 3, 0]]]]
 
     Args:
-        label: integers (1, z, y, x); negative outside the body.
+        label: integers (1, z, y, x); -1 is background outside the body.
         resampled: the same (1, z, y, x) on another grid of the same extent.
         ignore: the value of ignored voxels.
     """
     if not (label == ignore).any() or label.shape == resampled.shape:
         return resampled
-    annotated = np.nonzero((label[0] >= 0) & (label[0] != ignore))
+    annotated = np.nonzero(label[0] != ignore)
     values = label[0][annotated]
     cells = [
         (2 * index + 1) * new // (2 * old)

@@ -40,6 +40,7 @@ from semi_nnunet.raw.plans import list_next_stages, resolve_configuration
 from semi_nnunet.raw.readers import with_spacing_files
 from semi_nnunet.runs.folders import ALL, TEST_FOLDER, VALIDATION_FOLDER, Folders, is_older
 from semi_nnunet.runs.folds import foresee_folds
+from semi_nnunet.runs.seeds import split_seed_name
 from semi_nnunet.settings.common import PRETRAINER
 from semi_nnunet.training.history import History
 from semi_nnunet.util.command import Command
@@ -47,9 +48,11 @@ from semi_nnunet.util.errors import Problem, UserError
 from semi_nnunet.util.files import is_filled, optional_json, read_json, write_json
 from semi_nnunet.util.names import list_first
 from semi_nnunet.util.provenance import find_changed, recorded
+from semi_nnunet.util.verb_commands import suggest_command
 from semi_nnunet.verify.twins import join_known_twins
 
 STEPS = ("train", "predict", "evaluate")  # of a job, in this order
+INPUT_NAMES = {"classes": "the labels, lesions or one_piece of dataset.json"}  # of measures
 
 
 def list_pool_cases(folder: Path) -> list[str]:
@@ -317,8 +320,14 @@ class Job:
         changed = find_changed_measures(self, subset) if table.is_file() else []
         if is_test and table.is_file():
             changed += find_changed_test_inputs(self)
-        fix = "semi_nnunet crossval measures again"
+        command = suggest_command(
+            "crossval", dataset=self.folders.results.name, plans=split_seed_name(self.plans)[0],
+            configurations=[self.configuration], trainers=[self.trainer], folds=[self.fold],
+            seeds=self.seed + 1,
+        )  # fmt: skip
+        fix = f"{command} measures again"
         if changed:
+            changed = [INPUT_NAMES.get(name, name) for name in changed]
             reason = f"measures {self} before a change of {list_first(changed)}"
             return Problem(str(table), f"{reason}, and left out", fix)
         records = [MEASURED_FROM, *([PREDICTED_FROM] if is_test else [])]

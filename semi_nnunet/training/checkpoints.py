@@ -268,9 +268,9 @@ def read_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
         raise  # the file is not to blame
     except Exception as error:  # a flipped byte can raise almost anything in zipfile and torch
         raise UserError(
-            f"{path} is damaged ({error})",
-            fix="delete it, then continue the training (--c) from an older checkpoint, or name "
-            "another one (-chk)",
+            f"{path} is damaged, or not a checkpoint of torch 1.6 or later ({error})",
+            fix="copy it again or give another one; if it is of a training that you continue, "
+            "delete it, and --c continues from an older checkpoint",
         ) from error
     if defect := _find_defect(checkpoint):
         raise UserError(f"{path} is no nnU-Net checkpoint: {defect}", fix="give another file")

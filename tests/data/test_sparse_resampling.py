@@ -25,7 +25,7 @@ def mark_slowly(label: np.ndarray, resampled: np.ndarray) -> np.ndarray:
     for cell in np.argwhere(resampled[0] == IGNORE):
         inside = [
             label[(0, *voxel)]
-            for voxel in np.argwhere((label[0] != IGNORE) & (label[0] >= 0))
+            for voxel in np.argwhere(label[0] != IGNORE)
             if all(
                 low <= (index + 0.5) * new / old < low + 1
                 for index, low, old, new in zip(

@@ -45,7 +45,7 @@ def entries(**classes: str) -> dict[str, ManifestEntry]:
     [
         (entries(a="12", b="12"), []),
         (entries(a="1", b="1"), ["no case shows tumour"]),
-        (entries(a="", b=""), ["0 everywhere"]),
+        (entries(a="", b=""), ["0 in every annotated voxel"]),
         (entries(a="1", b="12"), ["fold 0 validates tumour"]),
         (entries(a="12", b="1"), []),
     ],
@@ -63,11 +63,19 @@ def test_labels_of_which_every_voxel_is_ignored() -> None:
     some.facts.update(ignored=0.9)
     (problem,) = find_ignored_labels({"a": ignored})
     assert problem.what.startswith("every voxel")
+    (one,) = find_idle_labels({"a": ignored, "b": some}, LABELS, {})
+    assert "every voxel of a " in one.what
     assert not [*find_ignored_labels({"a": ignored, "b": some})] and not [*find_ignored_labels({})]
     (problem,) = find_idle_labels({"a": ignored, "c": ignored}, LABELS, {})
     assert "ignore label" in problem.what and "annotate" in problem.fix
-    (problem,) = find_idle_labels({"a": ignored, "b": entry("b")}, LABELS, {})
-    assert "0 everywhere" in problem.what  # the annotated voxels show background only
+    _, problem = find_idle_labels({"a": ignored, "b": entry("b")}, LABELS, {})
+    assert "0 in every annotated voxel" in problem.what
+
+
+def test_a_point_shows_a_class() -> None:
+    point = entry("a", "1")
+    point.facts["few_voxels"] = ["2"]
+    assert not [*find_idle_labels({"a": point}, LABELS, {})]
 
 
 def test_scribbles_are_named_and_annotated_slices_are_not() -> None:
