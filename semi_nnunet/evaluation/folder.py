@@ -253,7 +253,7 @@ def measure_named_case(protocol: EvaluationProtocol, pair: FilePair) -> list[Cla
 def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[ClassMetrics]:
     """Measure every class of a case.
 
-    Pieces are counted where ``dataset.json`` might say "one_piece" and does not.
+    Pieces are counted where ``dataset.json`` might say "one_piece", or does.
     """
     labelling = protocol.labelling
     annotated = labelling.list_classes(pair.case)
@@ -263,9 +263,9 @@ def measure_case_classes(protocol: EvaluationProtocol, pair: FilePair) -> list[C
         prediction = keep_largest_component(prediction, labelling.foreground)
     prediction, reference, spacing = drop_single_slice(prediction[0], reference[0], geometry)
     largest, pieces = prediction, None
-    if labelling.is_complete and not labelling.one_piece and not protocol.lesion_rules:
+    if labelling.is_complete and not protocol.lesion_rules:
         pieces = count_pieces(prediction > 0, reference > 0)
-        if pieces.predicted > 1:
+        if pieces.predicted > 1 and not labelling.one_piece:
             largest = keep_largest_component(prediction, labelling.foreground)
     counts = reference != labelling.ignore if labelling.ignore is not None else None
     voxels = reference.size if counts is None else int(np.count_nonzero(counts))

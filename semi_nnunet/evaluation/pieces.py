@@ -17,6 +17,11 @@ REFERENCES, SCATTERED = "references in several pieces", "predictions in several 
 DICE = "dice of the largest pieces"
 ONLY_LARGEST = "only the largest piece of each prediction is measured"
 CHANGE = 0.001  # rise of a mean Dice, from which on pieces are mentioned
+CONTRADICTION = (
+    f'{{}} of {{}} references show their foreground in several pieces, so "{ONE_PIECE_KEY}" in '
+    "dataset.json of the raw data set is wrong, and predictions lose all but one. Fix: remove it, "
+    "then semi_nnunet preprocess"
+)
 ADVICE = (
     f'If the foreground of every image is one piece, write "{ONE_PIECE_KEY}": true into '
     "{}, and measure again (docs/prediction.md)."

@@ -81,9 +81,12 @@ def write_tables(
             )
             for name in means
         }
+    pieces = summarise_pieces(rows)
     if protocol.labelling.one_piece:
         content["pieces"] = ONLY_LARGEST
-    elif pieces := summarise_pieces(rows):
+        if several := pieces.get(REFERENCES):
+            content[REFERENCES] = several
+    elif pieces:
         content["pieces"] = pieces
     write_lesions(out / LESIONS_FILE, rows, protocol)
     write_json(out / METRICS_JSON, replace_nan(content))

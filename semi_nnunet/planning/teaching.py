@@ -20,7 +20,7 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import METHOD
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, Suggestion
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import list_first
 
@@ -143,7 +143,7 @@ def find_scribbles(labelled: Entries) -> Iterator[Problem]:
             "nothing says where a class ends, and unlabelled images have not helped "
             "(docs/sparse_labels.md)"
         )
-        yield Problem(LABELS, message, "try semi_nnunet plan --set crf_weight=0.03")
+        yield Suggestion(LABELS, message, "try semi_nnunet plan --set crf_weight=0.03")
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:

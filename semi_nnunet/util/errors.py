@@ -41,6 +41,11 @@ class Problem:
         return f"{self.where}: {self.what}. Fix: {self.fix}"
 
 
+@dataclass(frozen=True)
+class Suggestion(Problem):
+    """Something that may be better; nothing is wrong."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text, or its type if it has none.
 

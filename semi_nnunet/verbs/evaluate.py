@@ -72,7 +72,15 @@ def evaluate(
         2
     """
     from semi_nnunet.evaluation.measuring import evaluate_folders
-    from semi_nnunet.evaluation.pieces import ADVICE, DICE, ONLY_LARGEST, SCATTERED, improves
+    from semi_nnunet.evaluation.pieces import (
+        ADVICE,
+        CONTRADICTION,
+        DICE,
+        ONLY_LARGEST,
+        REFERENCES,
+        SCATTERED,
+        improves,
+    )
     from semi_nnunet.evaluation.tables import format_class_means, format_lesions
     from semi_nnunet.raw.layout import find_raw_description
     from semi_nnunet.util.names import format_count
@@ -100,6 +108,8 @@ def evaluate(
     pieces, dice = measured.content.get("pieces"), measured.content["foreground_mean"]["dice"]
     if pieces == ONLY_LARGEST:
         logger.info(f"{ONLY_LARGEST}, as {measured.description} says")
+        if several := measured.content.get(REFERENCES):
+            logger.warning(f"WARNING: {CONTRADICTION.format(several, measured.cases)}")
     elif pieces and DICE in pieces and improves(dice, pieces[DICE]):
         advice = ADVICE.format(find_raw_description(Path(measured.description)))
         logger.info(

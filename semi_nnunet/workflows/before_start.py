@@ -51,7 +51,7 @@ from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
-from semi_nnunet.util.errors import Problem, UserError, collect_errors, first_line
+from semi_nnunet.util.errors import Problem, Suggestion, UserError, collect_errors, first_line
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.verb_commands import suggest_command
@@ -432,7 +432,11 @@ def examine_teaching(
         for problem in collect_warnings(folders.preprocessed, content, name, [RECOMMENDED])
     ]
     for problem in dict.fromkeys(problems):
-        yield Finding(path.stem, f"{problem.where}: {problem.what}", problem.fix)
+        state = f"{problem.where}: {problem.what}"
+        if isinstance(problem, Suggestion):
+            yield Finding(path.stem, f"{state}; {problem.fix}")
+        else:
+            yield Finding(path.stem, state, problem.fix)
 
 
 def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.evaluation.pieces import (
     ADVICE,
+    CONTRADICTION,
     DICE,
     ONLY_LARGEST,
     REFERENCES,
@@ -48,13 +49,15 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         content = optional_json(table.with_name(METRICS_JSON))
         if pieces := content.get("pieces"):
             if pieces == ONLY_LARGEST:
-                return [f'"{ONE_PIECE_KEY}" in {DATASET_JSON}: {ONLY_LARGEST}.']
+                several, measured_cases = content.get(REFERENCES), count_cases(content)
+                wrong = [CONTRADICTION.format(several, measured_cases)] if several else []
+                return [f'"{ONE_PIECE_KEY}" in {DATASET_JSON}: {ONLY_LARGEST}.', *wrong]
             if REFERENCES in pieces:
                 return []
             measured[model].append(content)
     rows = list[str]()
     for model, contents in measured.items():
-        cases = sum(len({row["case"] for row in content["cases"]}) for content in contents)
+        cases = sum(map(count_cases, contents))
         scattered = sum(content["pieces"][SCATTERED] for content in contents)
         whole, largest = (
             average_defined([value for value in values if value is not None])
@@ -75,6 +78,11 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         f"Each reference of the {subset} cases shows its foreground in one piece; predictions: "
         f"{'; '.join(rows)}. {ADVICE.format(f'{DATASET_JSON} in nnUNet_raw')}"
     ]
+
+
+def count_cases(content: Mapping[str, Any]) -> int:
+    """Return the number of cases of a ``metrics.json``."""
+    return len({row["case"] for row in content["cases"]})
 
 
 def keep_largest_pieces(folder: Path, model: TrainedModel) -> None:

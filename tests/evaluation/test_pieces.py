@@ -115,6 +115,18 @@ def test_evaluate_suggests_the_key_only_where_it_changes_the_dice(tmp_path, caps
     assert "one_piece" not in capsys.readouterr().out
 
 
+def test_references_in_several_pieces_contradict_the_key(tmp_path, capsys):
+    predictions, references = hearts(tmp_path)
+    describe(references, one_piece=True)
+    assert evaluate(predictions, references) == 0
+    assert "wrong" not in capsys.readouterr().err
+    array = np.zeros((8, 16, 16))
+    array[1, 1, 1] = array[6, 9, 9] = 1
+    write(references / "b.nii.gz", array)
+    assert evaluate(predictions, references) == 0
+    assert "1 of 3 references" in capsys.readouterr().err
+
+
 def test_measures_from_before_the_key_are_stale(tmp_path):
     predictions, references = hearts(tmp_path)
     measure(predictions, references)
