@@ -276,7 +276,7 @@ def find_named_checkpoint(text: str) -> Path:
     raise UserError(
         f"pretrained must be 'pool', a checkpoint, or a folder of a finished training, got "
         f"{text!r}: there is no {', '.join(map(str, candidates))}",
-        fix="correct plans['semi']",
+        fix="correct the path (semi_nnunet plan --set pretrained=FILE)",
     )
 
 

@@ -53,7 +53,9 @@ from semi_nnunet.raw.layout import DATASET_JSON, get_preprocessed_dataset
 from semi_nnunet.raw.plans import held_plans, read_plans
 from semi_nnunet.settings.assignments import format_assignment, parse_assignments
 from semi_nnunet.settings.overrides import collect_user_layers, merge_layers
+from semi_nnunet.settings.rules import POOL
 from semi_nnunet.training.checkpoints import to_plain_values
+from semi_nnunet.training.initial_weights import find_named_checkpoint
 from semi_nnunet.util.errors import UserError, raise_if_any
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.names import unknown
@@ -128,6 +130,22 @@ class PlansDraft:
     taken: tuple[PartFit, ...] = ()
 
 
+def locate_pretrained(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return layers of settings in which the file of ``pretrained`` has an absolute path.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    located = dict[str, Any](layers)
+    for key, value in layers.items():
+        if isinstance(value, Mapping):
+            located[key] = locate_pretrained(value)
+        elif key == "pretrained" and isinstance(value, str) and value != POOL:
+            find_named_checkpoint(value)
+            located[key] = str(Path(value).expanduser().absolute())
+    return located
+
+
 def plan_dataset(
     dataset: str,
     *,
@@ -152,7 +170,7 @@ def plan_dataset(
     folder, classes = get_preprocessed_dataset(dataset), settings_classes()
     if isinstance(settings, Mapping):
         settings = [format_assignment(key, value) for key, value in settings.items()]
-    assigned = parse_assignments(settings)
+    assigned = locate_pretrained(parse_assignments(settings))
     raise_if_any("There are no such settings:", unknown("trainer", trainers, classes))
     sized = name_patch_plans(name_spacing_plans(name_budget_plans(plans, budget), spacing), patch)
     shape = None

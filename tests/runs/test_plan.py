@@ -57,6 +57,20 @@ def test_settings_are_given_as_values_or_as_they_are_typed(folder):
     assert values["configurations"] == typed["configurations"]
 
 
+def test_pretrained_weights_must_exist_and_get_an_absolute_path(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = (folder / "nnUNetPlans.json").read_bytes()
+    for key in ("pretrained", "2d.pretrained", "SemiBaselineTrainer.2d.pretrained"):
+        with pytest.raises(UserError, match=r"there is no weights\.pth.*Fix: correct the path"):
+            plan_dataset(folder.name, settings={key: "weights.pth"})
+    assert (folder / "nnUNetPlans.json").read_bytes() == before
+    Path("weights.pth").touch()
+    plan_dataset(folder.name, settings={"2d.pretrained": "weights.pth", "pretrained": "pool"})
+    semi = read_json(folder / "nnUNetPlans.json")["semi"]
+    assert semi["pretrained"] == "pool"
+    assert semi["2d"]["pretrained"] == str(tmp_path / "weights.pth")
+
+
 def test_planning_again_keeps_given_and_edited_settings_until_reset(folder):
     plan_dataset(folder.name, settings={"epochs": 7, "seed": 1})
     plan_dataset(folder.name, settings={"seed": 2})
