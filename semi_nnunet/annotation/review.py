@@ -86,15 +86,15 @@ class Proposals:
 
 
 def find_labels_folder(folder: Path) -> Path:
-    """Return the folder of label files: the folder itself, or labels/ of a pseudo-labelling.
+    """Return the folder of label files: the folder itself, or labels/ of pseudo-label or next.
 
     Raises:
         UserError: there is no such folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder of reviewed labels", fix="correct -i")
-    has_request = (folder / POOL_REQUEST).is_file() and (folder / "labels").is_dir()
-    return folder / "labels" if has_request else folder
+    is_of_command = any((folder / name).is_file() for name in (POOL_REQUEST, PROPOSALS_RECORD))
+    return folder / "labels" if is_of_command and (folder / "labels").is_dir() else folder
 
 
 def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
@@ -106,8 +106,9 @@ def read_proposals(reviewed: Path, proposals: Path | None) -> Proposals:
             ``next`` recorded next to the reviewed folder, if any.
     """
     if proposals is None:
-        recorded = optional_json(reviewed.absolute().parent / PROPOSALS_RECORD).get("folder", "")
-        proposals = Path(recorded) if recorded and Path(recorded).is_dir() else None
+        record = optional_json(reviewed.absolute().parent / PROPOSALS_RECORD)
+        recorded = Path(str(record.get("folder")))
+        proposals = recorded if record and recorded.is_dir() else None
     folder = reviewed if proposals is None else find_labels_folder(proposals)
     request = optional_json(folder.parent / POOL_REQUEST)
     earlier = optional_json(folder / EARLIER_RECORD)
@@ -214,7 +215,7 @@ def _find_ending_problem(
 
 def find_folder_problems(folder: Path) -> Iterator[Problem]:
     """Yield a problem for each folder in a reviewed folder that holds what may be labels."""
-    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for path in sorted(path for path in folder.glob("[!.]*") if path.is_dir()):
         names = [name.lower() for name in list_files(path)]
         is_label = path.name.lower().endswith(OTHER_ENDINGS)
         if is_label or (

@@ -268,8 +268,9 @@ def test_models_choose_and_their_labels_come_back(pool, tmp_path, monkeypatch):
             assert sorted(path.name for path in (typical / folder).glob("*.nii.gz")) == chosen
         shown = {path.name.rsplit("_", 1)[0] for path in (typical / "images").iterdir()}
         assert shown == {item.case for item in few.cases}
-    with pytest.raises(UserError, match="still the proposal"):
-        semi_nnunet.accept(raw.name, typical / "labels")
+    for folder in (typical, typical / "labels"):
+        with pytest.raises(UserError, match="still the proposal"):
+            semi_nnunet.accept(raw.name, folder)
     foreground = choose_next_cases(
         raw.name, 2, pool.names[:1], rule="random-foreground", out="other",
         launcher=JobLauncher(device="cpu"),

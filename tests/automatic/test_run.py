@@ -85,7 +85,9 @@ def test_a_dry_run_prints_commands_and_does_nothing(workspace: Path) -> None:
     assert code == 0
     verbs = re.findall(r"^semi_nnunet (\w+)", output, re.MULTILINE)
     assert verbs == ["preprocess", "plan", "preprocess", "benchmark"]
-    assert "are assumed" in output and re.search(r"^full +\d+ \(baseline \d+\) ", output, re.MULTILINE)
+    assert "are assumed" in output and re.search(
+        r"^full +\d+ \(baseline \d+\) ", output, re.MULTILINE
+    )
     assert not list((workspace / "preprocessed").iterdir())
 
 
