@@ -92,6 +92,9 @@ def find_domain_expression_problems(
         if is_object and not (name.strip() == name != "" and name.isprintable()):
             defect = f"a name of {DOMAIN_KEY!r} must be printable, without blanks around it"
             yield Problem(file_name, f"{defect}, got {name!r}", "correct it")
+        elif name == NO_DOMAIN:
+            defect = f"a name of {DOMAIN_KEY!r} must not be {NO_DOMAIN!r}, which means none"
+            yield Problem(file_name, defect, "choose another name")
 
 
 def find_domain_problems(

@@ -38,7 +38,7 @@ def parse_lesion_rules(
 ) -> tuple[tuple[LesionRule, ...], list[Problem]]:
     """Parse rules: "any" for one shared voxel, or the smallest IoU.
 
-    >>> parse_lesion_rules(["any", "0.5"], "--lesions")[0]
+    >>> parse_lesion_rules(["any", "0.5", 0.50000001], "--lesions")[0]
     (LesionRule(iou=None), LesionRule(iou=0.5))
 
     Args:
@@ -46,7 +46,8 @@ def parse_lesion_rules(
         where: the option or key, for problems.
 
     Returns:
-        The rules without repetitions, and everything that is wrong.
+        The rules without repetitions, of those with the same name the first; and everything that
+        is wrong.
     """
     parsed, problems = list[LesionRule](), list[Problem]()
     for rule in rules:
@@ -60,7 +61,10 @@ def parse_lesion_rules(
         except (TypeError, ValueError):
             defect = f"must be {ANY!r} or an IoU above 0 and at most 1, got {rule!r}"
             problems.append(Problem(where, defect, f"correct it, {EXAMPLE}"))
-    return tuple(dict.fromkeys(parsed)), problems
+    by_name = dict[str, LesionRule]()
+    for rule in parsed:
+        by_name.setdefault(rule.name, rule)
+    return tuple(by_name.values()), problems
 
 
 def get_lesion_rules(description: Mapping[str, Any]) -> tuple[LesionRule, ...]:
@@ -77,5 +81,6 @@ def find_lesion_rule_problems(description: Mapping[str, Any], file_name: str) ->
         for problem in parse_lesion_rules(rules, file_name)[1]:
             yield replace(problem, what=f"a rule of {LESIONS_KEY!r} {problem.what}")
     else:
-        defect = f"{LESIONS_KEY!r} must list at least one rule, got {rules!r}"
-        yield Problem(file_name, defect, f"correct it, {EXAMPLE}, or remove it")
+        defect = f"{LESIONS_KEY!r} must be a list of at least one rule, got {rules!r}"
+        fix = f'write "{LESIONS_KEY}": ["{ANY}", 0.5], or remove it'
+        yield Problem(file_name, defect, fix)

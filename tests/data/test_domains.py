@@ -55,6 +55,7 @@ def test_without_the_key_there_are_no_domains() -> None:
         ({"A": "("}, "'domain' of 'A'"),
         ({" A": "a"}, "printable"),
         ({"": "a"}, "printable"),
+        ({NO_DOMAIN: "a"}, "must not be 'no domain'"),
     ],
 )
 def test_an_invalid_value_is_refused(value: Any, word: str) -> None:

@@ -179,7 +179,7 @@ def test_empty_masks_are_never_dropped(
 
 def test_all_wrong_rules_are_reported_together():
     rules, problems = parse_lesion_rules(
-        ["any", "0.5", 0.5, 0, "much", True, 1.5, None], "--lesions"
+        ["any", "0.5", 0.5, 0.50000001, 0, "much", True, 1.5, None], "--lesions"
     )
     assert [rule.name for rule in rules] == ["any", "iou0.5"] and len(problems) == 5
 
