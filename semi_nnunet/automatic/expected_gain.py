@@ -1,7 +1,7 @@
 """Estimate the gain of one trained model over another from few cases and from earlier experience.
 
 Two questions are kept apart. *Which model is exported?* The one with the higher expected Dice.
-*What is claimed?* Only what is beyond chance (:mod:`semi_nnunet.evaluation.statistics`). Twenty
+*Which gain is claimed?* One beyond chance (:mod:`semi_nnunet.evaluation.statistics`). Twenty
 patients rarely prove a gain of three points, but they still make one model the better bet.
 """
 

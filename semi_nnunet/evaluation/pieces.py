@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from nnunetv2.postprocessing.remove_connected_components import (
@@ -17,11 +18,6 @@ REFERENCES, SCATTERED = "references in several pieces", "predictions in several 
 DICE = "dice of the largest pieces"
 ONLY_LARGEST = "only the largest piece of each prediction is measured"
 CHANGE = 0.001  # rise of a mean Dice, from which on pieces are mentioned
-CONTRADICTION = (
-    f'{{}} of {{}} references show their foreground in several pieces, so "{ONE_PIECE_KEY}" in '
-    "dataset.json of the raw data set is wrong, and predictions lose all but one. Fix: remove it, "
-    "then semi_nnunet preprocess"
-)
 ADVICE = (
     f'If the foreground of every image is one piece, write "{ONE_PIECE_KEY}": true into '
     "{}, and measure again (docs/prediction.md)."
@@ -72,6 +68,26 @@ def count_pieces(prediction: np.ndarray, reference: np.ndarray) -> Pieces:
     """
     theirs = int(label_components(reference).max(initial=0))
     return Pieces(theirs, int(label_components(prediction).max(initial=0)) if theirs <= 1 else 0)
+
+
+def count_cases(content: Mapping[str, Any]) -> int:
+    """Return the number of cases of a ``metrics.json``."""
+    return len({row["case"] for row in content["cases"]})
+
+
+def describe_contradiction(content: Mapping[str, Any]) -> str:
+    """Return a sentence if references contradict "one_piece", else "".
+
+    Args:
+        content: of a ``metrics.json``.
+    """
+    if not (several := content.get(REFERENCES)):
+        return ""
+    return (
+        f"{several} of {count_cases(content)} references show their foreground in several pieces, "
+        f'so "{ONE_PIECE_KEY}" in dataset.json of the raw data set is wrong, and predictions lose '
+        "all but one. Fix: remove it, then semi_nnunet preprocess"
+    )
 
 
 def improves(whole: float, largest: float) -> bool:

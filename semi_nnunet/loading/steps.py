@@ -278,7 +278,7 @@ def make_unlabelled_loader(
             the image and only mirror, so that the teacher sees the original voxels.
     """
     start = 1 if labelled.patch_size_was_2d else 0  # nnU-Net keeps a 2-D patch as a flat 3-D one
-    # with rotation nnU-Net reads a larger patch, most of which lies outside small images
+    # nnU-Net reads a larger patch to rotate it, which extends far beyond small images
     return UnlabelledDataLoader(
         dataset,
         batch_size,

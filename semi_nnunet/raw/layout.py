@@ -195,7 +195,7 @@ def find_raw_dataset(name_or_id: str) -> Path:
 
 
 def find_raw_description(path: Path) -> Path:
-    """Return the ``dataset.json`` in nnUNet_raw of which one in nnUNet_preprocessed is a copy.
+    """Return the original in nnUNet_raw of a ``dataset.json`` in nnUNet_preprocessed.
 
     Any other path is returned as it is.
     """

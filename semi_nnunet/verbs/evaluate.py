@@ -74,11 +74,10 @@ def evaluate(
     from semi_nnunet.evaluation.measuring import evaluate_folders
     from semi_nnunet.evaluation.pieces import (
         ADVICE,
-        CONTRADICTION,
         DICE,
         ONLY_LARGEST,
-        REFERENCES,
         SCATTERED,
+        describe_contradiction,
         improves,
     )
     from semi_nnunet.evaluation.tables import format_class_means, format_lesions
@@ -108,8 +107,8 @@ def evaluate(
     pieces, dice = measured.content.get("pieces"), measured.content["foreground_mean"]["dice"]
     if pieces == ONLY_LARGEST:
         logger.info(f"{ONLY_LARGEST}, as {measured.description} says")
-        if several := measured.content.get(REFERENCES):
-            logger.warning(f"WARNING: {CONTRADICTION.format(several, measured.cases)}")
+        if wrong := describe_contradiction(measured.content):
+            logger.warning(f"WARNING: {wrong}")
     elif pieces and DICE in pieces and improves(dice, pieces[DICE]):
         advice = ADVICE.format(find_raw_description(Path(measured.description)))
         logger.info(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from semi_nnunet.deploy.trained import TrainedModel
 from semi_nnunet.evaluation.pieces import (
     ADVICE,
-    CONTRADICTION,
     DICE,
     ONLY_LARGEST,
     REFERENCES,
     SCATTERED,
+    count_cases,
+    describe_contradiction,
     improves,
     keep_largest_component,
 )
@@ -49,9 +50,8 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         content = optional_json(table.with_name(METRICS_JSON))
         if pieces := content.get("pieces"):
             if pieces == ONLY_LARGEST:
-                several, measured_cases = content.get(REFERENCES), count_cases(content)
-                wrong = [CONTRADICTION.format(several, measured_cases)] if several else []
-                return [f'"{ONE_PIECE_KEY}" in {DATASET_JSON}: {ONLY_LARGEST}.', *wrong]
+                sentence = f'"{ONE_PIECE_KEY}" in {DATASET_JSON}: {ONLY_LARGEST}.'
+                return [*filter(None, [sentence, describe_contradiction(content)])]
             if REFERENCES in pieces:
                 return []
             measured[model].append(content)
@@ -78,11 +78,6 @@ def describe_pieces(jobs: Iterable[Job], subset: str) -> list[str]:
         f"Each reference of the {subset} cases shows its foreground in one piece; predictions: "
         f"{'; '.join(rows)}. {ADVICE.format(f'{DATASET_JSON} in nnUNet_raw')}"
     ]
-
-
-def count_cases(content: Mapping[str, Any]) -> int:
-    """Return the number of cases of a ``metrics.json``."""
-    return len({row["case"] for row in content["cases"]})
 
 
 def keep_largest_pieces(folder: Path, model: TrainedModel) -> None:

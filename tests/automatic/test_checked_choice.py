@@ -1,4 +1,4 @@
-"""What is exported has the higher expected Dice; what is claimed is beyond chance."""
+"""The exported model has the higher expected Dice, and claims are beyond chance."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_trainers_are_ranked_by_validation_cases(empty) -> None:
     ],
 )
 @pytest.mark.parametrize("subset", ["validation", "test"])
-def test_a_method_ships_if_a_gain_is_expected_and_claims_only_what_is_proven(
+def test_a_method_is_exported_if_a_gain_is_expected_and_claims_only_what_is_proven(
     empty, gain: float, exported: str, answer: str, subset: str
 ) -> None:
     if subset == "test":

@@ -88,23 +88,25 @@ def test_batches_are_nnunets_and_the_streams_equally_large(batch_size):
     assert planned.labelled_batch_size == planned.unlabelled_batch_size == batch_size
 
 
-@given(st.integers(1, 512))
-def test_labelled_and_unlabelled_patches_of_fixmatch_share_nnunets_batch(batch_size):
+@pytest.mark.parametrize(
+    ("settings_class", "variants"),
+    [(FixMatchSettings, ("paper", "whole_batch")), (UnifiedSettings, ("full", "whole_batch"))],
+)
+@given(batch_size=st.integers(1, 512))
+def test_labelled_and_unlabelled_patches_share_nnunets_batch(settings_class, variants, batch_size):
     facts = properties(batch_size=batch_size)
-    planned = resolve(FixMatchSettings, facts, {}).settings
+    planned = resolve(settings_class, facts, {}).settings
     expected = batch_size // 2 if batch_size >= 4 else batch_size
     assert planned.labelled_batch_size == planned.unlabelled_batch_size == expected
-    for variant in ("paper", "whole_batch"):
-        whole = resolve(FixMatchSettings, facts, {"variant": (variant, "the test")}).settings
+    for variant in variants:
+        whole = resolve(settings_class, facts, {"variant": (variant, "the test")}).settings
         assert whole.labelled_batch_size == whole.unlabelled_batch_size == batch_size
 
 
 @given(st.integers(1, 512))
-def test_labelled_and_unlabelled_patches_of_the_unified_method_share_nnunets_batch(batch_size):
+def test_the_unified_method_limits_the_gradient_of_whole_batches_only(batch_size):
     facts = properties(batch_size=batch_size)
     planned = resolve(UnifiedSettings, facts, {}).settings
-    expected = batch_size // 2 if batch_size >= 4 else batch_size
-    assert planned.labelled_batch_size == planned.unlabelled_batch_size == expected
     has_limit = batch_size < 4
     assert (planned.unlabelled_gradient_limit > 0) == has_limit
     assert (planned.unlabelled_gradient_limit_at_end is not None) == has_limit
@@ -113,7 +115,6 @@ def test_labelled_and_unlabelled_patches_of_the_unified_method_share_nnunets_bat
     assert resolve(UnifiedSettings, facts, given_size).settings.unlabelled_batch_size == batch_size
     for variant in ("full", "whole_batch"):
         whole = resolve(UnifiedSettings, facts, {"variant": (variant, "the test")}).settings
-        assert whole.labelled_batch_size == whole.unlabelled_batch_size == batch_size
         assert [getattr(whole, name) for name in BATCH_RULES[3:]] == [2.0, 0.25]
         assert whole.consistency_every_steps == (2 if variant == "whole_batch" else 1)
 
