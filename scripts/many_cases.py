@@ -37,14 +37,14 @@ SETTINGS = ("epochs=1", "steps_per_epoch=1", "validation_steps_per_epoch=1")
 OURS = [sys.executable, "-m", "semi_nnunet"]
 LABELLED = """
 import sys
-from semi_nnunet.preprocessing.prepare import prepare_labelled
-prepare_labelled(sys.argv[1], ["2d"], None, "ExperimentPlanner", 2, False)
+from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_labelled
+prepare_labelled(sys.argv[1], PrepareOptions(["2d"], processes=2))
 """
 ORIGINAL = """
 import json, sys
-from semi_nnunet.preprocessing.prepare import prepare_labelled
+from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_labelled
 from semi_nnunet.preprocessing.cases import preprocess_cases
-ready = prepare_labelled(sys.argv[1], ["2d"], None, "ExperimentPlanner", 2, False)
+ready = prepare_labelled(sys.argv[1], PrepareOptions(["2d"], processes=2))
 pool = ready.pools()[0]
 unlike = {case.content_hash: case for case in ready.unlabelled}
 preprocess_cases(list(unlike.values()), pool.spec, pool.folder, 1, "unlabelled")

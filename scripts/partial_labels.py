@@ -25,7 +25,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.discovery.classes import trainer_classes
 from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
-from semi_nnunet.preprocessing.prepare import prepare_for_training
+from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_for_training
 from semi_nnunet.training.trainer import SemiTrainer
 from semi_nnunet.util.files import read_json, write_json
 
@@ -66,7 +66,7 @@ def measure(
     for number, use in enumerate(USES, start=701):
         name = f"Dataset{number}_{use}"
         write_two_organs(root / "raw" / name, both, one, seed, use)
-        prepare_for_training(str(number), ["2d"], PLANS, "ExperimentPlanner", 1, False)
+        prepare_for_training(str(number), PrepareOptions(["2d"], PLANS))
         plans = read_json(root / "preprocessed" / name / f"{PLANS}.json")
         plans["configurations"]["2d"] = shrink_configuration(
             plans["configurations"]["2d"], NetworkSize(8, 32 * 32, 8)

@@ -239,10 +239,10 @@ def write_plans(dataset: PreparedDataset, plans: dict[str, Any]) -> None:
 
 
 def preprocess(dataset: PreparedDataset) -> None:
-    from semi_nnunet.preprocessing.prepare import prepare_for_training
+    from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_for_training
 
     with no_processes():
-        prepare_for_training(str(dataset.number), None, PLANS_NAME, "ExperimentPlanner", 1, False)
+        prepare_for_training(str(dataset.number), PrepareOptions())
 
 
 class _InProcess:

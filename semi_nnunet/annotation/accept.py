@@ -47,7 +47,11 @@ from semi_nnunet.preprocessing.planning import (
     is_derived,
     is_up_to_date,
 )
-from semi_nnunet.preprocessing.prepare import one_at_a_time, prepare_for_training
+from semi_nnunet.preprocessing.prepare import (
+    PrepareOptions,
+    one_at_a_time,
+    prepare_for_training,
+)
 from semi_nnunet.raw.classes import ANNOTATED_KEY, find_annotation_problems
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.folds import add_to_folds, build_patient_finder, find_seen_patients, load_folds
@@ -618,11 +622,14 @@ def replan(folders: Folders, processes: int) -> list[str]:
             for configuration in plans["configurations"]
             if (preprocessed / PreprocessingSpec(plans, configuration, {}).data_identifier).is_dir()
         ]
-        planner = plans["experiment_planner_used"]
-        prepare_for_training(
-            folders.raw.name, configurations or None, name, planner, processes,
+        options = PrepareOptions(
+            configurations or None,
+            name,
+            plans["experiment_planner_used"],
+            processes=processes,
             skip_bad=bool(optional_json(preprocessed / SKIPPED_FILE)),
-        )  # fmt: skip
+        )
+        prepare_for_training(folders.raw.name, options)
         changes += describe_plan_changes(name, plans, read_json(preprocessed / f"{name}.json"))
     return changes
 

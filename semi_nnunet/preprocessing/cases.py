@@ -318,14 +318,7 @@ def preprocess_cases(
         log_stage(f"preprocessing {title}: {format_count(cases, 'case')}")
     with writing(folder, folder, state=INTACT):
         folder.mkdir(parents=True, exist_ok=True)
-    requested = {case.name: case for case in cases}
-    finished = {
-        name
-        for name, entry in Manifest(folder).read().items()
-        if name in requested
-        and spec.is_made_from(entry, requested[name])
-        and entry.is_intact(folder)
-    }
+    finished = find_finished(cases, spec, folder)
     remove_other_files(folder, finished, shard)
     todo = [case for case in cases if case.name not in finished]
     temporary = shard.aside if shard else folder.with_name(f"{folder.name}.tmp")
@@ -343,17 +336,37 @@ def preprocess_cases(
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise result
             else:
-                defect = f"preprocessing failed ({type(result).__name__}: {result})"
-                fix = "fix or remove the case, then run again; only unfinished cases are done"
-                if isinstance(result, BrokenProcessPool):
-                    fix = "its process was killed, probably for lack of memory: use -np 1"
-                problems.append(Problem(case.name, defect, fix))
+                problems.append(describe_failure(case, result))
             bar.update()
     shutil.rmtree(temporary, ignore_errors=True)
     if problems:
         failed = f"{len(problems)} of {len(cases)} cases could not be preprocessed"
         raise UserError(f"{failed} (the others are finished and kept):", problems)
     return len(todo)
+
+
+def find_finished(cases: Sequence[Case], spec: PreprocessingSpec, folder: Path) -> set[str]:
+    """Return the cases whose files in ``folder`` are intact and made from the present inputs."""
+    entries = Manifest(folder).read()
+    return {
+        case.name
+        for case in cases
+        if (entry := entries.get(case.name))
+        and spec.is_made_from(entry, case)
+        and entry.is_intact(folder)
+    }
+
+
+def describe_failure(case: Case, error: BaseException) -> Problem:
+    """Return the problem of a case that could not be preprocessed."""
+    defect = f"preprocessing failed ({type(error).__name__}: {error})"
+    if isinstance(error, BrokenProcessPool):
+        return Problem(
+            case.name, defect, "its process was killed, probably for lack of memory: use -np 1"
+        )
+    return Problem(
+        case.name, defect, "fix or remove the case, then run again; only unfinished cases are done"
+    )
 
 
 def remove_other_files(

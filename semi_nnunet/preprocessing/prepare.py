@@ -97,6 +97,29 @@ class ShardLauncher(Protocol):
 
 
 @dataclass(frozen=True)
+class PrepareOptions:
+    """How to prepare a data set.
+
+    Args:
+        configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
+        plans: nnU-Net's plans identifier; None: the planner's own.
+        planner: nnU-Net's planner class, used if the plans do not exist yet.
+        gpu_memory_gb: memory that new plans are made for; None: the planner's own.
+        processes: number of worker processes.
+        skip_bad: skip bad unlabelled cases instead of raising.
+        skip_outliers: skip unlabelled cases that differ much from the labelled ones.
+    """
+
+    configurations: Sequence[str] | None = None
+    plans: str | None = None
+    planner: str = "ExperimentPlanner"
+    gpu_memory_gb: float | None = None
+    processes: int = 1
+    skip_bad: bool = False
+    skip_outliers: bool = False
+
+
+@dataclass(frozen=True)
 class PreparedLabelled:
     """A data set in which only unlabelled cases remain to be preprocessed.
 
@@ -126,29 +149,17 @@ class PreparedLabelled:
 
 def prepare_for_training(
     dataset: str,
-    configurations: Sequence[str] | None,
-    plans_name: str | None,
-    planner: str,
-    num_processes: int,
-    skip_bad: bool,
-    skip_outliers: bool = False,
+    options: PrepareOptions,
     shards: int | None = None,
     launcher: ShardLauncher | None = None,
-    gpu_memory_gb: float | None = None,
 ) -> dict[str, tuple[int, int]] | None:
     """Verify, plan and preprocess a data set; may be interrupted and called again.
 
     Args:
         dataset: number or name.
-        configurations: which to preprocess; None: nnU-Net's three, as far as the plans have them.
-        plans_name: nnU-Net's plans identifier; None: the planner's own.
-        planner: nnU-Net's planner class, used if the plans do not exist yet.
-        skip_bad: skip bad unlabelled cases instead of raising.
-        skip_outliers: skip unlabelled cases that differ much from the labelled ones.
         shards: number of shards into which the unlabelled cases of each configuration are cut;
             None: no shards.
         launcher: runs the shards; None: this process does, one after the other.
-        gpu_memory_gb: memory that new plans are made for; None: the planner's own.
 
     Returns:
         Configuration -> (labelled cases, unlabelled cases) that are ready; None if the launcher
@@ -159,14 +170,11 @@ def prepare_for_training(
             images that need more memory than this machine has.
     """
     runs_here = launcher is None or launcher.is_local
-    prepared = prepare_labelled(
-        dataset, configurations, plans_name, planner, num_processes, skip_bad, skip_outliers,
-        runs_here, gpu_memory_gb,
-    )  # fmt: skip
+    prepared = prepare_labelled(dataset, options, checks_memory=runs_here)
     if shards is None:
         with one_at_a_time(prepared.preprocessed):
             for pool in prepared.pools():
-                pool.preprocess(prepared.unlabelled, num_processes)
+                pool.preprocess(prepared.unlabelled, options.processes)
         return prepared.counts()
     all_shards: list[Shard[UnlabelledPreprocessing]] = []
     unfinished: list[int] = []
@@ -178,62 +186,71 @@ def prepare_for_training(
     if launcher is None:
         for index in unfinished:
             shard = all_shards[index]
-            shard.work.preprocess_shard(shard, num_processes)
+            shard.work.preprocess_shard(shard, options.processes)
         return prepared.counts()
     return prepared.counts() if launcher(all_shards, unfinished) else None
 
 
 def prepare_labelled(
-    dataset: str,
-    configurations: Sequence[str] | None,
-    plans_name: str | None,
-    planner: str,
-    num_processes: int,
-    skip_bad: bool,
-    skip_outliers: bool = False,
-    checks_memory: bool = True,
-    gpu_memory_gb: float | None = None,
+    dataset: str, options: PrepareOptions, checks_memory: bool = True
 ) -> PreparedLabelled:
     """Verify all cases, plan, and preprocess the labelled cases.
 
-    Arguments and errors are those of :func:`prepare_for_training`. ``checks_memory``: this machine
-    will preprocess the unlabelled cases, so its memory must suffice.
+    Errors are those of :func:`prepare_for_training`.
+
+    Args:
+        checks_memory: this machine will preprocess the unlabelled cases, so its memory must
+            suffice.
     """
     require_paths("raw", "preprocessed")
-    plans_name = plans_name or get_default_plans_name(planner)
+    plans_name = options.plans or get_default_plans_name(options.planner)
     folder, preprocessed = find_raw_dataset(dataset), get_preprocessed_dataset(dataset)
     log_stage(f"checking {folder}")
-    raw, checked = RawDataset.of(folder), preprocessed / CHECKED_FILE
+    raw = RawDataset.of(folder)
     if not raw.labelled:
         raise UserError(
             f"{folder} has no labelled case, from which nnU-Net plans",
             fix=f"semi_nnunet next -d {raw.number} chooses images to label first",
         )
-    reports, skipped = verify_dataset(raw, num_processes, skip_bad, read_reports(checked))
+    known = read_reports(preprocessed / CHECKED_FILE)
+    reports, skipped = verify_dataset(raw, options.processes, options.skip_bad, known)
     with one_at_a_time(preprocessed):
-        plans = plan_if_needed(raw, preprocessed, plans_name, planner, num_processes, gpu_memory_gb)
-        selected = select_configurations(plans, configurations)
-        skipped |= check_domain(raw, reports, skipped, preprocessed, skip_outliers)
+        plans = plan_if_needed(
+            raw, preprocessed, plans_name, options.planner, options.processes,
+            options.gpu_memory_gb,
+        )  # fmt: skip
+        selected = select_configurations(plans, options.configurations)
+        skipped |= check_domain(raw, reports, skipped, preprocessed, options.skip_outliers)
         if checks_memory:
-            skipped |= check_memory(raw, reports, skipped, plans, selected, skip_bad)
-        write_reports(checked, reports)
-        check_twins(raw, reports, preprocessed)
-        write_json(preprocessed / SKIPPED_FILE, skipped)
-        if (copied := read_json(preprocessed / DATASET_JSON)) != raw.content:
-            if lost := copied.keys() - raw.content.keys():
-                logger.warning(
-                    f"WARNING: {list_first(sorted(lost))} in {preprocessed / DATASET_JSON} is not "
-                    f"in {raw.folder / DATASET_JSON}, which replaces it"
-                )
-            write_json(preprocessed / DATASET_JSON, raw.content)
+            skipped |= check_memory(raw, reports, skipped, plans, selected, options.skip_bad)
+        record_checks(raw, reports, skipped, preprocessed)
         labelled, unlabelled = list_usable_cases(raw, reports, skipped)
         specs = [PreprocessingSpec(plans, name, raw.content) for name in selected]
         for spec in specs:
-            preprocess_labelled(labelled, spec, preprocessed, num_processes)
+            preprocess_labelled(labelled, spec, preprocessed, options.processes)
         folder = preprocessed / specs[0].data_identifier
         warn_of_outdated_plans(preprocessed, read_sources(folder, raw.labelled))
         copy_ground_truth(labelled, preprocessed / GROUND_TRUTH, raw.content["file_ending"])
     return PreparedLabelled(preprocessed, plans_name, selected, len(labelled), unlabelled)
+
+
+def record_checks(
+    raw: RawDataset,
+    reports: Sequence[CaseReport],
+    skipped: Mapping[str, Any],
+    preprocessed: Path,
+) -> None:
+    """Write what was checked: reports, near-twins, skipped cases and the present dataset.json."""
+    write_reports(preprocessed / CHECKED_FILE, reports)
+    check_twins(raw, reports, preprocessed)
+    write_json(preprocessed / SKIPPED_FILE, skipped)
+    if (copied := read_json(preprocessed / DATASET_JSON)) != raw.content:
+        if lost := copied.keys() - raw.content.keys():
+            logger.warning(
+                f"WARNING: {list_first(sorted(lost))} in {preprocessed / DATASET_JSON} is not "
+                f"in {raw.folder / DATASET_JSON}, which replaces it"
+            )
+        write_json(preprocessed / DATASET_JSON, raw.content)
 
 
 def check_twins(raw: RawDataset, reports: Sequence[CaseReport], preprocessed: Path) -> None:

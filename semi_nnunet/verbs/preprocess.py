@@ -88,7 +88,7 @@ def preprocess(
         {'2d': (3, 2)}
     """
     from semi_nnunet.preprocessing.planning import get_default_plans_name
-    from semi_nnunet.preprocessing.prepare import prepare_for_training
+    from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_for_training
     from semi_nnunet.util.errors import UserError
     from semi_nnunet.util.names import require_positive
     from semi_nnunet.workflows import prepare as steps
@@ -113,18 +113,17 @@ def preprocess(
     if count is None and not jobs.is_local:
         count = 1
     plans = plans or get_default_plans_name(planner)
-    counts = prepare_for_training(
-        dataset,
+    options = PrepareOptions(
         configurations,
         plans,
         planner,
+        gpu_memory_target,
         processes or steps.count_usable_processes(),
         skip_bad,
         skip_outliers,
-        count,
-        None if count is None else steps.ShardJobs(jobs, processes),
-        gpu_memory_target,
     )
+    shard_jobs = None if count is None else steps.ShardJobs(jobs, processes)
+    counts = prepare_for_training(dataset, options, count, shard_jobs)
     if counts is None:
         return None
     ready = steps.PreparedCounts(plans, counts)

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from semi_nnunet.preprocessing.prepare import prepare_for_training
+from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_for_training
 
 
 class Copy:
@@ -22,8 +22,8 @@ class Copy:
     def prepare(
         self, skip_bad: bool = False, skip_outliers: bool = False
     ) -> dict[str, tuple[int, int]]:
-        planner = "ExperimentPlanner"
-        return prepare_for_training(self.number, ["2d"], None, planner, 1, skip_bad, skip_outliers)
+        options = PrepareOptions(["2d"], skip_bad=skip_bad, skip_outliers=skip_outliers)
+        return prepare_for_training(self.number, options)
 
 
 def names(folder: Path) -> list[str]:

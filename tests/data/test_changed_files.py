@@ -16,7 +16,7 @@ from semi_nnunet.discovery.names import RECOMMENDED
 from semi_nnunet.loading.unlabelled import UnlabelledCases
 from semi_nnunet.preprocessing import cases as preprocessing_cases
 from semi_nnunet.preprocessing.manifest import Manifest, read_sources
-from semi_nnunet.preprocessing.prepare import prepare_for_training
+from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_for_training
 from semi_nnunet.raw.layout import PLANNED_FROM
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.util import provenance
@@ -151,7 +151,7 @@ def test_arrays_of_another_configuration_are_older_than_the_check(copy: Copy) ->
     both = ["2d", "3d_fullres"]
 
     def prepare(configurations: list[str]) -> None:
-        prepare_for_training(copy.number, configurations, None, "ExperimentPlanner", 1, False)
+        prepare_for_training(copy.number, PrepareOptions(configurations))
 
     def find_stale(configuration: str) -> list[Problem]:
         plans = read_json(copy.preprocessed / "nnUNetPlans.json")

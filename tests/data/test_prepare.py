@@ -18,7 +18,11 @@ from semi_nnunet.preprocessing import planning as existing_plans
 from semi_nnunet.preprocessing import prepare
 from semi_nnunet.preprocessing.cases import Case, copy_ground_truth
 from semi_nnunet.preprocessing.planning import select_configurations
-from semi_nnunet.preprocessing.prepare import estimate_memory, prepare_for_training
+from semi_nnunet.preprocessing.prepare import (
+    PrepareOptions,
+    estimate_memory,
+    prepare_for_training,
+)
 from semi_nnunet.raw.readers import Geometry
 from semi_nnunet.runs.folders import find_folders
 from semi_nnunet.util.errors import UserError
@@ -94,7 +98,7 @@ def test_all_plans_follow_the_labelled_cases_by_their_own_planner(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def prepare(name: str, planner: str = "ExperimentPlanner") -> dict[str, Any]:
-        prepare_for_training(copy.number, ["2d"], name, planner, 1, False)
+        prepare_for_training(copy.number, PrepareOptions(["2d"], name, planner))
         return dict(json.loads((copy.preprocessed / f"{name}.json").read_text()))
 
     def brightness(plans: dict[str, Any]) -> float:
@@ -270,20 +274,20 @@ def test_derived_plans_are_not_planned_again(copy: Copy) -> None:
     derived.write_text(json.dumps({**plans, "plans_name": "nnUNetPlans_cpu"}))
     (copy.preprocessed / "dataset_fingerprint.json").unlink()
     with pytest.raises(UserError, match="from other plans"):
-        prepare_for_training(copy.number, ["2d"], "nnUNetPlans_cpu", "ExperimentPlanner", 1, False)
+        prepare_for_training(copy.number, PrepareOptions(["2d"], "nnUNetPlans_cpu"))
 
 
 def test_derived_plans_of_an_earlier_fingerprint_are_refused(copy: Copy) -> None:
     plan_dataset(copy.raw.name, name="nnUNetPlans_other")
-    options = (["2d"], "nnUNetPlans_other", "ExperimentPlanner", 1, False)
-    prepare_for_training(copy.number, *options)
+    options = PrepareOptions(["2d"], "nnUNetPlans_other")
+    prepare_for_training(copy.number, options)
     fingerprint = copy.preprocessed / "dataset_fingerprint.json"
     fingerprint.write_text(fingerprint.read_text() + "\n")  # as if made from other images
     plan_dataset(copy.raw.name, plans="nnUNetPlans_other", settings={"epochs": 3})
     with pytest.raises(UserError, match="from other plans"):
-        prepare_for_training(copy.number, *options)
+        prepare_for_training(copy.number, options)
     plan_dataset(copy.raw.name, name="nnUNetPlans_other")  # the advice
-    prepare_for_training(copy.number, *options)
+    prepare_for_training(copy.number, options)
 
 
 def test_a_cascade_uses_the_data_of_its_first_stages(prepared_cascade: Any) -> None:

@@ -11,7 +11,11 @@ import pytest
 from semi_nnunet.cli.main import main
 from semi_nnunet.preprocessing.cases import Case
 from semi_nnunet.preprocessing.manifest import Manifest, get_manifest_file
-from semi_nnunet.preprocessing.prepare import prepare_for_training, prepare_labelled
+from semi_nnunet.preprocessing.prepare import (
+    PrepareOptions,
+    prepare_for_training,
+    prepare_labelled,
+)
 from semi_nnunet.preprocessing.shards import UnlabelledPreprocessing
 from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.lock import held
@@ -27,7 +31,7 @@ Begun = tuple[UnlabelledPreprocessing, list[Case], dict[str, str]]
 @pytest.fixture
 def begun(copy: Copy) -> Begun:
     """Unlabelled cases that are not preprocessed yet, and the files that one process makes."""
-    prepared = prepare_labelled(copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
+    prepared = prepare_labelled(copy.number, PrepareOptions(["2d"]))
     (pool,) = prepared.pools()
     expected = content(pool.folder)
     shutil.rmtree(pool.folder)
@@ -112,8 +116,8 @@ def test_prepare_runs_unfinished_shards_itself_or_hands_them_to_the_launcher(
             calls.append((len(shards), unfinished))
             return False
 
-    request = (copy.number, ["2d"], None, "ExperimentPlanner", 1, False)
-    result = prepare_for_training(*request, shards=3, launcher=Launcher() if has_launcher else None)
+    launcher = Launcher() if has_launcher else None
+    result = prepare_for_training(copy.number, PrepareOptions(["2d"]), 3, launcher)
     if has_launcher:
         assert result is None and calls == [(3, find_unfinished_shards(pool, 3))]
     else:

@@ -20,8 +20,8 @@ import SimpleITK
 
 from semi_nnunet.datasets.phantom import write_phantom_dataset
 from semi_nnunet.planning.budget import NetworkSize, shrink_configuration
-from semi_nnunet.preprocessing.prepare import prepare_for_training
-from tests.conftest import PLANS_NAME, PreparedDataset, located, no_processes, write_plans
+from semi_nnunet.preprocessing.prepare import PrepareOptions, prepare_for_training
+from tests.conftest import PreparedDataset, located, no_processes, write_plans
 from tests.trainers import DEFAULT_MODEL, UNLABELLED_TRAINERS
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "partial_labels.py"))
@@ -48,7 +48,7 @@ def one_organ(nnunet_folders: Path) -> PreparedDataset:
     content = json.loads(description.read_text())
     description.write_text(json.dumps({**content, "labels": {"background": 0, "large": 1}}))
     with no_processes():
-        prepare_for_training(str(dataset.number), ["2d"], PLANS_NAME, "ExperimentPlanner", 1, False)
+        prepare_for_training(str(dataset.number), PrepareOptions(["2d"]))
     plans = dataset.plans
     plans["configurations"]["2d"] = shrink_configuration(
         plans["configurations"]["2d"], NetworkSize(8, 32 * 32, 8)
