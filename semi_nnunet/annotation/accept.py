@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from semi_nnunet.preprocessing.manifest import SOURCE_PARTS, Manifest, get_manif
 from semi_nnunet.preprocessing.planning import (
     ORIGINS,
     collect_origins,
-    find_changed_values,
+    describe_changes,
     fingerprint_fits,
     is_derived,
     is_up_to_date,
@@ -152,10 +152,7 @@ def accept_labels(
     if not round_.number and finished is not None:
         round_ = finished
     if options.replans:
-        changes = replan(folders, options.processes)
-        round_ = AcceptedRound(
-            round_.number, round_.added, round_.corrected, round_.outdated, tuple(changes)
-        )
+        round_ = replace(round_, plan_changes=tuple(replan(folders, options.processes)))
     return round_
 
 
@@ -630,25 +627,9 @@ def replan(folders: Folders, processes: int) -> list[str]:
             skip_bad=bool(optional_json(preprocessed / SKIPPED_FILE)),
         )
         prepare_for_training(folders.raw.name, options)
-        changes += describe_plan_changes(name, plans, read_json(preprocessed / f"{name}.json"))
+        now = read_json(preprocessed / f"{name}.json")
+        changes += [f"{name} {change}" for change in describe_changes(plans, now)]
     return changes
-
-
-def describe_plan_changes(
-    name: str, before: Mapping[str, Any], now: Mapping[str, Any]
-) -> Iterator[str]:
-    """Yield the values of configurations that differ between two plans.
-
-    >>> old = {"configurations": {"2d": {"batch_size": 12, "patch_size": [64, 64]}}}
-    >>> new = {"configurations": {"2d": {"batch_size": 13, "patch_size": [64, 64]}}}
-    >>> list(describe_plan_changes("nnUNetPlans", old, new))
-    ['nnUNetPlans 2d: batch_size 12 -> 13']
-    """
-    for configuration, key, old, new in find_changed_values(before, now):
-        if key == "architecture":
-            yield f"{name} {configuration}: the network, so that earlier weights do not fit"
-        else:
-            yield f"{name} {configuration}: {key} {old} -> {new}"
 
 
 def describe_outdated(round_: AcceptedRound) -> str:

@@ -153,11 +153,17 @@ def choose_configuration(folders: Folders, device: str) -> str:
     """Return 3d_fullres for volumes on a GPU, else 2d; on a CPU 3-D takes many times as long.
 
     Raises:
-        UserError: the first image is damaged.
+        UserError: there is no image, or the first one is damaged.
     """
     if device == "cpu":
         return "2d"
     raw = RawDataset.of(folders.raw)
+    if not raw.cases:
+        raise UserError(
+            f"{raw.folder} has no image in imagesTr, imagesUn and imagesTs",
+            fix="put labelled images into imagesTr, their labels into labelsTr, and the others "
+            "into imagesUn",
+        )
     images = raw.cases[0].images
     reader = choose_reader(raw.content, images)
     try:

@@ -27,6 +27,8 @@ STEM, ENCODER, DECODER, OUTPUTS = PARTS = ("stem", "encoder", "decoder", "output
 class WeightTransfer:
     """Names of a network's weights after loading those of another training.
 
+    A tensor with several names counts once.
+
     >>> print(WeightTransfer(("a", "b"), ("c",), ()))
     2 tensors loaded, 0 of output layers skipped; 1 others differ and stay random
 
@@ -127,9 +129,10 @@ def load_fitting_weights(
         )
     require_finite(loaded)
     network.load_state_dict(loaded, strict=False)  # a tensor may have names without values
-    random = [fit for fit in fits if fit.value is None]
+    tensors = [fit for fit in fits if not fit.is_alias]
+    random = [fit for fit in tensors if fit.value is None]
     return WeightTransfer(
-        tuple(loaded),
+        tuple(fit.name for fit in tensors if fit.value is not None),
         tuple(fit.name for fit in random if fit.part != OUTPUTS),
         tuple(sorted(fit.name for fit in random if fit.part == OUTPUTS)),
     )

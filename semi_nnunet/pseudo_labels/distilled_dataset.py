@@ -25,6 +25,7 @@ from semi_nnunet.raw.folds import (
     Fold,
     PatientOf,
     extend_fold,
+    load_folds,
     make_folds,
     require_whole_patients,
     save_folds,
@@ -223,10 +224,9 @@ def load_or_make_folds(source: Path, labelled: Sequence[str], patient_of: Patien
     Raises:
         UserError: the folds split a patient.
     """
-    path = source / SPLITS_FILE
-    folds = list(read_json(path)) if path.is_file() else make_folds(labelled, patient_of)
+    folds = load_folds(source) or make_folds(labelled, patient_of)
     for number, fold in enumerate(folds):
-        require_whole_patients(path, number, fold, patient_of)
+        require_whole_patients(source / SPLITS_FILE, number, fold, patient_of)
     return folds
 
 
@@ -266,7 +266,7 @@ def write_distilled_folds(
     path = target / SPLITS_FILE
     splits = [extend_fold(fold, pseudo_labelled, patient_of) for fold in folds]
     if path.is_file():
-        existing = read_json(path)
+        existing = load_folds(target)
         for number, fold in enumerate(existing):
             require_whole_patients(path, number, fold, patient_of)
         if collect_fold_cases(existing) != collect_fold_cases(splits):

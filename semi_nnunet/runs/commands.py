@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM)  # exit codes
 LAST_LINES = 15
 PATIENCE_S = 30.0  # between asking a child to end and killing it: a training saves after its step
-PATIENCE_WITH_VERBS_S = 30.0  # our verbs end children of their own first
+PATIENCE_WITH_VERBS_S = 2 * PATIENCE_S  # our verbs end children of their own first
 
 # What the console scripts call. The scripts may lie anywhere, but this Python has the modules.
 ENTRY_POINTS = {
