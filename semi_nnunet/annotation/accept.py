@@ -72,7 +72,7 @@ from semi_nnunet.raw.layout import (
     read_fold,
     read_rounds,
 )
-from semi_nnunet.raw.plans import is_plans_file
+from semi_nnunet.raw.plans import list_plans_files
 from semi_nnunet.raw.readers import find_spacing_file, get_spacing_file
 from semi_nnunet.runs.folders import ALL, Folders, load_patient_finder
 from semi_nnunet.training.one_launch import TRAINING_LOCK
@@ -350,9 +350,7 @@ def find_specs(preprocessed: Path, raw: RawDataset) -> list[PreprocessingSpec]:
         UserError: a folder was preprocessed with other plans or labels than there are now.
     """
     candidates: dict[str, list[PreprocessingSpec]] = {}
-    for path in sorted(preprocessed.glob("*.json")) if preprocessed.is_dir() else ():
-        if not is_plans_file(path):
-            continue
+    for path in list_plans_files(preprocessed):
         plans = read_json(path)
         for configuration in plans["configurations"]:
             spec = PreprocessingSpec(plans, configuration, raw.content)
@@ -594,18 +592,16 @@ def _keep_plans(transaction: Transaction, preprocessed: Path) -> None:
     transaction.remove(f"preprocessed/{FINGERPRINT_FILE}")
     record = optional_json(preprocessed / PLANNED_FROM) | {ORIGINS: collect_origins(preprocessed)}
     write_json(transaction.stage(f"preprocessed/{PLANNED_FROM}"), record)
-    for path in sorted(preprocessed.glob("*.json")):
-        if is_plans_file(path):
-            shutil.copyfile(path, transaction.stage(f"preprocessed/{path.name}"))
+    for path in list_plans_files(preprocessed):
+        shutil.copyfile(path, transaction.stage(f"preprocessed/{path.name}"))
 
 
 def replan(folders: Folders, processes: int) -> list[str]:
     """Plan and preprocess again, and return what has changed in the plans, in words."""
     preprocessed = folders.preprocessed
-    files = [path for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
-    before = {path.stem: read_json(path) for path in files}
+    before = {path.stem: read_json(path) for path in list_plans_files(preprocessed)}
     is_current = fingerprint_fits(folders.raw, preprocessed) and all(
-        is_up_to_date(before[path.stem], path) for path in files
+        is_up_to_date(before[path.stem], path) for path in list_plans_files(preprocessed)
     )
     if not before or is_current:
         return []

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from semi_nnunet.verify.reports import CaseReport
 from semi_nnunet.verify.twins import decode_thumbnail, find_principal_axes
@@ -64,17 +65,6 @@ def _scale(block: np.ndarray) -> np.ndarray:
     return block / np.sqrt(variance) if variance > 1e-12 else block * 0
 
 
-def compute_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the Euclidean distances (N, M) of rows.
-
-    >>> compute_distances(np.array([[0.0, 0]]), np.array([[3.0, 4], [0, 0]])).tolist()
-    [[5.0, 0.0]]
-    """
-    squares = np.square(first).sum(1)[:, None] + np.square(second).sum(1)[None]
-    distances: np.ndarray = np.sqrt(np.maximum(squares - 2 * first @ second.T, 0))
-    return distances
-
-
 def choose_typical(
     features: np.ndarray, groups: Sequence[str], number: int, covered: np.ndarray
 ) -> list[int]:
@@ -94,7 +84,7 @@ def choose_typical(
         number: of rows; fewer are chosen if there are fewer groups.
         covered: (M, F), rows that are labelled already.
     """
-    distances = compute_distances(features, features)
+    distances = cdist(features, features)
     nearest = _find_nearest(features, covered)
     free, names = np.ones(len(features), bool), np.array(list(groups))
     chosen = list[int]()
@@ -110,7 +100,7 @@ def choose_typical(
 def _find_nearest(features: np.ndarray, covered: np.ndarray) -> np.ndarray:
     """Return the distance of each row to the nearest covered row, or the largest distance."""
     if len(covered):
-        return np.asarray(compute_distances(features, covered).min(1))
+        return np.asarray(cdist(features, covered).min(1))
     return np.full(len(features), 2 * float(np.linalg.norm(features, axis=1).max()) + 1e-6)
 
 
@@ -161,7 +151,7 @@ def draw_rows(
         turn = 0 if stratum is None else stratum + 1
         free &= names != names[row]
         if features is not None:
-            nearest = np.minimum(nearest, compute_distances(features, features[[row]])[:, 0])
+            nearest = np.minimum(nearest, cdist(features, features[[row]])[:, 0])
     return drawn
 
 
@@ -174,5 +164,5 @@ def count_represented(
     [3, 1]
     """
     centres = np.concatenate([features[list(chosen)], covered])
-    nearest = compute_distances(features, centres).argmin(1)
+    nearest = cdist(features, centres).argmin(1)
     return [int((nearest == place).sum()) for place in range(len(chosen))]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -91,11 +91,11 @@ class Conversion:
     other_domain: bool = False
     partly_labelled: bool = False
     domain: str | None = None
-    counts: dict[str, int] = field(init=False)
 
-    def __post_init__(self) -> None:
-        counts = {part: sum(case.part == part for case in self.cases) for part in PARTS}
-        object.__setattr__(self, "counts", counts)
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Part of the data set -> its number of cases."""
+        return {part: sum(case.part == part for case in self.cases) for part in PARTS}
 
     def dataset_json(self, values: Mapping[str, frozenset[int]]) -> dict[str, Any]:
         """Return the content of dataset.json.

@@ -21,7 +21,7 @@ from torch import nn
 from semi_nnunet.raw.layout import DATASET_JSON, PLANS_JSON
 from semi_nnunet.raw.plans import resolve_configuration
 from semi_nnunet.training.checkpoints import EXECUTE
-from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, collect_errors
 from semi_nnunet.util.files import read_json
 from semi_nnunet.util.names import find_name_defect
 from semi_nnunet.util.validation import fits
@@ -162,18 +162,6 @@ def _find_label_problems(description: Mapping[str, Any], path: str) -> Iterator[
     if not isinstance(ending, str) or not ENDING.fullmatch(ending):
         rule = "'file_ending' must be letters and digits after points, such as .nii.gz"
         yield Problem(path, f"{rule}, got {ending!r:.80}", RESTORE)
-
-
-def require_known_networks(plans: Mapping[str, Any], file_name: str) -> None:
-    """Check untrusted plans before a network is built from them.
-
-    Args:
-        plans, file_name: as in :func:`find_unknown_networks`.
-
-    Raises:
-        UserError: they name code other than a trusted network.
-    """
-    raise_if_any("This model is not opened:", find_unknown_networks(plans, file_name))
 
 
 def find_unknown_networks(plans: Mapping[str, Any], file_name: str) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import determine_num_input
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 
-from semi_nnunet.deploy.descriptions import find_size_problems, require_known_networks
+from semi_nnunet.deploy.descriptions import find_size_problems, find_unknown_networks
 from semi_nnunet.deploy.trained import TrainedModel, select_class_channels
 from semi_nnunet.networks.frozen import SelectedClasses, unwrap_compiled
 from semi_nnunet.raw.layout import PLANS_JSON, STOCK_TRAINER
@@ -61,7 +61,8 @@ def load_model(model: TrainedModel) -> LoadedModel:
         UserError: a checkpoint is damaged, holds more than tensors and plain values, or the weights
             of another network; the plans name untrusted code; or the trainer is not found.
     """
-    require_known_networks(model.plans, str(model.folder / PLANS_JSON))
+    unknown = find_unknown_networks(model.plans, str(model.folder / PLANS_JSON))
+    raise_if_any("This model is not opened:", unknown)
     contents = [checkpoints.read_of_any_trainer(path) for path in model.checkpoints.values()]
     plans, first = PlansManager(model.plans), contents[0]
     configuration = plans.get_configuration(read_configuration_name(first, model.plans, str(model)))

@@ -15,9 +15,8 @@ import numpy as np
 from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 
+from semi_nnunet.evaluation.metrics import UNDEFINED, divide_or_nan
 from semi_nnunet.raw.lesion_rules import LesionRule
-
-UNDEFINED = float("nan")
 
 
 @dataclass(frozen=True)
@@ -195,18 +194,14 @@ def pool_lesions(cases: Sequence[LesionOverlaps], rules: Sequence[LesionRule]) -
             "detected": int(detected.sum()),
             "predicted": len(correct),
             "false_positives": false,
-            "sensitivity": _divide(detected.sum(), len(detected)),
-            "precision": _divide(correct.sum(), len(correct)),
-            "false_positives_per_case": _divide(false, len(cases)),
+            "sensitivity": divide_or_nan(detected.sum(), len(detected)),
+            "precision": divide_or_nan(correct.sum(), len(correct)),
+            "false_positives_per_case": divide_or_nan(false, len(cases)),
             "healthy_cases": len(healthy),
-            "false_positives_per_healthy_case": _divide(sum(healthy_false), len(healthy)),
+            "false_positives_per_healthy_case": divide_or_nan(sum(healthy_false), len(healthy)),
             "healthy_cases_without_false_positives": healthy_false.count(0),
         }
     return pooled
-
-
-def _divide(numerator: float, denominator: int) -> float:
-    return float(numerator) / denominator if denominator else UNDEFINED
 
 
 def list_lesion_rows(

@@ -61,31 +61,7 @@ def evaluate_folders(
     lesions: Sequence[float | str] = (),
     processes: int = 2,
 ) -> EvaluationResult:
-    """Measure predictions against references: overlap, surfaces, volumes of every case and class.
-
-    Args:
-        predictions: folder of predicted files.
-        references: folder of reference files with the same names.
-        out: folder for the tables; None: the folder of the predictions.
-        dataset_json: names the classes or regions; None: the one next to the predictions, or the
-            one of the references' data set.
-        tolerances: distances in mm up to which surfaces agree, for NSD.
-        class_tolerances: class -> its own tolerance in mm, or texts such as "liver=5"; empty: none.
-        in_voxels: measure distances and tolerances in voxels.
-        missed_distance: distance in mm of a class that only one mask shows; None: the diagonal of
-            the image.
-        partial: accept references without a prediction.
-        lesions: rules by which lesions match: "any" for one shared voxel, or the smallest IoU;
-            empty: those of ``dataset.json``, which usually has none.
-        processes: number of worker processes.
-
-    Returns:
-        The means and all cases, as written.
-
-    Raises:
-        UserError: files do not match, cannot be read, hold undeclared values or do not lie on the
-            voxels of their reference.
-    """
+    """Measure predictions against references; :func:`semi_nnunet.evaluate` documents it."""
     predictions, references = Path(predictions), Path(references)
     own_sizes, problems = parse_class_tolerances(class_tolerances)
     problems += find_evaluation_problems(

@@ -149,14 +149,12 @@ class Manifest:
             lists += sorted(get_shards_folder(self.folder).glob("*.jsonl"))
         entries: dict[str, ManifestEntry] = {}
         for path in lists:
-            for case, entry in self._read_list(path).items():
+            if not path.is_file():
+                continue
+            for case, entry in _parse_list(path, read_state(path)).items():
                 if case not in entries or entry.when >= entries[case].when:
                     entries[case] = entry
         return entries
-
-    def _read_list(self, path: Path) -> Mapping[str, ManifestEntry]:
-        """Return case -> its last entry in one list."""
-        return _parse_list(path, read_state(path)) if path.is_file() else {}
 
     def present(self) -> dict[str, ManifestEntry]:
         """Return the entries whose files all exist."""

@@ -298,21 +298,16 @@ def get_default_plans_name(planner: str) -> str:
     return str(parameters["plans_name"].default)
 
 
-def digest_fingerprint(preprocessed: Path) -> str | None:
-    """Return the SHA-256 of nnU-Net's fingerprint, which stands for the images behind the plans."""
-    path = preprocessed / FINGERPRINT_FILE
-    return sha256_of_file(path) if path.is_file() else None
-
-
 def describe_origin(preprocessed: Path) -> dict[str, str]:
     """Return checksums of what plans are made from: the fingerprint, and keys of dataset.json.
 
     The checksum of a missing fingerprint is "". The number of cases does not count, because
     ``semi_nnunet accept`` raises it and keeps plans.
     """
+    fingerprint = preprocessed / FINGERPRINT_FILE
     description = optional_json(preprocessed / DATASET_JSON)
     return {
-        "fingerprint": digest_fingerprint(preprocessed) or "",
+        "fingerprint": sha256_of_file(fingerprint) if fingerprint.is_file() else "",
         "description": sha256_of_json({key: description.get(key) for key in PLANNING_KEYS}),
     }
 

@@ -39,7 +39,7 @@ from semi_nnunet.raw.layout import (
     read_dataset_number,
     was_dataset_made,
 )
-from semi_nnunet.raw.plans import is_plans_file
+from semi_nnunet.raw.plans import list_plans_files
 from semi_nnunet.settings.overrides import collect_user_layers
 from semi_nnunet.training.checkpoints import to_plain_values
 from semi_nnunet.util.errors import Problem, UserError
@@ -299,8 +299,8 @@ def load_available_plans(
 ) -> dict[str, dict[str, Any]]:
     """Return the plans that a new data set can take over, by name: of the source and the models."""
     of_models = {str(model.plans["plans_name"]): model.plans for model in reversed(models)}
-    paths = [path for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
-    return of_models | {path.stem: dict(read_json(path)) for path in paths}
+    of_source = {path.stem: dict(read_json(path)) for path in list_plans_files(preprocessed)}
+    return of_models | of_source
 
 
 def find_missing_plans(

@@ -27,7 +27,7 @@ def read_plans(preprocessed: Path, name: str) -> dict[str, Any]:
         plans = dict(read_json(path))
         require_own_names(path, plans)
         return plans
-    existing = [file.stem for file in sorted(preprocessed.glob("*.json")) if is_plans_file(file)]
+    existing = [file.stem for file in list_plans_files(preprocessed)]
     defect = "holds no plans" if path.is_file() else "does not exist"
     if existing:
         fix = f"choose -p from {', '.join(existing)}"
@@ -71,6 +71,11 @@ def find_plans_name_problems(path: Path, plans: Mapping[str, Any]) -> Iterator[P
                 fix += " if the data set was renamed; nnUNetv2_move_plans_between_datasets copies"
                 fix += " plans of another one"
             yield Problem(path.name, f"{key!r} must be {name!r}, got {plans[key]!r}", fix)
+
+
+def list_plans_files(preprocessed: Path) -> list[Path]:
+    """Return the files of a preprocessed data set that hold plans, by name."""
+    return [path for path in sorted(preprocessed.glob("*.json")) if is_plans_file(path)]
 
 
 def is_plans_file(path: Path) -> bool:

@@ -45,7 +45,7 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY
-from semi_nnunet.raw.plans import find_plans_name_problems, is_plans_file
+from semi_nnunet.raw.plans import find_plans_name_problems, list_plans_files
 from semi_nnunet.raw.readers import PLACED_ENDINGS, find_misplaced_label, read_header
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
@@ -391,7 +391,7 @@ def examine_dataset(name_or_id: str) -> tuple[list[Finding], list[str]]:
     folders = find_folders(raw.name)
     cases = dataset(raw, folders.preprocessed)
     preprocess = suggest_command("preprocess", dataset=name_or_id)
-    paths = sorted(path for path in folders.preprocessed.glob("*.json") if is_plans_file(path))
+    paths = list_plans_files(folders.preprocessed)
     if not paths:
         if (cases.fix or "").startswith("semi_nnunet preprocess"):  # says the same
             return [replace(cases, fix=preprocess)], [preprocess]
