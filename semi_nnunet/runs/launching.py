@@ -58,16 +58,8 @@ class JobLauncher:
     ray_address: str | None = None
     only: int | None = None
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> JobLauncher:
-        """Make a launcher from the options of a verb; other options are ignored.
-
-        Raises:
-            UserError: a number is too small.
-        """
-        values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
-        require_positive({f"--{name}": values.get(name) for name in ("jobs", "threads")})
-        return cls(**values)
+    def __post_init__(self) -> None:
+        require_positive({"--jobs": self.jobs, "--threads": self.threads})
 
     @property
     def is_local(self) -> bool:
@@ -138,21 +130,6 @@ def run_work(launcher: JobLauncher, work: JobWork) -> bool:
         UnfinishedError: jobs failed.
         UserError: the launcher cannot be used here, or there is no job ``launcher.only``.
     """
-    code = launch(launcher, work)
-    if code:
-        raise UnfinishedError("jobs are not done", fix="see above, and run the same command again")
-    return code is None
-
-
-def launch(launcher: JobLauncher, work: JobWork) -> int | None:
-    """Run or submit the unfinished jobs.
-
-    Returns:
-        None if all are done and the verb continues, else the exit code to end with.
-
-    Raises:
-        UserError: the launcher cannot be used here, or there is no job ``launcher.only``.
-    """
     if launcher.only is not None and not 0 <= launcher.only < len(work.jobs):
         raise UserError(
             f"--only must be the number of one of {len(work.jobs)} jobs, from 0, got "
@@ -160,10 +137,10 @@ def launch(launcher: JobLauncher, work: JobWork) -> int | None:
             fix="run the command again that launched it",
         )
     if not work.unfinished and launcher.only is None:
-        return None
+        return True
     if launcher.launcher == "slurm":
         submit_levels(launcher, work)
-        return 0
+        return False
     run = run_with_ray if launcher.launcher == "ray" else run_locally
     undone = [
         outcome
@@ -177,8 +154,8 @@ def launch(launcher: JobLauncher, work: JobWork) -> int | None:
             log = outcome.job.log
             reason = f", see {log}" if log.is_file() else f": {outcome.reason}"
             logger.info(f"  {outcome.job}: {outcome.state}{reason}")
-        return 1
-    return None if launcher.only is None else 0
+        raise UnfinishedError("jobs are not done", fix="see above, and run the same command again")
+    return launcher.only is None
 
 
 def run_locally(launcher: JobLauncher, work: JobWork) -> list[JobOutcome]:

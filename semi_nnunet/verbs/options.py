@@ -120,4 +120,4 @@ class Launcher:
         """
         from semi_nnunet.runs.launching import JobLauncher
 
-        return JobLauncher.of(asdict(self))
+        return JobLauncher(**asdict(self))

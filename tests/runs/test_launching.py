@@ -16,7 +16,6 @@ from semi_nnunet.runs.launching import (
     JobWork,
     UnfinishedError,
     find_resources,
-    launch,
     run_work,
 )
 from semi_nnunet.runs.local import Resources
@@ -33,7 +32,8 @@ wc -l < {folder}/submitted | tr -d ' '
 
 
 def test_a_job_starts_after_its_dependencies_even_if_they_failed(work, tmp_path, capsys):
-    assert launch(JobLauncher(device="cpu", jobs=2), work) == 1
+    with pytest.raises(UnfinishedError):
+        run_work(JobLauncher(device="cpu", jobs=2), work)
     ran = (tmp_path / "ran").read_text().split()
     assert sorted(ran[:2]) == ["first", "first_bad"] and ran[2:] == ["second"]
     output = capsys.readouterr().out
@@ -44,31 +44,32 @@ def test_a_job_that_another_process_finishes_meanwhile_is_done(tmp_path, monkeyp
     held_elsewhere = {tmp_path / ".shared.lock": "process 7 on host"}
     monkeypatch.setattr(local, "held", lambda path: nullcontext(held_elsewhere.get(path)))
     work = JobWork(CROSSVAL, [Task(tmp_path, "shared")], [0], tmp_path)
-    assert launch(JobLauncher(device="cpu", jobs=1), work) == 1
+    with pytest.raises(UnfinishedError):
+        run_work(JobLauncher(device="cpu", jobs=1), work)
     assert "1 of 1 jobs are not" in capsys.readouterr().out
     second = Task(tmp_path, "own")
     monkeypatch.setattr(Task, "commands", lambda *_: iter((tmp_path / "shared.done").touch() or ()))
     work = JobWork(CROSSVAL, [Task(tmp_path, "shared"), second], [0, 1], tmp_path)
-    assert launch(JobLauncher(device="cpu", jobs=1), work) is None
+    assert run_work(JobLauncher(device="cpu", jobs=1), work)
     output = capsys.readouterr().out
     assert "shared elsewhere: process 7 on host" in output and "not done" not in output
 
 
 def test_a_process_of_a_cluster_runs_only_its_job(work, tmp_path):
-    assert launch(JobLauncher(device="cpu", only=0), work) == 0
+    assert not run_work(JobLauncher(device="cpu", only=0), work)
     assert (tmp_path / "ran").read_text().split() == ["second"]
 
 
 @pytest.mark.parametrize("number", [4, 99, -1])
 def test_a_job_index_outside_the_list_is_refused(number, work, tmp_path):
     with pytest.raises(UserError, match=f"one of 4 jobs, from 0, got {number}: .*changed.*Fix"):
-        launch(JobLauncher(device="cpu", only=number), work)
+        run_work(JobLauncher(device="cpu", only=number), work)
     assert not (tmp_path / "ran").exists()
 
 
 def test_nothing_is_launched_where_nothing_is_left(work, tmp_path):
     for launcher in ("local", "slurm", "ray"):
-        assert launch(JobLauncher(launcher), JobWork([], work.jobs, [], tmp_path)) is None
+        assert run_work(JobLauncher(launcher), JobWork([], work.jobs, [], tmp_path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -79,7 +80,7 @@ def test_a_wave_on_slurm_is_an_array_that_waits_for_the_one_before(
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     launcher = JobLauncher("slurm", device="cuda", threads=4, sbatch="--gres=gpu:1")
-    assert launch(launcher, work) == 0
+    assert not run_work(launcher, work)
     first, second = ((tmp_path / f"array_{number}.sh").read_text() for number in (0, 1))
     assert "#SBATCH --array=1,2%2\n" in first and "--dependency" not in first
     assert "#SBATCH --array=0%1\n" in second and "--dependency=afterany:1\n" in second
@@ -135,11 +136,9 @@ def test_resources_are_those_of_the_machine_unless_given(monkeypatch):
         find_resources("cuda")
 
 
-def test_options_of_a_launcher_are_taken_from_among_others():
-    options = {"launcher": "ray", "jobs": 3, "threads": None, "dataset": "7", "metric": "dice"}
-    assert JobLauncher.of(options) == JobLauncher("ray", jobs=3)
+def test_a_launcher_needs_at_least_one_job():
     with pytest.raises(UserError, match="--jobs must be 1 or more, got -1"):
-        JobLauncher.of({"jobs": -1})
+        JobLauncher(jobs=-1)
 
 
 @pytest.mark.parametrize(
