@@ -95,7 +95,9 @@ def _inspect(
     if not raw.oriented:
         geometry = replace(geometry, towards=UNTOLD)
     whats_and_fixes = [
-        find_channel_problem(array.shape, 1 if is_label else num_channels),
+        find_label_channel_problem(array.shape)
+        if is_label
+        else find_channel_problem(array.shape, num_channels),
         find_spacing_problem([raw.spacing, sitk_spacing, geometry.spacing]),
         find_voxel_problem(array, raw, is_label),
     ]
@@ -122,6 +124,16 @@ def find_channel_problem(shape: tuple[int, ...], num_channels: int) -> tuple[str
         return None
     defect = f"holds {shape[0]} channels (4-D, colour or alpha), at most {num_channels} wanted"
     return defect, f"{ONE_PER_CHANNEL}; or declare the channels in dataset.json"
+
+
+def find_label_channel_problem(shape: tuple[int, ...]) -> tuple[str, str] | None:
+    """Check that a label holds one channel."""
+    if shape[0] == 1:
+        return None
+    return (
+        f"holds {shape[0]} channels (4-D, colour or alpha), a label must hold one",
+        "save it with one number for each class, in grey or palette mode",
+    )
 
 
 def find_spacing_problem(spacings: Sequence[Sequence[float]]) -> tuple[str, str] | None:
@@ -179,6 +191,10 @@ def find_label_value_problem(
     shown = ", ".join(f"{value:g}" for value in unknown[:10])
     shown += ", ..." if len(unknown) > 10 else ""
     fix = "correct the label, or declare the values"
+    if {*unknown} == {255} and 1 in declared:
+        fix = "write 1 instead of 255, or the number of another class"
+    elif len(unknown) > 10:
+        fix = "is this an image? Put the label here, with one number for each class"
     if (unknown < 0).any() or (unknown % 1 != 0).any():
         return f"label values must be whole, from 0, and one of {declared}, got {shown}", fix
     return f"label values must be declared in dataset.json ({declared}), got {shown}", fix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,16 @@ def test_a_label_value_that_is_not_declared_is_named(data: Path, value: float) -
     assert text in only_problem(data, "labelsTr/a.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("values", "word"), [([0, 255], "write 1 instead of 255"), (range(60), "image")]
+)
+def test_the_fix_names_the_usual_causes(data: Path, values: Sequence[int], word: str) -> None:
+    array = np.resize(np.array(values, np.uint8), SHAPE)
+    write(data / "labelsTr/a.nii.gz", array)
+    (problem,) = problems_in(data)
+    assert word in problem.fix
+
+
 def test_an_empty_label_is_no_problem(data: Path) -> None:
     path = data / "labelsTr/a.nii.gz"
     for value in (0, 1):
@@ -231,4 +241,4 @@ def test_a_png_label_with_colours_is_named(tmp_path: Path) -> None:
     shutil.copy(root / "imagesTr/a_0000.png", root / "labelsTr/a.png")
     problems = problems_in(root)
     assert {problem.where for problem in problems} == {"labelsTr/a.png"}
-    assert "3 channels" in problems[0].what
+    assert "3 channels" in problems[0].what and "one number for each class" in problems[0].fix
