@@ -230,7 +230,7 @@ def require_package_options(
     """
     problems = []
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        problems.append(Problem(str(folder), "exists already", "remove it or choose another -o"))
+        problems.append(Problem(str(folder), "exists already", "choose another -o"))
     if device not in ("cpu", "cuda", None):  # None: the contract is unknown
         message = f"must be cpu or cuda, got {device}"
         problems.append(Problem("--device", message, "choose cpu for a machine without GPU"))

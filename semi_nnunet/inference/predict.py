@@ -34,6 +34,7 @@ from semi_nnunet.inference.review import (
     write_review,
 )
 from semi_nnunet.preprocessing.manifest import WrittenLabels
+from semi_nnunet.preprocessing.planning import without_own_keys
 from semi_nnunet.raw.description import (
     find_cases,
     find_misnamed_images,
@@ -55,7 +56,7 @@ from semi_nnunet.util.errors import Problem, UserError, collect_errors, printabl
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
-from semi_nnunet.util.names import list_first
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.progress import CaseLines
 from semi_nnunet.util.provenance import (
     FileRecord,
@@ -172,7 +173,7 @@ def predict_images(
         )
         edited = find_edited_labels(folder, cases, description["file_ending"])
         for path in () if resume else edited.values():
-            fix = "move it away, accept it (semi_nnunet accept), or keep it by --resume"
+            fix = "move it away, accept it (semi_nnunet accept), or keep it: --c"
             problems.append(Problem(str(path), "was changed since it was predicted", fix))
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # both checks name a missing model
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
@@ -196,6 +197,10 @@ def predict_images(
             path.unlink()  # else a killed command would leave it as one of the present image
         write_record(folder / PREDICTED_FROM, {MODEL: models[0].name, **records})
         (folder / EARLIER_RECORD).unlink(missing_ok=True)
+        if others := sorted({*list_cases(folder, ending)} - {*cases}):
+            logger.warning(
+                f"{folder} also holds earlier predictions of other images: {list_first(others)}"
+            )
         kept = find_predictions(folder, cases, ending) if resume else {}
         if uncertainty:
             kept = {c: path for c, path in kept.items() if is_reviewed(folder, c, ending)} | edited
@@ -367,9 +372,11 @@ def find_folder_problems(
     """
     ending = description["file_ending"]
     if not cases:
-        got = "no such image" if images.is_dir() else "no folder"
-        message = f"holds no image CASE_0000{ending}, got {got}"
-        yield Problem(str(images), message, "correct the folder, or name its files so")
+        message = f"holds no image CASE_0000{ending}"
+        if images.is_dir():
+            yield Problem(str(images), message, "correct the folder, or name its files so")
+        else:
+            yield Problem(str(images), "is no folder of images", "correct the folder")
     if file := file_in_the_way(out):
         yield Problem(str(out), f"must be a folder, got the file {file}", "choose another -o")
         return
@@ -406,12 +413,13 @@ def is_network(name: str) -> bool:
 
 
 def is_same_description(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Return whether two dataset.json describe the same data set, apart from its size.
+    """Return whether two dataset.json describe the same data set, apart from size and our keys.
 
-    >>> is_same_description({"labels": {}, "numTraining": 5}, {"labels": {}, "numTraining": 7})
+    >>> is_same_description({"labels": {}, "numTraining": 5}, {"labels": {}, "one_piece": True})
     True
     """
-    return {**first, "numTraining": None} == {**second, "numTraining": None}
+    ours, theirs = without_own_keys(first), without_own_keys(second)
+    return {**ours, "numTraining": None} == {**theirs, "numTraining": None}
 
 
 def load_predictor(
@@ -497,7 +505,7 @@ class FolderPredictor:
         files = [future.result() for future in written]
         if problems:
             raise UserError(
-                f"{len(problems)} of {len(cases)} images could not be predicted; all others are in "
+                f"{format_count(problems, 'image')} could not be predicted; all others are in "
                 f"{self.out}:",
                 problems,
             )

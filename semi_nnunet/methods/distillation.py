@@ -31,6 +31,7 @@ from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.frozen import FrozenNetworks
 from semi_nnunet.settings.methods import DistillationSettings
 from semi_nnunet.training.trainer import SemiTrainer, Term
+from semi_nnunet.util.errors import UserError
 
 FOLD = "{fold}"  # in the path of a model, replaced by the current fold
 
@@ -43,7 +44,14 @@ class SemiDistillationTrainer(SemiTrainer):
 
     def companions(self) -> dict[str, nn.Module]:
         paths = self.settings.models or [self.default_model()]
-        models = [find_model(path.replace(FOLD, str(self.fold))) for path in paths]
+        try:
+            models = [find_model(path.replace(FOLD, str(self.fold))) for path in paths]
+        except UserError as error:
+            raise UserError(
+                f"a model that teaches {type(self).__name__} is missing: {error.what}",
+                fix=f"train {self.taught_by} first with the same plans, configuration and fold, "
+                f"or set {type(self).__name__}.models",
+            ) from error
         require_same_preprocessing(
             models, self.plans_manager, self.configuration_name, self.dataset_json
         )

@@ -401,7 +401,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     described = len(optional_json(fingerprint).get("spacings", ())) + accepted
     same_number = described == raw.content["numTraining"]
     old_keys, new_keys = (
-        _without_own_keys(content) for content in (read_json(description), raw.content)
+        without_own_keys(content) for content in (read_json(description), raw.content)
     )
     hidden = list_preprocessed(preprocessed) - raw.labelled
     if is_current and record.get("cases"):  # only these are in the fingerprint
@@ -409,7 +409,7 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     return same_number and old_keys == new_keys and not hidden
 
 
-def _without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:
+def without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return dataset.json without the keys of this package, which do not affect plans."""
     ours = (PATIENT, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY, ONE_PIECE_KEY)
     return {key: value for key, value in description.items() if key not in ours}

@@ -54,8 +54,17 @@ class SelectionRule:
         return {**content, **({"before": list(self.before)} if self.before else {})}
 
 
-def find_score_problems(score: str, before: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem if earlier labels are missing, or given for a score that ignores them."""
+def find_score_problems(
+    score: str, before: Sequence[str], models: int | None = None
+) -> Iterator[Problem]:
+    """Yield a problem if earlier labels or models are missing, or labels given for another score.
+
+    Args:
+        models: number of those that label; None: not known yet.
+    """
+    if score == "disagreement" and models == 1:
+        fix = "add a model to -m, or --score entropy"
+        yield Problem("--score disagreement", "needs several models, -m is one", fix)
     if score in COMPARISON_SCORES and not before:
         message = "compares with earlier labels of the same images"
         yield Problem(

@@ -334,22 +334,13 @@ def find_option_problems(
         message = f"must be one value, or one for each of the {options.rounds} rounds, got"
         yield Problem("--keep", f"{message} {len(options.keep)}", "correct it, or --rounds")
     only_later = options.rounds > 1 and not options.before  # later rounds compare with earlier ones
-    yield from find_score_problems("entropy" if only_later else options.score, options.before)
-    if options.score == "disagreement":
-        yield from find_disagreement_problems(base, options)
+    score = "entropy" if only_later else options.score
+    yield from find_score_problems(score, options.before, len(base))
+    if options.score == "disagreement" and options.rounds > 1 and options.seeds < 2:
+        message = "needs several models, from round 2 on the target's seeds: 1"
+        yield Problem("--score disagreement", message, "--seeds 2, or --score entropy")
     if not 1 <= new_id <= 1000 - options.rounds:
         numbers = f"{new_id} to {new_id + options.rounds - 1}"
         yield Problem(
             "--new-id", f"a data set has a number from 1 to 999, got {numbers}", "correct it"
         )
-
-
-def find_disagreement_problems(base: Sequence[str], options: Distillation) -> Iterator[Problem]:
-    """Yield a problem for rounds in which a single model labels."""
-    option = "--score disagreement"
-    if len(base) < 2:
-        fix = "add a model to -m, or --score entropy"
-        yield Problem(option, "'disagreement' needs several models, -m is one", fix)
-    if options.rounds > 1 and options.seeds < 2:
-        message = "'disagreement' needs several models, from round 2 on the target's seeds: 1"
-        yield Problem(option, message, "--seeds 2, or --score entropy")

@@ -18,9 +18,10 @@ from semi_nnunet.pseudo_labels.pool import (
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller
+from semi_nnunet.raw.description import list_cases
 from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run_work
 from semi_nnunet.util.errors import UserError
-from semi_nnunet.util.names import format_count
+from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard, find_unfinished_shards, remove_unfinished
 
@@ -131,6 +132,11 @@ def label_pool(
     logger.info(f"labelled {format_count(state.done, 'case')}: {request.labels}; {table}")
     for case, problem in state.bad.items():
         logger.info(f"skipped: {case}: {problem}")
+    if others := sorted({*list_cases(request.labels, request.file_ending)} - {*state.done}):
+        logger.warning(
+            f"WARNING: {request.labels} still holds labels of images that are gone or cannot be "
+            f"read: {list_first(others)}. Fix: delete them"
+        )
     return LabelledPool(request.labels, table, tuple(state.done), dict(state.bad))
 
 

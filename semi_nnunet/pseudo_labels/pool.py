@@ -109,11 +109,10 @@ class LabellingRequest:
         """
         images = find_cases(self.images, self.file_ending)
         if not images:
-            raise UserError(
-                f"{self.images} holds no image CASE_0000{self.file_ending}, which "
-                f"{self.trained[0]} needs",
-                fix="correct -i",
-            )
+            defect = f"holds no image CASE_0000{self.file_ending}, which {self.trained[0]} needs"
+            if not self.images.is_dir():
+                defect = "is no folder of images"
+            raise UserError(f"{self.images} {defect}", fix="correct -i")
         return {case: list(map(str, files)) for case, files in images.items()}
 
     def files(self, case: str) -> list[Path]:

@@ -81,7 +81,7 @@ def select_images(
     if not models or not choice.keep > 0:
         raise UserError("select needs models (-m) and a --keep above 0", fix="give them, or --undo")
     page = Path(page)
-    problems = list(find_score_problems(choice.score, choice.before))
+    problems = list(find_score_problems(choice.score, choice.before, len(models)))
     if page.suffix == ".csv":
         message = "is an HTML file, next to which a .csv is written"
         problems.append(Problem("-o", message, "x.html"))

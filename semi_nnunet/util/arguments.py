@@ -31,7 +31,7 @@ class AlsoInPython:
 def check_argument(name: str, hint: Any, value: Any) -> tuple[Any, list[Problem]]:
     """Return a value as the function expects it, and its problems.
 
-    Paths may be texts and the reverse, texts may be whole numbers (of folds and data sets), and
+    Paths may be strings and the reverse, strings may be whole numbers (of folds and data sets), and
     numbers may be NumPy's. Nothing else is converted.
 
     >>> check_argument("folds", Sequence[str] | None, [0, "all"])
@@ -39,7 +39,7 @@ def check_argument(name: str, hint: Any, value: Any) -> tuple[Any, list[Problem]
     >>> print(*check_argument("epochs", int, 1.5)[1])
     epochs: must be a whole number, got 1.5. Fix: correct it
     >>> print(*check_argument("folds", Sequence[str] | None, "all")[1])
-    folds: must be a list of texts or None, got 'all'. Fix: folds=['all']
+    folds: must be a list of strings or None, got 'all'. Fix: folds=['all']
 
     Args:
         name: of the argument.
@@ -145,9 +145,12 @@ LEAVES: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     bool: ("True or False", lambda value: value if isinstance(value, bool) else REFUSED),
     int: ("a whole number", _as_whole_number),
     float: ("a number", _as_number),
-    str: ("a text", _as_text),
+    str: ("a string", _as_text),
     Path: ("a path", _as_path),
 }
 PLURALS = {
-    "a whole number": "whole numbers", "a number": "numbers", "a text": "texts", "a path": "paths",
-}  # fmt: skip
+    "a whole number": "whole numbers",
+    "a number": "numbers",
+    "a string": "strings",
+    "a path": "paths",
+}

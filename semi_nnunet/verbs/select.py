@@ -115,6 +115,7 @@ def select(
         f"{selected.page}, {selected.table}"
     )
     logger.info(
-        f"trainings of {selected.dataset} use only these, until semi_nnunet select -d ... --undo"
+        f"trainings of {selected.dataset} use only these, until "
+        f"semi_nnunet select -d {dataset} --undo"
     )
     return selected

@@ -67,11 +67,14 @@ def tune(
         ('0',)
     """
     from semi_nnunet.inference.tuning import tune_mirror_axes
+    from semi_nnunet.util.names import format_count
     from semi_nnunet.workflows.selection import select_model
 
     name = select_model(model, dataset, configuration, trainer, plans)
     mirrors = tune_mirror_axes(name, folds=folds, lose=lose / 100, device=device)
     axes = " ".join(map(str, mirrors.axes))
     choice = f"axes {axes}" if axes else "nothing"
-    logger.info(f"mirrored from now on: {choice}, by {mirrors.cases} validation cases")
+    logger.info(
+        f"mirrored from now on: {choice}, by {format_count(mirrors.cases, 'validation case')}"
+    )
     return mirrors

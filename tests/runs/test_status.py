@@ -7,6 +7,7 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 from semi_nnunet.cli.main import main
+from semi_nnunet.runs.launching import UnfinishedError
 from semi_nnunet.runs.local import get_failure_file
 from semi_nnunet.training.history import History
 from semi_nnunet.util.errors import Problem, UserError
@@ -25,7 +26,11 @@ from tests.runs.jobs import OURS, TRAINERS, fake_job
 
 
 def test_status_lists_requested_trainings_that_are_not_begun(folders, monkeypatch, capsys):
-    monkeypatch.setattr("semi_nnunet.runs.launching.launch", lambda launcher, work: 1)
+
+    def fail(launcher, work):
+        raise UnfinishedError("jobs are not done")
+
+    monkeypatch.setattr("semi_nnunet.workflows.crossval.run_work", fail)
     words = ["-d", folders.raw.name, "-c", "2d", "-p", "tiny", "-f", "0", "1", "-tr", TRAINERS[1]]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("shutil.which", lambda name: None)
