@@ -77,7 +77,8 @@ def pseudo_label(
         confidence: Voxels whose label is less probable get nnU-Net's ignore label (default: none).
         npz: Keep the probabilities.
         partial_labels: Folder of labels of some of the images, which annotate some classes, as
-            dataset.json in it, next to it or of the model says: these classes stay, the models label the rest.
+            dataset.json in it, next to it or of the model says: these classes stay, the models
+            label the rest.
         shards: Number of shards of the pool (default: --jobs).
         launcher: Where the shards are labelled; None: on this machine.
         worker: This process labels a shard; set by the launcher.
