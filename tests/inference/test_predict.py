@@ -199,7 +199,7 @@ def test_all_mistakes_are_reported_together(pool, tmp_path, capsys):
     mistakes = ["--step-size", "7", "--coarse", "nothing", "-device", "cpu"]
     assert main([*words, "-m", str(pool.models[0].folder), *mistakes]) == 2
     errors = capsys.readouterr().err
-    for message in ("got 7.0", "nothing", "got no folder", "must be a folder, got"):
+    for message in ("got 7.0", "nothing", "is no folder of images", "must be a folder, got"):
         assert message in errors
     assert main([*words, "-m", "no_model", *mistakes]) == 2
     errors = capsys.readouterr().err
