@@ -56,7 +56,7 @@ from semi_nnunet.util.errors import Problem, UserError, collect_errors, printabl
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most
-from semi_nnunet.util.names import format_count, list_first
+from semi_nnunet.util.names import list_first
 from semi_nnunet.util.progress import CaseLines
 from semi_nnunet.util.provenance import (
     FileRecord,
@@ -505,7 +505,7 @@ class FolderPredictor:
         files = [future.result() for future in written]
         if problems:
             raise UserError(
-                f"{format_count(problems, 'image')} could not be predicted; all others are in "
+                f"{len(problems)} of {len(cases)} images could not be predicted; all others are in "
                 f"{self.out}:",
                 problems,
             )

@@ -291,7 +291,7 @@ def test_labels_that_were_corrected_are_never_predicted_over(pool, tmp_path):
     label[0, 0, 0] = 1 - min(1, label[0, 0, 0])
     sitk.WriteImage(label, str(first))
     edited, other = first.read_bytes(), read(second)
-    with pytest.raises(UserError, match="--resume") as refused:
+    with pytest.raises(UserError, match="keep it: --c") as refused:
         predict_images(model, pool.images, out, device="cpu")
     assert [problem.where for problem in refused.value.problems] == [str(first)]
     for options in ({"mirror": False}, {"uncertainty": True}):
