@@ -599,9 +599,10 @@ def _keep_plans(transaction: Transaction, preprocessed: Path) -> None:
 def replan(folders: Folders, processes: int) -> list[str]:
     """Plan and preprocess again, and return what has changed in the plans, in words."""
     preprocessed = folders.preprocessed
-    before = {path.stem: read_json(path) for path in list_plans_files(preprocessed)}
+    files = list_plans_files(preprocessed)
+    before = {path.stem: read_json(path) for path in files}
     is_current = fingerprint_fits(folders.raw, preprocessed) and all(
-        is_up_to_date(before[path.stem], path) for path in list_plans_files(preprocessed)
+        is_up_to_date(before[path.stem], path) for path in files
     )
     if not before or is_current:
         return []

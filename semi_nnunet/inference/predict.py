@@ -34,12 +34,12 @@ from semi_nnunet.inference.review import (
     write_review,
 )
 from semi_nnunet.preprocessing.manifest import WrittenLabels
-from semi_nnunet.preprocessing.planning import without_own_keys
 from semi_nnunet.raw.description import (
     find_cases,
     find_misnamed_images,
     get_channel_names,
     list_cases,
+    without_own_keys,
 )
 from semi_nnunet.raw.layout import (
     DATASET_JSON,

@@ -29,6 +29,7 @@ from semi_nnunet.deploy.loading import load_networks
 from semi_nnunet.deploy.trained import find_model, require_same_preprocessing
 from semi_nnunet.loading.steps import LabelledBatch, UnlabelledBatch
 from semi_nnunet.networks.frozen import FrozenNetworks
+from semi_nnunet.raw.layout import FINAL_CHECKPOINT
 from semi_nnunet.settings.methods import DistillationSettings
 from semi_nnunet.training.trainer import SemiTrainer, Term
 from semi_nnunet.util.errors import UserError
@@ -44,24 +45,27 @@ class SemiDistillationTrainer(SemiTrainer):
 
     def companions(self) -> dict[str, nn.Module]:
         paths = self.settings.models or [self.default_model()]
-        try:
-            models = [find_model(path.replace(FOLD, str(self.fold))) for path in paths]
-        except UserError as error:
-            raise UserError(
-                f"a model that teaches {type(self).__name__} is missing: {error.what}",
-                fix=f"train {self.taught_by} first with the same plans, configuration and fold, "
-                f"or set {type(self).__name__}.models",
-            ) from error
+        models = [find_model(path.replace(FOLD, str(self.fold))) for path in paths]
         require_same_preprocessing(
             models, self.plans_manager, self.configuration_name, self.dataset_json
         )
         return {"models": FrozenNetworks(load_networks(models, self.dataset_json))}
 
     def default_model(self) -> str:
-        """Return the folder of the fold that :attr:`taught_by` trained with the same plans."""
+        """Return the folder of the fold that :attr:`taught_by` trained with the same plans.
+
+        Raises:
+            UserError: it is not trained to its end.
+        """
         folder = Path(self.output_folder)
         name = folder.parent.name.replace(type(self).__name__, self.taught_by, 1)
-        return str(folder.parent.with_name(name) / folder.name)
+        model = folder.parent.with_name(name) / folder.name
+        if not (model / FINAL_CHECKPOINT).is_file():
+            raise UserError(
+                f"{type(self).__name__} learns from {model}, which is not trained to its end",
+                fix=f"train {self.taught_by} first, or set {type(self).__name__}.models",
+            )
+        return str(model)
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         yield self.supervised(labelled)

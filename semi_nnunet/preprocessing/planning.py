@@ -25,13 +25,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from semi_nnunet.preprocessing.cases import log_stage
 from semi_nnunet.preprocessing.manifest import Manifest
-from semi_nnunet.raw.classes import ANNOTATED_KEY as ANNOTATED
-from semi_nnunet.raw.description import UNLABELLED_DOMAIN, RawDataset
-from semi_nnunet.raw.domains import DOMAIN_KEY
-from semi_nnunet.raw.folds import PATIENT_KEY as PATIENT
+from semi_nnunet.raw.description import RawDataset, without_own_keys
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
-from semi_nnunet.raw.lesion_rules import LESIONS_KEY
-from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 from semi_nnunet.raw.plans import held_plans, is_plans
 from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
@@ -175,23 +170,14 @@ def describe_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Ite
     >>> [*describe_changes(before, after), *describe_changes({}, after)]
     ['2d batch_size 7, now 12']
     """
-    earlier = before.get("configurations", {})
-    for name, key, old, new in find_changed_values(before, after):
-        if key == "median_image_size_in_voxels" or key not in earlier.get(name, {}):
-            continue
-        yield f"{name} network" if key == "architecture" else f"{name} {key} {old}, now {new}"
-
-
-def find_changed_values(
-    before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Iterator[tuple[str, str, Any, Any]]:
-    """Yield configuration, key, earlier and later value (None: absent) of what plans change."""
     first, second = before.get("configurations", {}), after["configurations"]
-    for name in {**first, **second}:
-        earlier, later = first.get(name, {}), second.get(name, {})
-        for key in {**earlier, **later}:
-            if earlier.get(key) != later.get(key):
-                yield name, key, earlier.get(key), later.get(key)
+    for name in first:
+        earlier, later = first[name], second.get(name, {})
+        for key, old in earlier.items():
+            new = later.get(key)
+            if old == new or key == "median_image_size_in_voxels":
+                continue
+            yield f"{name} network" if key == "architecture" else f"{name} {key} {old}, now {new}"
 
 
 def select_configurations(
@@ -407,12 +393,6 @@ def fingerprint_fits(raw_dataset: Path | RawDataset, preprocessed: Path) -> bool
     if is_current and record.get("cases"):  # only these are in the fingerprint
         hidden &= {*record["cases"]}
     return same_number and old_keys == new_keys and not hidden
-
-
-def without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dataset.json without the keys of this package, which do not affect plans."""
-    ours = (PATIENT, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED, LESIONS_KEY, ONE_PIECE_KEY)
-    return {key: value for key, value in description.items() if key not in ours}
 
 
 def list_preprocessed(preprocessed: Path) -> set[str]:

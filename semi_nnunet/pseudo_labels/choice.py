@@ -54,15 +54,15 @@ class SelectionRule:
         return {**content, **({"before": list(self.before)} if self.before else {})}
 
 
-def find_score_problems(
-    score: str, before: Sequence[str], models: int | None = None
-) -> Iterator[Problem]:
+def find_score_problems(score: str, before: Sequence[str], models: int) -> Iterator[Problem]:
     """Yield a problem if earlier labels or models are missing, or labels given for another score.
 
     Args:
-        models: number of those that label; None: not known yet.
+        score: its name.
+        before: folders of earlier labels.
+        models: number of those that label.
     """
-    if score == "disagreement" and models == 1:
+    if score == "disagreement" and models < 2:
         fix = "add a model to -m, or --score entropy"
         yield Problem("--score disagreement", "needs several models, -m is one", fix)
     if score in COMPARISON_SCORES and not before:

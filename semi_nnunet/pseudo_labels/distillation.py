@@ -10,7 +10,7 @@ from typing import Any
 
 from semi_nnunet.deploy.trained import find_models, require_same_data
 from semi_nnunet.discovery.names import BASELINE
-from semi_nnunet.pseudo_labels.choice import SelectionRule, find_score_problems
+from semi_nnunet.pseudo_labels.choice import COMPARISON_SCORES, SelectionRule, find_score_problems
 from semi_nnunet.pseudo_labels.distilled_dataset import (
     find_missing_plans,
     list_cascade_stages,
@@ -333,8 +333,9 @@ def find_option_problems(
     if len(options.keep) not in (1, options.rounds):
         message = f"must be one value, or one for each of the {options.rounds} rounds, got"
         yield Problem("--keep", f"{message} {len(options.keep)}", "correct it, or --rounds")
-    only_later = options.rounds > 1 and not options.before  # later rounds compare with earlier ones
-    score = "entropy" if only_later else options.score
+    score = options.score
+    if score in COMPARISON_SCORES and options.rounds > 1 and not options.before:
+        score = "entropy"  # of the first round; later rounds compare with earlier ones
     yield from find_score_problems(score, options.before, len(base))
     if options.score == "disagreement" and options.rounds > 1 and options.seeds < 2:
         message = "needs several models, from round 2 on the target's seeds: 1"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from semi_nnunet.raw.classes import (
+    ANNOTATED_KEY,
     NON_CLASSES,
     AnnotatedClasses,
     find_annotated_case_problems,
@@ -20,22 +21,33 @@ from semi_nnunet.raw.classes import (
     find_region_problems,
     get_declared_values,
 )
-from semi_nnunet.raw.domains import find_domain_expression_problems, find_domain_problems
-from semi_nnunet.raw.folds import find_patient_expression_problems, find_patient_problems
+from semi_nnunet.raw.domains import (
+    DOMAIN_KEY,
+    find_domain_expression_problems,
+    find_domain_problems,
+)
+from semi_nnunet.raw.folds import (
+    PATIENT_KEY,
+    find_patient_expression_problems,
+    find_patient_problems,
+)
 from semi_nnunet.raw.layout import (
     DATASET_JSON,
     DISTILLED_FILE,
     UNLABELLED_IMAGES,
     read_dataset_number,
 )
-from semi_nnunet.raw.lesion_rules import find_lesion_rule_problems
-from semi_nnunet.raw.pieces import find_one_piece_problems
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY, find_lesion_rule_problems
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY, find_one_piece_problems
 from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 from semi_nnunet.util.names import find_name_defect
 
 UNLABELLED_LABELS = "labelsUn"  # must not exist: labels of unlabelled images are a mistake
 UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are unlabelled images of the same kind?
 DOMAINS = ("same", "other")
+OWN_KEYS = (  # of dataset.json, which nnU-Net ignores and plans do not depend on
+    PATIENT_KEY, DOMAIN_KEY, UNLABELLED_DOMAIN, ANNOTATED_KEY, LESIONS_KEY, ONE_PIECE_KEY,
+)  # fmt: skip
 IMAGE_ENDINGS = (
     ".nii.gz", ".nii", ".mha", ".nrrd", ".gipl", ".png", ".bmp", ".tif", ".tiff",
 )  # fmt: skip
@@ -179,6 +191,11 @@ def list_mac_files(folder: str | Path, ending: str) -> list[str]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     """Return whether it is a folder or a link to one; follows only links, which may be loops."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def without_own_keys(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dataset.json without the keys of this package."""
+    return {key: value for key, value in description.items() if key not in OWN_KEYS}
 
 
 def path_within(path: str, root: str) -> str:

@@ -95,9 +95,7 @@ def _inspect(
     if not raw.oriented:
         geometry = replace(geometry, towards=UNTOLD)
     whats_and_fixes = [
-        find_label_channel_problem(array.shape)
-        if is_label
-        else find_channel_problem(array.shape, num_channels),
+        find_channel_problem(array.shape, 1 if is_label else num_channels, is_label),
         find_spacing_problem([raw.spacing, sitk_spacing, geometry.spacing]),
         find_voxel_problem(array, raw, is_label),
     ]
@@ -118,22 +116,16 @@ def _inspect(
 # Each check returns the problem's text and its fix, or None.
 
 
-def find_channel_problem(shape: tuple[int, ...], num_channels: int) -> tuple[str, str] | None:
+def find_channel_problem(
+    shape: tuple[int, ...], num_channels: int, is_label: bool
+) -> tuple[str, str] | None:
     """Check that a file holds one channel, all channels (colour), or an equal share of them."""
     if num_channels % shape[0] == 0:
         return None
     defect = f"holds {shape[0]} channels (4-D, colour or alpha), at most {num_channels} wanted"
+    if is_label:
+        return defect, "save it with one number for each class, in grey or palette mode"
     return defect, f"{ONE_PER_CHANNEL}; or declare the channels in dataset.json"
-
-
-def find_label_channel_problem(shape: tuple[int, ...]) -> tuple[str, str] | None:
-    """Check that a label holds one channel."""
-    if shape[0] == 1:
-        return None
-    return (
-        f"holds {shape[0]} channels (4-D, colour or alpha), a label must hold one",
-        "save it with one number for each class, in grey or palette mode",
-    )
 
 
 def find_spacing_problem(spacings: Sequence[Sequence[float]]) -> tuple[str, str] | None:

@@ -118,12 +118,12 @@ def check_follow_options(path: Path, recipe: Recipe, options: FollowOptions) -> 
     if report.is_dir() or not report.parent.is_dir():
         message = f"must be a file in an existing folder, got {report}"
         problems.append(Problem("-o", message, "create the folder, or correct it"))
-    if recipe.labelled and options.split is not None and options.split == options.converted:
-        message = f"must differ from --converted, got {options.split} for both"
-        problems.append(Problem("--split", message, "choose another number"))
-    elif recipe.labelled and options.split is None:
+    if recipe.labelled and options.split is None:
         message = "the recipe hides labels in a new data set, which needs a number of its own"
         problems.append(Problem("--split", message, "add --split NEW_ID"))
+    elif recipe.labelled and options.split == options.converted:
+        message = f"must differ from --converted, got {options.split} for both"
+        problems.append(Problem("--split", message, "choose another number"))
     if recipe.labelled is None and options.split is not None:
         problems.append(Problem("--split", "the recipe hides no labels", "leave it out"))
     problems += find_distilled_problems(recipe, options)

@@ -108,13 +108,13 @@ def test_scores_that_compare_need_earlier_labels(tmp_path):
     existing, gone = str(tmp_path / "there"), str(tmp_path / "gone")
 
     def fixes(score: str, *earlier: str) -> list[str]:
-        return [problem.fix for problem in find_score_problems(score, earlier)]
+        return [problem.fix for problem in find_score_problems(score, earlier, 2)]
 
     assert fixes("entropy") == fixes("disagreement") == fixes("change", existing) == []
     assert "--before FOLDER" in fixes("change")[0] and "--before FOLDER" in fixes("checkpoints")[0]
     assert len(fixes("entropy", existing)) == 1
     assert len(fixes("entropy", existing, gone)) == 2
-    (problem,) = find_score_problems("checkpoints", [existing, gone])
+    (problem,) = find_score_problems("checkpoints", [existing, gone], 2)
     assert problem.where == f"--before {gone}" and "labels" in problem.what
 
 
