@@ -100,7 +100,7 @@ def find_domain_expression_problems(
 def find_domain_problems(
     description: Mapping[str, Any], cases: Sequence[str], file_name: str
 ) -> Iterator[Problem]:
-    """Yield cases that match no domain or several, and a rule that gives each its own domain.
+    """Yield cases that match no domain or several.
 
     Args:
         description: dataset.json with valid expressions, if any.
@@ -127,11 +127,6 @@ def find_domain_problems(
         defect = f"{DOMAIN_KEY!r} must give each case one domain, but several match "
         fix = "write expressions that exclude each other"
         yield Problem(file_name, defect + list_first(texts), fix)
-    domains = {name for names in matches.values() for name in names}
-    if len(cases) > 2 and len(domains) == len(cases):
-        defect = f"{DOMAIN_KEY!r} must give several cases the same domain, but each of the "
-        defect += f"{len(cases)} cases has its own, such as {min(domains)!r}"
-        yield Problem(file_name, defect, f"match the common part of their names: {EXAMPLE!r}")
 
 
 def describe_key(name: str) -> str:

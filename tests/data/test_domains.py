@@ -72,13 +72,6 @@ def test_every_mistake_is_named_in_one_pass(tmp_path: Path) -> None:
     assert "none of v" in text and "u (one and two)" in text and "numTraining" in text
 
 
-def test_a_domain_for_each_case_is_refused() -> None:
-    cases = ["chase_01", "chase_02", "stare_01"]
-    (problem,) = find_domain_problems({"domain": ".*"}, cases, "dataset.json")
-    assert "each of the 3 cases has its own" in problem.what
-    assert not [*find_domain_problems({"domain": "chase|stare"}, cases, "dataset.json")]
-
-
 def test_an_expression_that_never_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folds, "MATCH_S", 1)
     (problem,) = find_domain_problems({"domain": "(a|a)*c"}, ["a" * 60], "dataset.json")
