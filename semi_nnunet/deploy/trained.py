@@ -138,11 +138,6 @@ def find_model(text: str, checkpoint: str = FINAL_CHECKPOINT) -> TrainedModel:
             )
         folder = path.parent if is_fold else path
         places = find_fold_folders(folder)
-        if is_fold and places and not path.exists():
-            raise UserError(
-                f"{path} does not exist; {folder.name} has fold {', '.join(sorted(places))}",
-                fix="choose one of these",
-            )
         requested = [read_fold(path)] if is_fold and path.is_dir() else path.name.split("_")[1:]
         folds = requested if is_fold else [*places]
         trained = [f for f in folds if f in places and (places[f] / checkpoint).is_file()]

@@ -122,7 +122,9 @@ def check_follow_options(path: Path, recipe: Recipe, options: FollowOptions) -> 
         message = "the recipe hides labels in a new data set, which needs a number of its own"
         problems.append(Problem("--split", message, "add --split NEW_ID"))
     elif recipe.labelled and options.split == options.converted:
-        message = f"must differ from --converted, got {options.split} for both"
+        message = (
+            f"the new data set needs a number of its own, got that of --converted: {options.split}"
+        )
         problems.append(Problem("--split", message, "choose another number"))
     if recipe.labelled is None and options.split is not None:
         problems.append(Problem("--split", "the recipe hides no labels", "leave it out"))
