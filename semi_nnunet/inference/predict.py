@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from nnunetv2.paths import nnUNet_raw
 
 from semi_nnunet.deploy.trained import TrainedModel, find_model, find_models
 from semi_nnunet.evaluation.pieces import keep_largest_component
@@ -49,7 +51,7 @@ from semi_nnunet.raw.layout import (
     NETWORK,
     PREDICTED_FROM,
 )
-from semi_nnunet.raw.pieces import is_one_piece
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
 from semi_nnunet.raw.readers import choose_reader, shorten_reason
 from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
@@ -176,6 +178,8 @@ def predict_images(
             fix = "move it away, accept it (semi_nnunet accept), or keep it: --c"
             problems.append(Problem(str(path), "was changed since it was predicted", fix))
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # both checks name a missing model
+    if largest_component is None and (sentence := describe_changed_rule(models[0])):
+        logger.warning(printable(sentence))
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
@@ -248,6 +252,26 @@ def keeps_largest_component(predictor: ImagePredictor, requested: bool | None) -
         requested: None: as the model's dataset.json says.
     """
     return is_one_piece(predictor.loaded.dataset_json) if requested is None else requested
+
+
+def describe_changed_rule(model: TrainedModel) -> str:
+    """Return a sentence if "one_piece" of the model's data set was changed since, else "".
+
+    Args:
+        model: whose data set may be in nnUNet_raw on this machine.
+    """
+    if not nnUNet_raw.is_set():
+        return ""
+    path = Path(nnUNet_raw.require()) / str(model.plans["dataset_name"]) / DATASET_JSON
+    description, used = optional_json(path), is_one_piece(model.dataset_json)
+    if not description or is_one_piece(description) == used:
+        return ""
+    option = "--no-largest-component" if used else "--largest-component"
+    return (
+        f'"{ONE_PIECE_KEY}" is {json.dumps(not used)} in {path}, and {json.dumps(used)} in the '
+        f"dataset.json of the model, which is used. Fix: {option}, or semi_nnunet preprocess and "
+        "crossval, which update the model"
+    )
 
 
 def list_images(cases: Mapping[str, Sequence[str]]) -> dict[str, Path]:

@@ -156,6 +156,18 @@ def test_a_model_of_data_in_one_piece_keeps_the_largest_component(pool, tmp_path
     assert all(ndimage.label(read(path) > 0)[1] > 1 for path in exact)
 
 
+def test_a_rule_that_the_raw_data_set_changed_is_named(pool, tmp_path, striped, raw, caplog):
+    model, options = pool.models[0].folder, {"device": "cpu", "mirror": False}
+    for value, is_named in ((False, False), (True, True)):
+        write_json(path := raw / "dataset.json", {**read_json(path), "one_piece": value})
+        caplog.clear()
+        predict_images(model, pool.images, tmp_path / f"{value}", **options)
+        assert ("--largest-component" in caplog.text) == is_named
+    caplog.clear()
+    predict_images(model, pool.images, tmp_path / "on", largest_component=True, **options)
+    assert "--largest-component" not in caplog.text
+
+
 def test_the_first_stage_is_predicted_before_the_second(cascade, tmp_path):
     second, first = cascade.models
     for path in sorted(cascade.images.iterdir())[1:]:
