@@ -18,9 +18,9 @@ from semi_nnunet.pseudo_labels.pool import (
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller
-from semi_nnunet.raw.description import list_cases
+from semi_nnunet.raw.description import find_misnamed_images, list_cases
 from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run_work
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, printable
 from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard, find_unfinished_shards, remove_unfinished
@@ -118,6 +118,8 @@ def label_pool(
         )
     request.begin()
     request.require_no_edited_label()
+    for misnamed in find_misnamed_images(request.images, request.cases, [request.file_ending]):
+        logger.warning(printable(f"left out: {misnamed}"))
     if launcher.only is None:
         unfinished = find_unfinished_shards(request, count)
         logger.info(

@@ -43,6 +43,10 @@ from semi_nnunet.verify.integrity import find_image_problems
 
 REQUEST = "request.json"
 TABLE = "uncertainty.csv"
+OPTIONS = {  # key of a request's record -> how messages name it
+    "images": "images", "models": "models", "views": "views", "confidence": "--confidence",
+    "npz": "--npz", "complete": "--partial-labels",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -168,9 +172,9 @@ class LabellingRequest:
             case in self.cases for case, _ in self.list_entries()
         )
         if path.is_file() and begun != record and not has_moved:
+            changed = [OPTIONS[key] for key in OPTIONS if begun.get(key) != record.get(key)]
             raise UserError(
-                f"{self.out} was begun with other images, models, views, --confidence, --npz or "
-                f"--partial-labels ({path})",
+                f"{self.out} was begun with other {' and '.join(changed) or 'options'} ({path})",
                 fix="remove it, or choose another folder or number by -o where the command has it",
             )
         for folder in (self.labels, self.shards):

@@ -66,8 +66,10 @@ def test_a_bad_image_is_skipped_and_the_others_are_labelled(pool, capfd):
     assert main([*words, "--device", "cpu"]) == 0  # as it is, it is not tried again
     assert "0 shards to do" in capfd.readouterr().out
     bad.write_bytes(content)
+    shutil.copy(bad, bad.with_name("without_channel.nii.gz"))
     assert main([*words, "--device", "cpu"]) == 0
-    assert "labelled 4 cases" in capfd.readouterr().out
+    output = capfd.readouterr()
+    assert "labelled 4 cases" in output.out and "without_channel" in output.out + output.err
 
 
 @pytest.mark.slow
