@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from semi_nnunet.planning.properties import build_settings_resolver
 from semi_nnunet.planning.topology import plan_for_spacing, replace_patch, spell_spacing
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import Resolved, find_topic
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any
 
 Trainers = Mapping[str, type[SemiSettings]]
 EVERY_TRAINER = "every trainer"
@@ -304,6 +305,15 @@ def plan_semi(
     unplanned = {**plans, "semi": user_layers, "semi_planned": {}}
     common = {field.name for field in dataclasses.fields(SemiSettings)}
     resolve = build_settings_resolver(unplanned, dataset_json, preprocessed, trainers, origin)
+    problems = list[Problem]()
+    for configuration, trainer in itertools.product(plans["configurations"], trainers):
+        try:
+            resolve(trainer, configuration)
+        except UserError as error:
+            if not error.problems:
+                raise
+            problems += error.problems
+    raise_if_any("Some settings are wrong:", dict.fromkeys(problems))
     for configuration in plans["configurations"]:
         resolved = {trainer: resolve(trainer, configuration) for trainer in trainers}
         shared = {name for name in common if _is_shared(name, list(resolved.values()))}

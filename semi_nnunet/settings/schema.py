@@ -8,7 +8,9 @@ which ``semi_nnunet plan`` prints, and the topic under which the setting is list
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -226,10 +228,22 @@ def find_value_problems(
             broken_rule = _find_broken_rule(field, hints[field.name], value)
             if broken_rule:
                 setting_name = f"{source}[{field.name!r}]"
-                is_none = value == "none" and fits(hints[field.name], None)
-                fix = f"{field.name}=null" if is_none else "correct the value"
+                fix = _suggest_value(field.name, hints[field.name], value)
                 problems.append(Problem(setting_name, broken_rule, fix))
     return problems
+
+
+def _suggest_value(name: str, hint: Any, value: Any) -> str:
+    """Return the fix of a value that is not valid.
+
+    >>> print(_suggest_value("models", tuple[str, ...], "42/SemiMeanTeacherTrainer__short__2d"))
+    write a list: 'models=["42/SemiMeanTeacherTrainer__short__2d"]'
+    """
+    if value == "none" and fits(hint, None):
+        return f"{name}=null"
+    if not fits(hint, value) and fits(hint, (value,)):
+        return f"write a list: '{name}={json.dumps([value])}'"
+    return "correct the value"
 
 
 def _find_broken_rule(field: dataclasses.Field[Any], hint: Any, value: Any) -> str | None:
@@ -266,4 +280,14 @@ def _range_name(limits: Mapping[str, Any]) -> str:
 
 
 def _type_name(hint: Any) -> str:
+    """Return a type in words.
+
+    >>> _type_name(float), _type_name(tuple[int, ...] | None)
+    ('float', 'list of int, or null')
+    """
+    if isinstance(hint, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        return " or ".join(map(_type_name, kinds)) + ", or null"
+    if typing.get_origin(hint) is tuple:
+        return f"list of {_type_name(typing.get_args(hint)[0])}"
     return hint.__name__ if isinstance(hint, type) else str(hint)

@@ -21,6 +21,7 @@ from semi_nnunet.planning.properties import collect_properties, resolve_settings
 from semi_nnunet.reporting.background import list_planning_commands
 from semi_nnunet.runs.folders import Folders
 from semi_nnunet.settings.assignments import parse_assignments
+from semi_nnunet.util.errors import UserError
 
 CPU = torch.device("cpu")
 TRAINERS = {name: trainer.settings_class for name, trainer in trainer_classes().items()}
@@ -49,6 +50,18 @@ def test_the_written_plans_give_the_settings_that_were_planned(
                 for s in (user_layers, json.loads(json.dumps(semi)))
             )
             assert written.settings == planned.settings
+
+
+def test_wrong_values_of_all_trainers_are_named_together(phantom: Any) -> None:
+    values = ["class_weights=3", "SemiCPSTrainer.deploy=third", "SemiDistillationTrainer.models=m"]
+    with pytest.raises(UserError) as caught:
+        plan_semi(
+            phantom.plans, phantom.dataset_json, phantom.preprocessed, TRAINERS,
+            parse_assignments(values),
+        )  # fmt: skip
+    fixes = {problem.where: problem.fix for problem in caught.value.problems}
+    assert len(fixes) == len(values)
+    assert 'models=["m"]' in fixes["plans['semi']['SemiDistillationTrainer']['models']"]
 
 
 def test_the_command_writes_plans_of_another_name(
