@@ -30,8 +30,8 @@ from semi_nnunet.raw.layout import (
     require_unchanged_source,
     was_dataset_made,
 )
-from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError, shorten_reason
-from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any
+from semi_nnunet.raw.readers import COPY_AGAIN, BrokenFileError
+from semi_nnunet.util.errors import FULL_DISK_ERRNOS, Problem, raise_if_any, shorten_reason
 from semi_nnunet.util.files import could_not_write, folder_aside, require_space, write_json
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.util.provenance import Inputs, recorded

@@ -18,9 +18,8 @@ from semi_nnunet.deploy.descriptions import find_size_problems, find_unknown_net
 from semi_nnunet.deploy.trained import TrainedModel, select_class_channels
 from semi_nnunet.networks.frozen import SelectedClasses, unwrap_compiled
 from semi_nnunet.raw.layout import PLANS_JSON, STOCK_TRAINER
-from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.training import checkpoints
-from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any, shorten_reason
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 
 if TYPE_CHECKING:

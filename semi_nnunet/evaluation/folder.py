@@ -38,9 +38,8 @@ from semi_nnunet.raw.readers import (
     Geometry,
     describe_geometry_difference,
     read_with_nnunet,
-    shorten_reason,
 )
-from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any, shorten_reason
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.verify.file_bytes import check_presence, scan_raw
 from semi_nnunet.verify.image_files import find_label_value_problem, find_non_finite_problem

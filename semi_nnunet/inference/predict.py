@@ -52,9 +52,16 @@ from semi_nnunet.raw.layout import (
     PREDICTED_FROM,
 )
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY, is_one_piece
-from semi_nnunet.raw.readers import choose_reader, shorten_reason
+from semi_nnunet.raw.readers import choose_reader
 from semi_nnunet.runs.launching import find_resources
-from semi_nnunet.util.errors import Problem, UserError, collect_errors, printable, raise_if_any
+from semi_nnunet.util.errors import (
+    Problem,
+    UserError,
+    collect_errors,
+    printable,
+    raise_if_any,
+    shorten_reason,
+)
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import could_not_write, file_in_the_way, optional_json, write_json
 from semi_nnunet.util.memory import at_most

@@ -25,7 +25,7 @@ from semi_nnunet.networks.pretrained import (
 from semi_nnunet.planning.architecture import find_adapter
 from semi_nnunet.planning.plan import list_own_configurations
 from semi_nnunet.planning.topology import build_planned_network, replace_spacing
-from semi_nnunet.util.errors import UserError, first_line
+from semi_nnunet.util.errors import UserError, shorten_reason
 from semi_nnunet.util.validation import fits
 
 # of any image; nnU-Net chooses the others, such as CTNormalization, for the unit of a channel
@@ -216,7 +216,7 @@ def fit_weights(
     except UserError:
         raise
     except Exception as error:  # of any network's library
-        reason = first_line(error)
+        reason = shorten_reason(error)
         raise UserError(
             f"{shape.path} must describe a network that can be built ({reason:.200})",
             fix="give another model",

@@ -28,9 +28,8 @@ from semi_nnunet.preprocessing.manifest import Manifest
 from semi_nnunet.raw.description import RawDataset, without_own_keys
 from semi_nnunet.raw.layout import DATASET_JSON, FINGERPRINT_FILE, PLANNED_FROM
 from semi_nnunet.raw.plans import held_plans, is_plans
-from semi_nnunet.raw.readers import shorten_reason
 from semi_nnunet.util.environment import variable
-from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, raise_if_any, shorten_reason
 from semi_nnunet.util.files import (
     optional_json,
     read_json,

@@ -22,9 +22,9 @@ from semi_nnunet.preprocessing.manifest import Manifest, ManifestEntry
 from semi_nnunet.pseudo_labels.predictor import LabelCompletion, Labeller, Prediction
 from semi_nnunet.pseudo_labels.uncertainty import compute_uncertainties
 from semi_nnunet.raw.description import find_cases, read_description
-from semi_nnunet.raw.readers import choose_reader, shorten_reason, with_spacing_files
+from semi_nnunet.raw.readers import choose_reader, with_spacing_files
 from semi_nnunet.util.command import Command
-from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.errors import UserError, shorten_reason
 from semi_nnunet.util.failures import is_of_machine, is_of_memory
 from semi_nnunet.util.files import (
     could_not_write,

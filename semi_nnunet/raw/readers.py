@@ -18,7 +18,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 
 from semi_nnunet.raw.description import IMAGE_ENDINGS
 from semi_nnunet.raw.layout import DATASET_JSON
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, shorten_reason
 
 EXAMPLES_TRIED = 10  # files that nnU-Net chooses a reader by, as the first one may be the bad one
 SPACING_RTOL = 1e-3  # between an image and its label
@@ -235,14 +235,6 @@ def _describe_difference(
     if len(first) == len(second) and np.allclose(first, second, rtol=rtol, atol=atol):
         return ""
     return f"{name} {format_numbers(first)} instead of {format_numbers(second)}"
-
-
-def shorten_reason(error: BaseException) -> str:
-    """Return one line of an error's text: SimpleITK and others wrap the reason in several."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    marked = [line.split("ERROR:", 1)[1].strip() for line in lines if "ERROR:" in line]
-    line = next((line for line in [*marked, *lines] if line), type(error).__name__)
-    return line if len(line) <= 200 else line[:197] + "..."
 
 
 def format_numbers(values: Sequence[float]) -> str:

@@ -21,8 +21,8 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, label, maximum
 from skimage.morphology import skeletonize
 
 from semi_nnunet.raw.classes import get_declared_values
-from semi_nnunet.raw.readers import choose_reader, shorten_reason
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.raw.readers import choose_reader
+from semi_nnunet.util.errors import Problem, UserError, shorten_reason
 from semi_nnunet.util.names import list_first
 
 IGNORE = "ignore"  # nnU-Net's name of the label of voxels that do not count

@@ -46,13 +46,18 @@ class Suggestion(Problem):
     """Something that may be better; nothing is wrong."""
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's text, or its type if it has none.
+def shorten_reason(error: BaseException) -> str:
+    """Return one line of an exception's text, or its type if it has none.
 
-    >>> first_line(ValueError("too long\\nsee the log")), first_line(AssertionError())
+    SimpleITK and others wrap the reason in several lines.
+
+    >>> shorten_reason(ValueError("too long\\nsee the log")), shorten_reason(AssertionError())
     ('too long', 'AssertionError')
     """
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    marked = [line.split("ERROR:", 1)[1].strip() for line in lines if "ERROR:" in line]
+    line = next((line for line in [*marked, *lines] if line), type(error).__name__)
+    return line if len(line) <= 200 else line[:197] + "..."
 
 
 class UserError(ValueError):

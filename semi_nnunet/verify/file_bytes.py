@@ -23,13 +23,8 @@ import nibabel as nib
 import numpy as np
 import tifffile
 
-from semi_nnunet.raw.readers import (
-    ONE_PER_CHANNEL,
-    BrokenFileError,
-    format_numbers,
-    shorten_reason,
-)
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.raw.readers import ONE_PER_CHANNEL, BrokenFileError, format_numbers
+from semi_nnunet.util.errors import Problem, shorten_reason
 
 CHUNK = 1 << 20  # bytes read at a time; a multiple of every voxel size
 GIPL_ITEM_SIZES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}

@@ -23,9 +23,8 @@ from semi_nnunet.raw.readers import (
     Geometry,
     format_numbers,
     read_with_nnunet,
-    shorten_reason,
 )
-from semi_nnunet.util.errors import Problem
+from semi_nnunet.util.errors import Problem, shorten_reason
 from semi_nnunet.verify.file_bytes import RawScan, check_presence, scan_raw
 
 MAX_ABS_VALUE = 1e30  # its square, needed for the z-score, overflows float32

@@ -34,9 +34,8 @@ from semi_nnunet.raw.readers import (
     describe_geometry_difference,
     find_misplaced_label,
     get_spacing_file,
-    shorten_reason,
 )
-from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.errors import Problem, UserError, shorten_reason
 from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.parallel import in_processes
 from semi_nnunet.verify.image_files import FileFacts, inspect_file

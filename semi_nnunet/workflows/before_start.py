@@ -51,7 +51,7 @@ from semi_nnunet.runs.folders import ALL, Folders, find_folders
 from semi_nnunet.runs.job import Job
 from semi_nnunet.settings.common import POOL, SemiSettings
 from semi_nnunet.settings.overrides import collect_given_settings
-from semi_nnunet.util.errors import Problem, Suggestion, UserError, collect_errors, first_line
+from semi_nnunet.util.errors import Problem, Suggestion, UserError, collect_errors, shorten_reason
 from semi_nnunet.util.files import optional_json, read_json
 from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.verb_commands import suggest_command
@@ -323,7 +323,7 @@ def find_network_problems(
         with torch.device("meta"):
             build_planned_network(planned, channels, heads, allow_init=False)
     except Exception as error:  # of the network's library
-        message = f"describes a network that cannot be built ({first_line(error):.200})"
+        message = f"describes a network that cannot be built ({shorten_reason(error):.200})"
         fix = "correct its 'architecture', or plan again"
         yield Problem(f"{plans_name}.json, {configuration}", message, fix)
 
