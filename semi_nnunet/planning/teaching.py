@@ -18,6 +18,8 @@ from semi_nnunet.raw.layout import (
     UNLABELLED_IMAGES,
     get_unlabelled_folder,
 )
+from semi_nnunet.raw.lesion_rules import LESIONS_KEY
+from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 from semi_nnunet.settings.common import SemiSettings
 from semi_nnunet.settings.schema import METHOD
 from semi_nnunet.util.errors import Problem, Suggestion
@@ -26,6 +28,7 @@ from semi_nnunet.util.names import list_first
 
 Entries = Mapping[str, ManifestEntry]  # preprocessed cases
 LABELS = "labelsTr"
+FEWEST_LABELS = 3  # that may suggest a rule for all images
 SCRIBBLED = 0.5  # share of the voxels of annotated slices that are ignored
 
 
@@ -55,6 +58,7 @@ def collect_idle_inputs(
     problems = [*find_idle_labels(labelled, description["labels"], folds)]
     if any(not values.crf_weight for values in settings.values()):
         problems += find_scribbles(labelled)
+    problems += find_single_pieces(labelled, description)
     problems += find_idle_images(unlabelled)
     for name, values in settings.items():
         problems += find_idle_settings(name, values)
@@ -144,6 +148,27 @@ def find_scribbles(labelled: Entries) -> Iterator[Problem]:
             "(docs/sparse_labels.md)"
         )
         yield Suggestion(LABELS, message, "try semi_nnunet plan --set crf_weight=0.03")
+
+
+def find_single_pieces(labelled: Entries, description: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield a suggestion if every label shows its foreground in one connected piece.
+
+    Cases that an earlier version preprocessed, and sparse labels, are left out.
+
+    Args:
+        labelled: the preprocessed labelled cases.
+        description: content of dataset.json, which may say already how many pieces to expect.
+    """
+    if ONE_PIECE_KEY in description or LESIONS_KEY in description:
+        return
+    pieces = [entry.facts["pieces"] for entry in labelled.values() if "pieces" in entry.facts]
+    if len(pieces) >= FEWEST_LABELS and {*pieces} == {1}:
+        message = (
+            f"each of the {len(pieces)} labels shows its foreground in one piece; networks that "
+            "learned from few labels also find pieces elsewhere (docs/prediction.md)"
+        )
+        fix = f'try "{ONE_PIECE_KEY}": true in {DATASET_JSON} if that holds for every image'
+        yield Suggestion(LABELS, message, f"{fix}; else false, which ends this note")
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:

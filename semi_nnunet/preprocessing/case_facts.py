@@ -8,6 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 
@@ -51,8 +52,10 @@ def compute_image_facts(
 def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> dict[str, Any]:
     """Return the fraction of annotated slices of (1, z, y, x) that show any foreground.
 
+    Without an ignore label, also the number of connected pieces of the foreground.
+
     >>> compute_label_facts(np.array([[[[0, 0]], [[0, 2]]]]))
-    {'foreground_slices': 0.5}
+    {'foreground_slices': 0.5, 'pieces': 1}
 
     Args:
         ignore: nnU-Net's ignore label; its fraction of all voxels is returned as "ignored", and its
@@ -60,7 +63,9 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
             annotated slice all three are 1.
     """
     if ignore is None:
-        return {"foreground_slices": round(float((segmentation > 0).any((0, 2, 3)).mean()), 4)}
+        shows = (segmentation > 0).any((0, 2, 3))
+        pieces = count_pieces(segmentation[0] > 0)
+        return {"foreground_slices": round(float(shows.mean()), 4), "pieces": pieces}
     is_ignored = segmentation == ignore
     annotated = ~is_ignored.all((0, 2, 3))
     if not annotated.any():
@@ -71,6 +76,16 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
         "ignored": float(is_ignored.mean()),
         "ignored_in_slices": round(float(is_ignored[:, annotated].mean()), 4),
     }
+
+
+def count_pieces(mask: np.ndarray) -> int:
+    """Return the number of connected pieces of a mask; voxels that touch at a corner are connected.
+
+    >>> count_pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool))
+    2
+    """
+    boxes = ndimage.find_objects(mask.astype(np.uint8))  # a part of the image takes less memory
+    return int(ndimage.label(mask[boxes[0]], np.ones((3,) * mask.ndim))[1]) if boxes else 0
 
 
 def list_partly_labelled(labelled: Mapping[str, ManifestEntry]) -> list[str]:

@@ -387,7 +387,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             if warning := describe_slow_dtype(self.settings.mixed_precision, self.device):
                 self.say(warning)
             for problem in (*self._find_idle_inputs(), *self._find_unfollowed_edits()):
-                self.say(f"WARNING: {problem}")
+                self.say(problem.as_warning())
         forget_lists()
 
     def _find_idle_inputs(self) -> list[Problem]:

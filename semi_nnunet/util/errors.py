@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import ClassVar
 
 # controls, undecodable bytes, marks of direction and other formats, separators of lines
 ESCAPED = ("Cc", "Cs", "Cf", "Zl", "Zp")
@@ -37,13 +38,28 @@ class Problem:
     what: str
     fix: str
 
+    kind: ClassVar[str] = "WARNING"  # where a problem does not stop the work
+
     def __str__(self) -> str:
         return f"{self.where}: {self.what}. Fix: {self.fix}"
+
+    def as_warning(self) -> str:
+        """Return the line that names the problem while the work goes on."""
+        return f"{self.kind}: {self}"
 
 
 @dataclass(frozen=True)
 class Suggestion(Problem):
-    """Something that may be better; nothing is wrong."""
+    """Something that may be better; nothing is wrong.
+
+    >>> print(Suggestion("labelsTr", "are scribbles", fix="try crf_weight=0.03").as_warning())
+    NOTE: labelsTr: are scribbles; try crf_weight=0.03
+    """
+
+    kind: ClassVar[str] = "NOTE"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.fix}"
 
 
 def shorten_reason(error: BaseException) -> str:

@@ -162,7 +162,7 @@ def plan(
     lines += [f"domain {domain}" for domain in planned.domains]
     logger.info("\n".join(map(str, lines)))
     for problem in find_warnings(planned, trainers):
-        logger.warning(f"WARNING: {problem}")
+        logger.warning(problem.as_warning())
     lines = [f"wrote {planned.path}{plans_option}"]
     if planned.coarser:
         command = suggest_preprocessing(dataset, planned.name, planned.coarser)

@@ -132,7 +132,7 @@ def preprocess(
             f"{configuration}: {labelled} labelled and {unlabelled} unlabelled cases are ready"
         )
     for problem in steps.collect_data_warnings(dataset, ready):
-        logger.warning(f"WARNING: {problem}")
+        logger.warning(problem.as_warning())
     configuration, (labelled, _) = next(iter(ready.counts.items()))
     fold = "0" if labelled > 1 else "all"  # a single case cannot be split
     first, *alternatives = suggest_training(dataset, ready.plans, configuration, fold)

@@ -46,7 +46,7 @@ def status(dataset: Dataset, plans: OptionalPlans = None) -> list[str]:
     problems = find_outdated_trainings(folders, find_jobs(folders, plans))
     problems += find_unfinished_round(folders.raw)
     for problem in problems:
-        logger.warning(f"WARNING: {problem}")
+        logger.warning(problem.as_warning())
     if not problems and (next_commands := suggest_for_dataset(folders, plans)):
         logger.info(format_next_lines(next_commands))
     return lines

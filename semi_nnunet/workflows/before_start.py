@@ -432,11 +432,10 @@ def examine_teaching(
         for problem in collect_warnings(folders.preprocessed, content, name, [RECOMMENDED])
     ]
     for problem in dict.fromkeys(problems):
-        state = f"{problem.where}: {problem.what}"
         if isinstance(problem, Suggestion):
-            yield Finding(path.stem, f"{state}; {problem.fix}")
+            yield Finding(path.stem, str(problem))
         else:
-            yield Finding(path.stem, state, problem.fix)
+            yield Finding(path.stem, f"{problem.where}: {problem.what}", problem.fix)
 
 
 def examine_plans(folders: Folders, path: Path) -> tuple[Finding, list[str]]:

@@ -72,7 +72,7 @@ def test_a_row_of_odd_length_is_sampled_in_all_columns() -> None:
 def test_slices_with_foreground_are_counted() -> None:
     segmentation = np.zeros((1, 4, 5, 6), np.int8)
     segmentation[0, 1, 2, 3], segmentation[0, 2, 0, 0] = 2, -1  # -1: outside, in nnU-Net's files
-    assert compute_label_facts(segmentation) == {"foreground_slices": 0.25}
+    assert compute_label_facts(segmentation) == {"foreground_slices": 0.25, "pieces": 1}
     known = entries([{"foreground_slices": 0.25}, {"foreground_slices": 0.75}, {"shape": [1]}])
     assert compute_foreground_slices(known) == 0.5
     assert compute_foreground_slices(known[2:]) == compute_foreground_slices([]) == 1.0  # not known

@@ -17,6 +17,7 @@ from semi_nnunet.planning.teaching import (
     find_idle_settings,
     find_ignored_labels,
     find_scribbles,
+    find_single_pieces,
 )
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 from semi_nnunet.settings.methods import MeanTeacherSettings
@@ -85,6 +86,20 @@ def test_scribbles_are_named_and_annotated_slices_are_not() -> None:
     (problem,) = find_scribbles({"a": scribbled, "c": earlier})
     assert "90%" in problem.what and "crf_weight" in problem.fix
     assert not [*find_scribbles({"a": scribbled, "b": sliced, "c": earlier})]  # half of the cases
+
+
+def test_labels_in_one_piece_suggest_a_rule_unless_the_data_set_has_one() -> None:
+    labelled = entries(a="1", b="1", c="1")
+    assert not [*find_single_pieces(labelled, {})]  # of an earlier version
+    for one in labelled.values():
+        one.facts["pieces"] = 1
+    (problem,) = find_single_pieces(labelled, {})
+    assert "one_piece" in problem.fix
+    for description in ({"one_piece": True}, {"one_piece": False}, {"lesions": ["overlap=0.1"]}):
+        assert not [*find_single_pieces(labelled, description)]
+    assert not [*find_single_pieces({"a": labelled["a"]}, {})]  # one label proves nothing
+    labelled["b"].facts["pieces"] = 2
+    assert not [*find_single_pieces(labelled, {})]
 
 
 def test_the_classes_of_regions_and_of_earlier_preprocessing_are_not_known() -> None:
