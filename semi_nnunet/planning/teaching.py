@@ -163,12 +163,12 @@ def find_single_pieces(labelled: Entries, description: Mapping[str, Any]) -> Ite
         return
     pieces = [entry.facts["pieces"] for entry in labelled.values() if "pieces" in entry.facts]
     if len(pieces) >= FEWEST_LABELS and {*pieces} == {1}:
-        message = (
-            f"each of the {len(pieces)} labels shows its foreground in one piece; networks that "
-            "learned from few labels also find pieces elsewhere (docs/prediction.md)"
+        message = f"each of the {len(pieces)} labels shows its foreground in one piece"
+        fix = (
+            f'if that holds for every image, try "{ONE_PIECE_KEY}": true in {DATASET_JSON}, which '
+            "removes other pieces from predictions (docs/prediction.md); false ends this note"
         )
-        fix = f'try "{ONE_PIECE_KEY}": true in {DATASET_JSON} if that holds for every image'
-        yield Suggestion(LABELS, message, f"{fix}; else false, which ends this note")
+        yield Suggestion(LABELS, message, fix)
 
 
 def find_idle_images(unlabelled: Entries) -> Iterator[Problem]:
