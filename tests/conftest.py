@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from semi_nnunet.datasets.phantom import LABEL_KINDS, write_phantom_dataset
 from semi_nnunet.util.messages import show_messages
@@ -40,6 +41,8 @@ def pin_to_core() -> None:
 
 pin_to_core()
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a busy machine is no error
+settings.load_profile("untimed")
 show_messages()  # as the command line does, so that capsys sees what a user sees
 
 SHAPE = (12, 32, 32)

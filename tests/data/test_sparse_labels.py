@@ -40,7 +40,7 @@ def draw_label(seed: int) -> np.ndarray:
     return full
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.sampled_from(KINDS), st.integers(0, 2))
 def test_every_class_of_every_slice_keeps_correct_voxels(seed: int, kind: str, axis: int) -> None:
     full, sparsity = draw_label(seed), parse_sparsity(kind)

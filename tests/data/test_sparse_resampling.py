@@ -38,7 +38,7 @@ def mark_slowly(label: np.ndarray, resampled: np.ndarray) -> np.ndarray:
     return marked
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.integers(1, 6)] * 3), st.integers(0, 99))
 def test_ignored_voxels_get_the_annotations_inside_them(old, new, seed):
     rng = np.random.default_rng(seed)

@@ -557,7 +557,7 @@ def test_no_command_yields_a_number_of_data_before_an_edit(tmp_path, capsys, mon
         run_state_machine_as_test(
             Edits,
             settings=settings(
-                max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
+                max_examples=examples, stateful_step_count=steps, database=None,
                 derandomize="HYPOTHESIS_PROFILE" not in os.environ,
                 suppress_health_check=list(HealthCheck), print_blob=True,
                 phases=[Phase.generate] if "NO_SHRINK" in os.environ else list(Phase),

@@ -108,7 +108,7 @@ def test_the_column_of_a_size_names_volume_or_area_and_its_unit():
     assert volumes["volume_difference_voxels"] == 16
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=30))
 def test_a_weighted_percentile_equals_that_of_repeated_values(pairs):
     values, weights = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))

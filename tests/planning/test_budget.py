@@ -28,7 +28,7 @@ from semi_nnunet.planning.plan import apply_budget, find_budget_sizes
 CPU = torch.device("cpu")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     patch=st.lists(st.integers(8, 160), min_size=2, max_size=3),
     spacing=st.floats(0.3, 6),
