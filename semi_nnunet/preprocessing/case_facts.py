@@ -64,7 +64,7 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
     """
     if ignore is None:
         shows = (segmentation > 0).any((0, 2, 3))
-        pieces = count_pieces(segmentation[0] > 0)
+        pieces = count_foreground_pieces(segmentation[0] > 0)
         return {"foreground_slices": round(float(shows.mean()), 4), "pieces": pieces}
     is_ignored = segmentation == ignore
     annotated = ~is_ignored.all((0, 2, 3))
@@ -78,10 +78,10 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
     }
 
 
-def count_pieces(mask: np.ndarray) -> int:
+def count_foreground_pieces(mask: np.ndarray) -> int:
     """Return the number of connected pieces of a mask; voxels that touch at a corner are connected.
 
-    >>> count_pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool))
+    >>> count_foreground_pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool))
     2
     """
     boxes = ndimage.find_objects(mask.astype(np.uint8))  # a part of the image takes less memory
