@@ -287,7 +287,8 @@ def _type_name(hint: Any) -> str:
     """
     if isinstance(hint, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
-        return " or ".join(map(_type_name, kinds)) + ", or null"
+        ending = ", or null" if fits(hint, None) else ""
+        return " or ".join(map(_type_name, kinds)) + ending
     if typing.get_origin(hint) is tuple:
         return f"list of {_type_name(typing.get_args(hint)[0])}"
     return hint.__name__ if isinstance(hint, type) else str(hint)
