@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import nn
 
+from semi_nnunet.core.components import label_components
 from semi_nnunet.core.processes import all_reduce_sum
 
 
@@ -61,14 +61,14 @@ def sharpen(probs: torch.Tensor, temperature: float, exclusive: bool) -> torch.T
 def keep_largest_in_patches(target: torch.Tensor, exclusive: bool) -> torch.Tensor:
     """Keep only the largest component of each class or region in each patch.
 
-    Neighbours touch by faces, edges or corners. Removed voxels become background.
+    Removed voxels become background.
     """
     result = target.clone()
     for sample in result:
         for label in sample[1:] if exclusive else sample:
             array = label.cpu().numpy() > 0
-            components, count = ndimage.label(array, np.ones((3,) * array.ndim))
-            if count > 1:
+            components = label_components(array)
+            if components.max() > 1:
                 largest = np.bincount(components.ravel())[1:].argmax() + 1
                 label.mul_(torch.from_numpy(components == largest).to(label.device))
     if exclusive:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 
+from semi_nnunet.core.components import label_components
 from semi_nnunet.evaluation.metrics import UNDEFINED, divide_or_nan
 from semi_nnunet.raw.lesion_rules import LesionRule
 
@@ -86,15 +86,6 @@ def find_lesions(prediction: np.ndarray, reference: np.ndarray) -> LesionOverlap
     pairs, shared = np.unique(codes, return_counts=True)
     indices = np.stack(np.divmod(pairs, max(len(truth), 1)), 1)
     return LesionOverlaps(predicted, truth, indices, shared)
-
-
-def label_components(mask: np.ndarray) -> np.ndarray:
-    """Return the number of each voxel's component, from 1; 0 outside the mask.
-
-    By SciPy: connected-components-3d 4.1.1 joins components of small bool images, or fails.
-    """
-    labels: np.ndarray = label(mask, np.ones((3,) * mask.ndim))[0]
-    return labels
 
 
 def match_lesions(lesions: LesionOverlaps, rule: LesionRule) -> LesionMatch:

@@ -11,7 +11,7 @@ from nnunetv2.postprocessing.remove_connected_components import (
     remove_all_but_largest_component_from_segmentation,
 )
 
-from semi_nnunet.evaluation.lesions import label_components
+from semi_nnunet.core.components import label_components
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY
 
 REFERENCES, SCATTERED = "references in several pieces", "predictions in several pieces"

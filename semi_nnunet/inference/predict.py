@@ -185,8 +185,8 @@ def predict_images(
             fix = "move it away, accept it (semi_nnunet accept), or keep it: --c"
             problems.append(Problem(str(path), "was changed since it was predicted", fix))
     raise_if_any(REFUSED, [*dict.fromkeys(problems)])  # both checks name a missing model
-    if largest_component is None and (sentence := describe_changed_rule(models[0])):
-        logger.warning(printable(sentence))
+    for problem in () if largest_component is not None else find_changed_rule(models[0]):
+        logger.warning(printable(problem.as_warning()))
     for misplaced in find_misnamed_images(images, cases, [description["file_ending"]]):
         logger.warning(printable(f"left out: {misplaced}"))
     with at_most(max_memory):
@@ -261,23 +261,24 @@ def keeps_largest_component(predictor: ImagePredictor, requested: bool | None) -
     return is_one_piece(predictor.loaded.dataset_json) if requested is None else requested
 
 
-def describe_changed_rule(model: TrainedModel) -> str:
-    """Return a sentence if "one_piece" of the model's data set was changed since, else "".
+def find_changed_rule(model: TrainedModel) -> Iterator[Problem]:
+    """Yield a problem if "one_piece" of the model's data set has changed since the training.
 
     Args:
         model: whose data set may be in nnUNet_raw on this machine.
     """
     if not nnUNet_raw.is_set():
-        return ""
+        return
     path = Path(nnUNet_raw.require()) / str(model.plans["dataset_name"]) / DATASET_JSON
     description, used = optional_json(path), is_one_piece(model.dataset_json)
     if not description or is_one_piece(description) == used:
-        return ""
+        return
     option = "--no-largest-component" if used else "--largest-component"
-    return (
-        f'"{ONE_PIECE_KEY}" is {json.dumps(not used)} in {path}, and {json.dumps(used)} in the '
-        f"dataset.json of the model, which is used. Fix: {option}, or semi_nnunet preprocess and "
-        "crossval, which update the model"
+    now, then = json.dumps(not used), json.dumps(used)
+    yield Problem(
+        str(path),
+        f'"{ONE_PIECE_KEY}" is {now}, and {then} in the {DATASET_JSON} of the model, which is used',
+        f"{option}, or semi_nnunet preprocess and crossval, which update the model",
     )
 
 

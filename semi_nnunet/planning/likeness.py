@@ -218,7 +218,7 @@ def fit_weights(
     except Exception as error:  # of any network's library
         reason = shorten_reason(error)
         raise UserError(
-            f"{shape.path} must describe a network that can be built ({reason:.200})",
+            f"{shape.path} must describe a network that can be built ({reason})",
             fix="give another model",
         ) from error
     tensors = compare_weights(network, shape.content, outputs)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from semi_nnunet.core.components import label_components
 from semi_nnunet.preprocessing.manifest import ManifestEntry
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -79,13 +80,13 @@ def compute_label_facts(segmentation: np.ndarray, ignore: int | None = None) -> 
 
 
 def count_foreground_pieces(mask: np.ndarray) -> int:
-    """Return the number of connected pieces of a mask; voxels that touch at a corner are connected.
+    """Return the number of connected components of a mask.
 
     >>> count_foreground_pieces(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]], bool))
     2
     """
     boxes = ndimage.find_objects(mask.astype(np.uint8))  # a part of the image takes less memory
-    return int(ndimage.label(mask[boxes[0]], np.ones((3,) * mask.ndim))[1]) if boxes else 0
+    return int(label_components(mask[boxes[0]]).max()) if boxes else 0
 
 
 def list_partly_labelled(labelled: Mapping[str, ManifestEntry]) -> list[str]:

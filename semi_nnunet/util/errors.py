@@ -44,7 +44,7 @@ class Problem:
         return f"{self.where}: {self.what}. Fix: {self.fix}"
 
     def as_warning(self) -> str:
-        """Return the line that names the problem while the work goes on."""
+        """Return the line that reports the problem without stopping the work."""
         return f"{self.kind}: {self}"
 
 

@@ -323,7 +323,7 @@ def find_network_problems(
         with torch.device("meta"):
             build_planned_network(planned, channels, heads, allow_init=False)
     except Exception as error:  # of the network's library
-        message = f"describes a network that cannot be built ({shorten_reason(error):.200})"
+        message = f"describes a network that cannot be built ({shorten_reason(error)})"
         fix = "correct its 'architecture', or plan again"
         yield Problem(f"{plans_name}.json, {configuration}", message, fix)
 
