@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from semi_nnunet.benchmarking.kept import Kept
 from semi_nnunet.benchmarking.work import Work
+from semi_nnunet.core.devices import choose_device
 from semi_nnunet.discovery.listing import our_trainers
 from semi_nnunet.discovery.names import BASELINE
 from semi_nnunet.discovery.settings import settings_classes
@@ -98,8 +97,8 @@ def find_step_costs(
 
 def read_kept_rates(folders: Folders, plans: str, configuration: str) -> dict[str, float]:
     """Return trainer -> seconds of a step, as benchmarked on this machine, with all its cores."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    work = Work(folders.preprocessed.name, configuration, plans, device, usable_cores(), rounds=0)
+    name, device = folders.preprocessed.name, choose_device()
+    work = Work(name, configuration, plans, device, usable_cores(), rounds=0)
     return {name: rate.step for name, rate in Kept.of(folders, work).rates.items()}
 
 

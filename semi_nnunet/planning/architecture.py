@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from semi_nnunet.planning.topology import build_planned_network
 from semi_nnunet.util.errors import UserError
+from semi_nnunet.util.names import find_nearest
 
 ADAPTER_MODULE = "semi_nnunet.networks.adapters"
 SMP = (
@@ -74,8 +74,8 @@ def replace_architecture(
         UserError: the name is unknown.
     """
     if name not in ARCHITECTURES:
-        near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.4)
-        fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(ARCHITECTURES)}"
+        near = find_nearest(name, ARCHITECTURES)
+        fix = f"did you mean {near}?" if near else f"choose from {', '.join(ARCHITECTURES)}"
         raise UserError(f"--architecture {name} does not exist", fix=fix)
     library, architecture = name.split(".")
     dimension = len(configuration["patch_size"])

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from semi_nnunet.core.devices import choose_device
 from semi_nnunet.runs.commands import interrupt_on_signals
 from semi_nnunet.runs.local import JobBoard, JobOutcome, Resources, Runnable, run_jobs
 from semi_nnunet.runs.ray_cluster import choose_task_resources, connect_cluster, run_on_ray
@@ -203,17 +204,13 @@ def find_resources(
     Raises:
         UserError: the machine has no such device.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(device)
     cores = usable_cores()
     gpus: tuple[str, ...] = ()
     if device == "cuda":
-        count = torch.cuda.device_count()
-        if count == 0:
-            raise UserError("--device cuda needs a GPU, found none", fix="--device cpu")
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = tuple(visible.split(",")) if visible else tuple(map(str, range(count)))
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps needs a GPU of Apple, found none", fix="--device cpu")
+        numbers = map(str, range(torch.cuda.device_count()))
+        gpus = tuple(visible.split(",")) if visible else tuple(numbers)
     jobs = jobs or max(1, len(gpus))
     return Resources(device, gpus, jobs, threads or max(1, cores // jobs))
 

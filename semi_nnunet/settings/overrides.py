@@ -19,6 +19,7 @@ from typing import Any
 
 from semi_nnunet.settings.schema import find_value_problems
 from semi_nnunet.util.errors import Problem, UserError
+from semi_nnunet.util.names import find_nearest
 
 RENAMED = {"follow_trust": "follow_reliability"}  # earlier name of a setting -> current name
 
@@ -201,8 +202,6 @@ def _describe_unknown_key(
             f"is a setting of {', '.join(owners)} only",
             f"move it to plans['semi'][{owners[0]!r}] (plan --set {owners[0]}.{key}=...)",
         )
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-    fix = (
-        f"did you mean {near[0]!r}?" if near else f"remove it; the settings are {', '.join(names)}"
-    )
+    near = find_nearest(key, names)
+    fix = f"did you mean {near!r}?" if near else f"remove it; the settings are {', '.join(names)}"
     return Problem(f"{layer}[{key!r}]", "unknown setting", fix)

@@ -23,6 +23,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 import semi_nnunet
+from semi_nnunet.core.devices import choose_device
 from semi_nnunet.loading.stage_predictions import require_predictions
 from semi_nnunet.loading.steps import StepLoader
 from semi_nnunet.networks.average import find_deep_supervision_modules
@@ -177,6 +178,7 @@ class ReproducibleTrainer(nnUNetTrainer):
             self.logger.loggers += self.run_log.open_trackers(folder, dataset, self.logger.resume)
 
     def initialize(self) -> None:
+        choose_device(self.device.type, option="-device")
         torch.manual_seed(derived_seed(self.settings.seed, "weights"))
         model, trainer = Path(self.output_folder_base), type(self).__name__
         pretrained = None if self.is_restoring else self.settings.pretrained

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
 
 from semi_nnunet.util.errors import Problem, UserError
 
@@ -60,6 +60,18 @@ def format_count(things: int | Sized, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def find_nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``name`` probably means, or None.
+
+    >>> find_nearest("unified", ["SemiBaselineTrainer", "SemiUnifiedTrainer"])
+    'SemiUnifiedTrainer'
+    >>> find_nearest("foo", ["mlflow", "epochs"])
+    """
+    by_lower_case = {other.lower(): other for other in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    return by_lower_case[near[0]] if near else None
+
+
 def unknown(
     what: str, names: Sequence[str], known: Collection[str], why: str = "does not exist"
 ) -> Iterator[Problem]:
@@ -70,9 +82,9 @@ def unknown(
     """
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            near = find_nearest(name, known)
             choices = f"choose from {', '.join(known)}" if known else "leave it out, there is none"
-            fix = f"did you mean {near[0]!r}?" if near else choices
+            fix = f"did you mean {near!r}?" if near else choices
             yield Problem(f"{what} {name!r}", why, fix)
 
 

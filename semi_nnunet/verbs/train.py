@@ -66,13 +66,13 @@ def train(
     import torch
     from nnunetv2.run import run_training as nnunet
 
+    from semi_nnunet.core.devices import choose_device
     from semi_nnunet.discovery.listing import unknown_trainers
     from semi_nnunet.discovery.register import EXTERNAL, trainer_folders
     from semi_nnunet.raw.plans import read_plans
     from semi_nnunet.runs.folders import find_folders
     from semi_nnunet.runs.folds import find_fold_problems
     from semi_nnunet.runs.job import Job
-    from semi_nnunet.runs.launching import find_resources
     from semi_nnunet.runs.process_group import (
         find_launch_problems,
         is_first_process,
@@ -94,7 +94,7 @@ def train(
     folders, fold = find_folders(dataset), str(fold)
     content = read_plans(folders.preprocessed, plans)
     require_positive({"-num_gpus": gpus})
-    torch_device = torch.device(find_resources(device).device)
+    torch_device = torch.device(choose_device(device))
     problems = [
         *find_launch_problems(trainer, gpus, pretrained_weights is not None),
         *unknown_trainers([trainer]),

@@ -28,6 +28,13 @@ def test_a_checkpoint_of_another_training_is_rejected(make_trainer):
     assert "classes or regions" in {problem.where for problem in error.value.problems}
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
+def test_a_training_without_gpu_asks_for_another_device(make_trainer):
+    trainer = make_trainer("SemiBaselineTrainer", device="cuda", start=False)
+    with pytest.raises(UserError, match=r"-device cuda needs a GPU.*Fix: -device cpu"):
+        trainer.on_train_start()
+
+
 def test_a_damaged_checkpoint_is_replaced_by_the_newest_intact_one(make_trainer):
     trainer = make_trainer("SemiMeanTeacherTrainer", start=False)
     run_epochs(trainer, 2)
