@@ -68,7 +68,7 @@ def predict_folder(root: Path, inputs: Path, outputs: Path) -> int:
     require_usable_folders(inputs, outputs)
     content = read_submission(root)
     predictor = load_submission_model(root, content, content["device"])
-    from semi_nnunet.inference.predict import FolderPredictor
+    from semi_nnunet.inference.folder import FolderPredictor
     from semi_nnunet.raw.description import find_cases, find_misnamed_images
 
     ending = predictor.loaded.dataset_json["file_ending"]
@@ -151,6 +151,7 @@ def load_submission_model(root: Path, content: dict[str, Any], device: str) -> A
     """
     import torch
 
+    from semi_nnunet.deploy.trained import find_model
     from semi_nnunet.inference.model import make_prediction_options
     from semi_nnunet.inference.predict import load_predictor
 
@@ -159,7 +160,8 @@ def load_submission_model(root: Path, content: dict[str, Any], device: str) -> A
         logger.warning("there is no GPU: predicting on the CPU")
     torch_device = torch.device("cuda" if has_gpu else "cpu")
     options = make_prediction_options(content["speed"], torch_device, step=content["step"])
-    return load_predictor(root / MODEL / content["model"], None, options, torch_device)
+    model = find_model(str(root / MODEL / content["model"]))
+    return load_predictor([model], options, torch_device)
 
 
 def seconds_since_start() -> float:
@@ -180,7 +182,7 @@ def predict_test_image(root: Path) -> None:
     """
     content = read_submission(root)
     predictor = load_submission_model(root, {**content, "speed": "fast"}, "cpu")
-    from semi_nnunet.inference.predict import FolderPredictor
+    from semi_nnunet.inference.folder import FolderPredictor
     from semi_nnunet.raw.description import find_cases
 
     with tempfile.TemporaryDirectory() as folder:

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import torch
 
+from semi_nnunet.core.devices import choose_device
 from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.mirrors import MirrorChoice, TriedAxes, choose_axes
 from semi_nnunet.deploy.trained import TrainedModel, find_model
 from semi_nnunet.evaluation.measuring import evaluate_folders
 from semi_nnunet.evaluation.tables import average_defined
+from semi_nnunet.inference.folder import FolderPredictor
 from semi_nnunet.inference.model import ALIKE, ImagePredictor, make_prediction_options
-from semi_nnunet.inference.predict import FolderPredictor
 from semi_nnunet.raw.description import RawDataset
 from semi_nnunet.raw.folds import load_folds
 from semi_nnunet.raw.layout import DATASET_JSON, SPLITS_FILE
 from semi_nnunet.runs.folders import ALL, Folders, find_folders
-from semi_nnunet.runs.launching import find_resources
 from semi_nnunet.util.errors import Problem, UserError, collect_errors, raise_if_any
 
 LOSE = 0.001  # of Dice: a tenth of a point
@@ -49,7 +49,7 @@ def tune_mirror_axes(
     """
     problems = list[Problem]()
     with collect_errors(problems, "--device"):
-        torch_device = torch.device(find_resources(device).device)
+        torch_device = torch.device(choose_device(device))
     if not 0 <= lose <= 1:
         message = f"must be from 0 to 100 points of Dice, got {100 * lose:g}"
         problems.append(Problem("--lose", message, "correct it"))

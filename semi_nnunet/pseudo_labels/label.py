@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from semi_nnunet.core.devices import choose_device
 from semi_nnunet.deploy.loading import load_model
 from semi_nnunet.deploy.trained import require_readable
 from semi_nnunet.pseudo_labels.pool import (
@@ -18,9 +19,9 @@ from semi_nnunet.pseudo_labels.pool import (
     write_uncertainty_table,
 )
 from semi_nnunet.pseudo_labels.predictor import Labeller
-from semi_nnunet.raw.description import find_misnamed_images, list_cases
+from semi_nnunet.raw.description import list_cases, warn_of_misnamed_images
 from semi_nnunet.runs.launching import JobLauncher, JobWork, find_resources, run_work
-from semi_nnunet.util.errors import UserError, printable
+from semi_nnunet.util.errors import UserError
 from semi_nnunet.util.names import format_count, list_first
 from semi_nnunet.util.progress import with_progress
 from semi_nnunet.util.shards import Shard, find_unfinished_shards, remove_unfinished
@@ -118,8 +119,7 @@ def label_pool(
         )
     request.begin()
     request.require_no_edited_label()
-    for misnamed in find_misnamed_images(request.images, request.cases, [request.file_ending]):
-        logger.warning(printable(f"left out: {misnamed}"))
+    warn_of_misnamed_images(request.images, request.cases, request.file_ending)
     if launcher.only is None:
         unfinished = find_unfinished_shards(request, count)
         logger.info(
@@ -159,7 +159,6 @@ def label_shard(request: LabellingRequest, number: int, shards: int, device: str
     cases = shard.find_unfinished()
     if not cases:
         return
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    labeller = Labeller(request.trained, request.views, torch.device(device))
+    labeller = Labeller(request.trained, request.views, torch.device(choose_device(device)))
     for _ in with_progress(run_shard(shard, labeller, cases), len(cases)):
         pass

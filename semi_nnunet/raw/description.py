@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -39,8 +40,10 @@ from semi_nnunet.raw.layout import (
 )
 from semi_nnunet.raw.lesion_rules import LESIONS_KEY, find_lesion_rule_problems
 from semi_nnunet.raw.pieces import ONE_PIECE_KEY, find_one_piece_problems
-from semi_nnunet.util.errors import Problem, UserError, raise_if_any
+from semi_nnunet.util.errors import Problem, UserError, printable, raise_if_any
 from semi_nnunet.util.names import find_name_defect
+
+logger = logging.getLogger(__name__)
 
 UNLABELLED_LABELS = "labelsUn"  # must not exist: labels of unlabelled images are a mistake
 UNLABELLED_DOMAIN = "unlabelled_domain"  # of dataset.json: are unlabelled images of the same kind?
@@ -159,6 +162,14 @@ def find_misnamed_images(
         if name.lower().endswith(tuple(endings)) and name not in images:
             defect = "must be named CASE_0000 and have the ending that the model was trained with"
             yield Problem(name, defect, "name it so, or convert it")
+
+
+def warn_of_misnamed_images(
+    folder: str | Path, cases: Mapping[str, Sequence[str]], ending: str
+) -> None:
+    """Log a warning for each image with this ending that is left out because of its name."""
+    for problem in find_misnamed_images(folder, cases, [ending]):
+        logger.warning(printable(f"left out: {problem}"))
 
 
 def list_files(folder: str | Path) -> list[str]:

@@ -18,16 +18,12 @@ from semi_nnunet.cli.main import main
 from semi_nnunet.datasets.phantom import LABEL_KINDS
 from semi_nnunet.deploy.mirrors import MirrorChoice
 from semi_nnunet.discovery.register import trainer_folders
+from semi_nnunet.inference.earlier import is_same_description
+from semi_nnunet.inference.folder import FolderPredictor
 from semi_nnunet.inference.model import ImagePredictor, PredictionOptions
-from semi_nnunet.inference.predict import (
-    EARLIER_RECORD,
-    FolderPredictor,
-    is_same_description,
-    load_predictor,
-    predict_images,
-)
+from semi_nnunet.inference.predict import load_predictor, predict_images
 from semi_nnunet.raw.description import find_cases
-from semi_nnunet.raw.layout import PREDICTED_FROM
+from semi_nnunet.raw.layout import EARLIER_RECORD, PREDICTED_FROM
 from semi_nnunet.util.errors import DiskError, UserError
 from semi_nnunet.util.files import read_json, write_json
 from semi_nnunet.util.memory import GIB, at_most, data_bytes
@@ -465,7 +461,7 @@ def test_an_image_above_the_memory_limit_is_reported_and_the_others_are_predicte
 
 def test_smaller_tiles_are_tried_if_the_memory_limit_is_too_small(pool, tmp_path, capsys):
     """The network asks for more than there is, until its tiles are small."""
-    model = load_predictor(pool.models[0].folder, None, PredictionOptions(), torch.device("cpu"))
+    model = load_predictor(pool.models[:1], PredictionOptions(), torch.device("cpu"))
     forward = model.network.forward
 
     def hungry(x: torch.Tensor) -> torch.Tensor:
