@@ -1,26 +1,25 @@
-"""Unified: Mean Teacher, plus boxes of unlabelled patches in labelled ones.
+"""Unified: Mean Teacher within nnU-Net's batch, or with boxes of unlabelled patches.
 
-The teacher is a moving average of the student (Tarvainen & Valpola 2017). Its predictions on the
-weak view of unlabelled patches are learned in two ways:
+The teacher is a moving average of the student (Tarvainen & Valpola 2017). On a strong view of
+unlabelled patches with mixed boxes, the student must agree with the teacher's probabilities on the
+weak view, as in :mod:`semi_nnunet.methods.mean_teacher`. Half of nnU-Net's batch is labelled, the
+other half unlabelled, so that a step takes 1.2 times the operations of a supervised step.
+
+Batches of 2 or 3 patches stay labelled, and as many unlabelled patches are added
+(``variant=whole_batch`` does so with every batch; 1.8 times the operations). Three things differ:
 
 * A box of the strong view of an unlabelled patch, with the teacher's hard labels, is pasted into a
   labelled patch, which is then learned like a labelled one: the half of BCP (Bai et al. 2023) in
   which the surroundings have true labels, with smaller boxes. As the weight of the unlabelled terms
   grows, more patches get a box.
-* On a strong view of unlabelled patches with mixed boxes, the student must agree with the teacher's
-  probabilities, as in :mod:`semi_nnunet.methods.mean_teacher`.
+* Consistency is computed in every second step.
+* Its gradient is at most 2 (at the start) to 1/4 (at the end) times that of the labels.
 
-Half of nnU-Net's batch is labelled, the other half unlabelled, so that a step takes 1.2 times the
-operations of a supervised step. Batches of 2 or 3 patches stay labelled, and as many unlabelled
-patches are added. Consistency is then computed in every second step, and its gradient is at most 2
-(at the start) to 1/4 (at the end) times that of the labels.
-
-This combination is not published. A tournament of components on validation cases of four data sets
-chose ``variant=full`` (docs/results/tournament.md): whole batches, boxes in copies of the labelled
-patches, and consistency in every step, which take 3.3 times as long as a supervised step.
-``variant=whole_batch``, which adds unlabelled patches to every batch (1.8 times the operations of a
-supervised step), came next. In the same time, half of each batch gained more
-(docs/results/equal_time.md).
+These combinations are not published. A tournament of components on validation cases of four data
+sets chose ``variant=full`` (docs/results/tournament.md): whole batches, boxes in copies of the
+labelled patches, and consistency in every step, which take 3.3 times as long as a supervised step.
+``variant=whole_batch`` came next. In the same time, half of each batch gained more, and boxes in it
+helped on none of three data sets (docs/results/equal_time.md).
 """
 
 from __future__ import annotations
@@ -40,21 +39,23 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUnifiedTrainer(ConsistentTeacherTrainer):
-    """Mean Teacher, plus boxes of unlabelled patches with its labels, pasted into labelled ones."""
+    """Mean Teacher within nnU-Net's batch; small batches get boxes of unlabelled patches instead."""
 
     settings_class = UnifiedSettings
 
     def terms(self, labelled: LabelledBatch, unlabelled: UnlabelledBatch) -> Iterable[Term]:
         settings = self.settings
-        if settings.boxes_in_copies:
+        has_boxes = settings.boxes_weight > 0
+        pastes = has_boxes and not settings.boxes_in_copies
+        if not pastes:
             yield self.supervised(labelled)
         target = self.teacher_probs(unlabelled.x_weak)
         self.note_pseudo_labels(target, unlabelled.mask)
-        if settings.boxes_in_copies:
+        if pastes:
+            yield self.supervised(self.paste(labelled, unlabelled, target))
+        elif has_boxes:
             boxes = self.boxes_loss(labelled, unlabelled, target)
             yield Term("boxes", boxes, settings.boxes_weight, limited=False)
-        else:
-            yield self.supervised(self.paste(labelled, unlabelled, target))
         if self.step % settings.consistency_every_steps == 0:
             yield self.consistency_term(unlabelled, target, unlabelled.mask)
 

@@ -306,10 +306,13 @@ class UnifiedSettings(SharedBatchSettings, CutMixSettings, ConsistencySettings):
     box_edge: float = setting(
         1 / 3, "of the patch, so that most of a labelled patch stays", low=0.01, high=1
     )
-    boxes_weight: float = setting(
-        1.0,
-        "share of the labelled patches that get a box; with boxes_in_copies, the weight of the "
-        "loss on the copies (1: as labelled patches, tournament)",
+    boxes_weight: float = by_batch(
+        (0.0, "no labelled patch gets a box: halves of batches gained more without (equal time)"),
+        (
+            1.0,
+            "share of the labelled patches that get a box; with boxes_in_copies, the weight of the "
+            "loss on the copies (1: as labelled patches, tournament)",
+        ),
         low=0,
     )
     boxes_in_copies: bool = setting(

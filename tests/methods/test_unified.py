@@ -1,4 +1,4 @@
-"""Unified: consistency and boxes, and its earlier forms."""
+"""Unified: consistency, boxes where the batch is small, and its earlier forms."""
 
 from __future__ import annotations
 
@@ -154,6 +154,18 @@ def test_pasted_voxels_do_not_count_for_the_reliability(make_trainer):
     assert counts[3].tolist() == [int((~mixed.pasted).sum())] * counts.shape[1]
 
 
+def test_labelled_patches_get_no_box_where_they_share_the_batch(make_trainer, prepared_dataset):
+    trainer = make_trainer(NAME, dataset=with_batches_of_four(prepared_dataset), **WITHOUT_RAMP)
+    labelled, unlabelled = trainer.on_device(next(trainer.dataloader_train)[0])
+    terms = trainer.terms(labelled, unlabelled)
+    supervised = next(terms)
+    with torch.no_grad():
+        by_hand = trainer.loss(trainer.outputs(labelled.x), labelled.target)
+    assert supervised.value.item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert not supervised.reads_unlabelled
+    assert [term.name for term in terms] == ["consistency"]
+
+
 def test_consistency_comes_every_second_step_on_request(make_trainer):
     trainer = make_trainer(NAME, consistency_every_steps=2, **WITHOUT_RAMP)
     names = []
@@ -163,17 +175,19 @@ def test_consistency_comes_every_second_step_on_request(make_trainer):
     assert names == [True, False, True]
 
 
+def with_batches_of_four(prepared_dataset) -> SimpleNamespace:
+    prepared = prepared_dataset("labels", 1)
+    plans = prepared.plans
+    plans["configurations"]["2d"]["batch_size"] = 4
+    return SimpleNamespace(plans=plans, dataset_json=prepared.dataset_json)
+
+
 @pytest.mark.parametrize("variant", ["full", "whole_batch"])
 def test_a_training_of_an_earlier_version_continues_as_it_began(
     make_trainer, prepared_dataset, tmp_path, variant
 ):
-    datasets = []
-    for _ in range(2):
-        prepared = prepared_dataset("labels", 1)
-        plans = prepared.plans
-        plans["configurations"]["2d"]["batch_size"] = 4
-        datasets.append(SimpleNamespace(plans=plans, dataset_json=prepared.dataset_json))
-    began = make_trainer(NAME, dataset=datasets[0], variant=variant, **WITHOUT_RAMP)
+    dataset = with_batches_of_four(prepared_dataset)
+    began = make_trainer(NAME, dataset=dataset, variant=variant, **WITHOUT_RAMP)
     began.train_step(next(began.dataloader_train))
     path = tmp_path / "earlier.pth"
     began.save_checkpoint(str(path), 0, **began.epoch_progress.state(1))
@@ -182,13 +196,14 @@ def test_a_training_of_an_earlier_version_continues_as_it_began(
     if variant == "full":  # was the default before these settings existed
         for name in ("boxes_in_copies", "consistency_every_steps", "variant"):
             del content["semi"]["settings"][name]
-    continued = make_trainer(NAME, dataset=datasets[1], start=False, **WITHOUT_RAMP)
+    dataset = with_batches_of_four(prepared_dataset)
+    continued = make_trainer(NAME, dataset=dataset, start=False, **WITHOUT_RAMP)
     assert continued.settings.unlabelled_gradient_limit == 0
     assert continued.settings.labelled_batch_size == continued.settings.unlabelled_batch_size == 2
     continued.load_checkpoint(content)
     continued.on_train_start()
     continued.on_train_epoch_start()
-    names = ("boxes_in_copies", "consistency_every_steps", "labelled_batch_size")
+    names = ("boxes_weight", "boxes_in_copies", "consistency_every_steps", "labelled_batch_size")
     names += ("unlabelled_batch_size", "unlabelled_gradient_limit")
     for name in names:
         assert getattr(continued.settings, name) == getattr(began.settings, name)

@@ -77,7 +77,7 @@ def test_the_schedule_is_nnunets():
 
 
 BATCH_RULES = (
-    "labelled_batch_size", "unlabelled_batch_size", "consistency_every_steps",
+    "labelled_batch_size", "unlabelled_batch_size", "boxes_weight", "consistency_every_steps",
     "unlabelled_gradient_limit", "unlabelled_gradient_limit_at_end",
 )  # fmt: skip
 
@@ -104,18 +104,20 @@ def test_labelled_and_unlabelled_patches_share_nnunets_batch(settings_class, var
 
 
 @given(st.integers(1, 512))
-def test_the_unified_method_limits_the_gradient_of_whole_batches_only(batch_size):
+def test_the_unified_method_has_boxes_and_a_limit_in_whole_batches_only(batch_size):
     facts = properties(batch_size=batch_size)
     planned = resolve(UnifiedSettings, facts, {}).settings
     has_limit = batch_size < 4
     assert (planned.unlabelled_gradient_limit > 0) == has_limit
     assert (planned.unlabelled_gradient_limit_at_end is not None) == has_limit
     assert planned.consistency_every_steps == (2 if has_limit else 1)
+    assert planned.boxes_weight == (1 if has_limit else 0)
     given_size = {"labelled_batch_size": (batch_size, "the test")}
     assert resolve(UnifiedSettings, facts, given_size).settings.unlabelled_batch_size == batch_size
     for variant in ("full", "whole_batch"):
         whole = resolve(UnifiedSettings, facts, {"variant": (variant, "the test")}).settings
-        assert [getattr(whole, name) for name in BATCH_RULES[3:]] == [2.0, 0.25]
+        assert [getattr(whole, name) for name in BATCH_RULES[4:]] == [2.0, 0.25]
+        assert whole.boxes_weight == 1
         assert whole.consistency_every_steps == (2 if variant == "whole_batch" else 1)
 
 
@@ -129,12 +131,12 @@ def test_a_training_keeps_the_batches_that_it_began_with():
         return keep_earlier_behaviour(resolve(UnifiedSettings, facts, given_values), stored)
 
     whole = {name: stored[name] for name in BATCH_RULES}
-    assert [*whole.values()] == [12, 12, 2, 2.0, 0.25]
+    assert [*whole.values()] == [12, 12, 1.0, 2, 2.0, 0.25]
     for kept in (keep(), keep(epochs=7, box_edge=0.5)):
         assert {name: getattr(kept.settings, name) for name in BATCH_RULES} == whole
         assert kept.settings.ramp_up_steps != 17  # planned again, as epochs may have changed
     changed = keep(labelled_batch_size=4).settings
-    assert [getattr(changed, name) for name in BATCH_RULES] == [4, 4, 1, 0.0, None]
+    assert [getattr(changed, name) for name in BATCH_RULES] == [4, 4, 0.0, 1, 0.0, None]
     full = keep(variant="full")
     in_full = resolve(UnifiedSettings, facts, {"variant": ("full", "the user")})
     assert full.settings == in_full.settings
