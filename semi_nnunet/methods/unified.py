@@ -39,7 +39,7 @@ from semi_nnunet.training.trainer import Term
 
 
 class SemiUnifiedTrainer(ConsistentTeacherTrainer):
-    """Mean Teacher within nnU-Net's batch; small batches get boxes of unlabelled patches instead."""
+    """Mean Teacher within nnU-Net's batch; small batches get boxes of unlabelled patches."""
 
     settings_class = UnifiedSettings
 
